@@ -1,0 +1,174 @@
+"""What can be wrong, said so that a person can mend it.
+
+A *problem* is one thing that is wrong: a code, a message, the place, and what to do. An error carries one or
+more problems, because all problems of a step are collected and shown together.
+
+TaskloomError
+├── InstructionError    the text of an instruction
+├── PlanError           the graph made from it
+│   └── TypeMismatchError
+├── OpError             an op was given parameters or values that it refuses, on whatever row
+│   └── RowError        one row of a source cannot be computed
+├── MissingExtraError   an optional dependency is not installed
+├── SourceError         rows cannot be read
+├── StoreError          a store is missing, stale, damaged or full
+├── LoaderError         an epoch cannot be planned or resumed
+├── CheckpointError     a model or run directory cannot be used
+├── TrainingError       a training run cannot go on
+└── ProjectError        a project file
+
+Codes are ``T`` and four digits: 01 instruction, 02 plan, 03 row and op, 04 source, 05 store, 06 loader,
+07 checkpoint and training, 08 project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """Half-open range of characters in one instruction's text."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """A span of one instruction.
+
+    Attributes:
+        label: Task and number of the template, such as ``"caption:1"``.
+        text: The whole instruction.
+        span: The part that is meant.
+    """
+
+    label: str
+    text: str
+    span: Span
+
+    def __str__(self) -> str:
+        width = max(1, self.span.stop - self.span.start)
+        return f"  --> {self.label}\n   | {self.text}\n   | {' ' * self.span.start}{'^' * width}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        code: Stable code, such as ``"T0103"``.
+        message: What is wrong; lower case, no full stop.
+        help: What to do about it; several lines are several hints.
+        sites: Where it stands in every instruction that is concerned.
+        address: Node, such as ``"caption.img/decode"``.
+        row: Row id, such as ``"5c1f0a:1499"``.
+        column: Column of the source, and a short description of the value.
+    """
+
+    code: str
+    message: str
+    help: str = ""
+    sites: tuple[Site, ...] = ()
+    address: str = ""
+    row: str = ""
+    column: str = ""
+
+    def __str__(self) -> str:
+        place = [f"{k} {v}" for k in ("node", "row", "column") if (v := self._facts[k])]
+        lines = [f"error[{self.code}]: {self.message}"]
+        lines += [f"  {'    '.join(place)}"] if place else []
+        lines += [str(site) for site in self.sites]
+        lines += [f"   = {line}" for line in self.help.splitlines()]
+        return "\n".join(lines)
+
+    @property
+    def _facts(self) -> dict[str, str]:
+        return {"node": self.address, "row": self.row, "column": self.column}
+
+
+class TaskloomError(Exception):
+    """Base class of every error that taskloom raises on purpose."""
+
+    def __init__(self, *problems: Problem) -> None:
+        # All of it goes to `args`: Dask carries errors between processes, and pickle rebuilds cls(*args).
+        super().__init__(*problems)
+        if not problems:
+            raise TypeError("an error needs at least one problem")
+        self.problems = problems
+
+    @classmethod
+    def of(cls, code: str, message: str, help: str = "") -> Self:  # noqa: A002 - the word users see
+        """Return the error for one problem that has no place in an instruction."""
+        return cls(Problem(code, message, help))
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+    def at(self, **place: str | tuple[Site, ...]) -> Self:
+        """Return the same error with ``address``, ``row``, ``column`` or ``sites`` filled in where empty."""
+        return type(self)(*(_fill(problem, place) for problem in self.problems))
+
+
+class InstructionError(TaskloomError, ValueError):
+    """The text of an instruction is malformed."""
+
+
+class PlanError(TaskloomError, ValueError):
+    """No graph can be made of the tasks as they stand."""
+
+
+class TypeMismatchError(PlanError):
+    """The two ends of an edge carry different types."""
+
+
+class OpError(TaskloomError, ValueError):
+    """An op refuses its parameters or its values."""
+
+
+class RowError(OpError):
+    """One row of a source cannot be computed."""
+
+
+class MissingExtraError(TaskloomError, ImportError):
+    """An optional dependency is not installed."""
+
+
+class SourceError(TaskloomError, ValueError):
+    """Rows cannot be read from a source."""
+
+
+class StoreError(TaskloomError):
+    """A store is missing, stale, damaged or full."""
+
+
+class LoaderError(TaskloomError, ValueError):
+    """An epoch cannot be planned or resumed."""
+
+
+class CheckpointError(TaskloomError):
+    """A model or run directory cannot be used."""
+
+
+class TrainingError(TaskloomError):
+    """A training run cannot go on."""
+
+
+class ProjectError(TaskloomError, ValueError):
+    """A project file does not say what to do."""
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """Return one line that names the nearest of ``known``, or all of them when none is near."""
+    if near := get_close_matches(name.casefold(), {k.casefold(): k for k in known}, n=1):
+        return f"did you mean {next(k for k in known if k.casefold() == near[0])}?"
+    return f"known: {', '.join(sorted(known))}" if known else "there are none"
+
+
+def _fill(problem: Problem, place: dict[str, str | tuple[Site, ...]]) -> Problem:
+    empty = {key: value for key, value in place.items() if not getattr(problem, key)}
+    return replace(problem, **empty)

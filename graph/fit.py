@@ -1,0 +1,67 @@
+"""Artifacts in a plan: pinned ones are loaded, the others are fitted on all the inputs that ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .errors import PlanError
+from .graph import Draft, Value
+from .op import Op
+from .recipe import Pinned
+
+
+class Fits:
+    """The artifacts that the recipes of one plan have asked for.
+
+    A fit reads inputs of many tasks, so its node can be made only when all of them are planned. Until `close`,
+    `fit` notes the inputs and answers with a stand-in; afterwards it answers with the fit's output.
+    """
+
+    def __init__(self, draft: Draft, pinned: Mapping[str, Pinned], *, is_inference: bool) -> None:
+        self._draft = draft
+        self._pinned = pinned
+        self._is_inference = is_inference
+        self._asked: dict[str, tuple[Op, dict[tuple[Value, ...], Mapping[str, Value]]]] = {}
+        self.values: dict[str, Value] = {}
+        """The node of each artifact that is not pinned."""
+
+    @property
+    def are_open(self) -> bool:
+        """Whether some artifact is still to be fitted."""
+        return bool(self._asked)
+
+    def fit(self, name: str, op: Op, inputs: Mapping[str, Value]) -> Value:
+        """Return the artifact ``name``, which ``op`` fits on ``inputs`` and those of the other callers.
+
+        Raises:
+            PlanError: Two callers want one artifact fitted differently.
+        """
+        if name in self.values:
+            return self.values[name]
+        kind = op.signature.outputs["out"].kind
+        if pinned := self._pinned.get(name):
+            return self._load(kind, pinned.digest, name)
+        if self._is_inference:
+            return self._load(kind, "", name)
+        first, groups = self._asked.setdefault(name, (op, {}))
+        if first != op:
+            message = f'artifact "{name}" is asked for in two ways'
+            raise PlanError.of("T0213", message, f"{first}\n{op}")
+        groups[tuple(inputs.values())] = inputs
+        return self._load(kind, "", name)
+
+    def close(self) -> None:
+        """Make the fits' nodes, each reading everything that was noted for it."""
+        for name, (op, groups) in sorted(self._asked.items()):
+            # Sorted, so that the order of tasks is in no key.
+            ordered = [groups[values] for values in sorted(groups)]
+            if op.signature.variadic is None:
+                inputs = ordered[0]
+            else:
+                inputs = {f"{p}.{i}": v for i, g in enumerate(ordered) for p, v in g.items()}
+            self.values[name] = self._draft.add(op, inputs, address=name)
+        self._asked.clear()
+
+    def _load(self, kind: str, digest: str, name: str) -> Value:
+        op = self._draft.catalogue["load_artifacts"](kind=kind, digest=digest)
+        return self._draft.add(op, address=name)

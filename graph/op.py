@@ -1,0 +1,109 @@
+"""What the graph knows of an op: its traits and its signature, and nothing of how it computes.
+
+An op is a frozen dataclass whose fields are its parameters. Parameters are plain data, because they are part
+of the plan key of every node that uses the op.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+from .errors import PlanError
+from .type import Place, Signature
+
+Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | Mapping[str, Plain] | None"
+"""Data with one spelling in JSON: what parameters are made of."""
+
+Catalogue: TypeAlias = Mapping[str, "Callable[..., Op]"]
+"""The table of ops: the class of each, by name."""
+
+
+class Rows(StrEnum):
+    """How the rows that come out of an op relate to the rows that go in."""
+
+    READ = "read"  # makes the rows of a source
+    SAME = "same"
+    FIT = "fit"  # reads many rows, gives one constant
+    JOIN = "join"  # many row sets become packs
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the planner must know of an op beside its ports.
+
+    Attributes:
+        name: Key in the catalogue: a verb and its plural object.
+        version: Raised whenever equal inputs may give other outputs than before.
+        place: Where it computes.
+        rows: What happens to rows.
+        is_random: Whether results depend on a draw; such ops never run offline.
+        is_online: Whether it belongs to the loader, which composes documents and packs them.
+        releases_gil: Whether threads gain anything; if not, it runs in worker processes.
+        is_isolated: Whether native code parses bytes from outside; such ops always run in worker processes.
+        accepts_null: Whether missing values are given to it; otherwise a missing value is a bad row.
+    """
+
+    name: str
+    version: int
+    place: Place = Place.HOST
+    rows: Rows = Rows.SAME
+    is_random: bool = False
+    is_online: bool = False
+    releases_gil: bool = True
+    is_isolated: bool = False
+    accepts_null: bool = False
+
+
+class Op(Protocol):
+    """A versioned, typed computation."""
+
+    traits: ClassVar[Traits]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def signature(self) -> Signature:
+        """The ports of this op, given its parameters."""
+        ...
+
+
+def parameters(op: Op) -> dict[str, Plain]:
+    """Return the fields of ``op`` as plain data.
+
+    Raises:
+        PlanError: A field holds something that has no canonical spelling, such as an object or NaN.
+    """
+    return {
+        field.name: canonical(getattr(op, field.name), f"{op.traits.name}.{field.name}")
+        for field in dataclasses.fields(op)
+    }
+
+
+def canonical(value: object, where: str) -> Plain:
+    """Return ``value`` as plain data: sequences as tuples, mappings with sorted keys, enums as their values.
+
+    Raises:
+        PlanError: ``value`` holds something without a canonical spelling; ``where`` is named.
+    """
+    if isinstance(value, Enum):
+        return canonical(value.value, where)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(canonical(item, f"{where}[{i}]") for i, item in enumerate(value))
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: canonical(value[key], f"{where}.{key}") for key in sorted(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return canonical(fields, where)
+    raise PlanError.of(
+        "T0202",
+        f"parameter {where} has no canonical form: {type(value).__name__} {str(value)[:60]!r}",
+        "parameters are numbers (finite), text, booleans, None, and lists or mappings of these",
+    )

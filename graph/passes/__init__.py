@@ -1,0 +1,1 @@
+"""Passes: each a function from graph to graph, one a file."""

@@ -1,0 +1,37 @@
+"""Merge: give every node the key that its contents say, and make equal nodes one.
+
+Plans are hash-consed as they are made; a pass that replaces nodes hands its replacements to `merge`, because
+the keys of everything that follows them change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..graph import Graph, Node, NodeId, Value, plan_key
+
+NOTHING: Mapping[NodeId, Node] = {}
+
+
+def merge(graph: Graph, replaced: Mapping[NodeId, Node] = NOTHING) -> Graph:
+    """Return ``graph`` with the nodes ``replaced``, keys renewed and equal nodes joined.
+
+    A joined node keeps the addresses and sites of all nodes that it stands for.
+    """
+    renamed: dict[NodeId, NodeId] = {}
+    nodes: dict[NodeId, Node] = {}
+    for old in graph:
+        node = replaced.get(old.id, old)
+        inputs = {port: _renamed(value, renamed) for port, value in node.inputs.items()}
+        key = plan_key(node.op, node.version, node.params, inputs, node.scope)
+        new = NodeId(key, node.id.rows)
+        note = old.note | nodes[new].note if new in nodes else old.note
+        nodes[new] = replace(node, id=new, inputs=inputs, note=note)
+        renamed[old.id] = new
+    outputs = {name: _renamed(value, renamed) for name, value in graph.outputs.items()}
+    return Graph(nodes, outputs)
+
+
+def _renamed(value: Value, renamed: Mapping[NodeId, NodeId]) -> Value:
+    return Value(renamed[value.node], value.port)

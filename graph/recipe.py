@@ -1,0 +1,149 @@
+"""Recipes: what a modality's slot stands for.
+
+A *recipe* adds a chain of host ops for one slot and returns a *part*: what the slot contributes to its side of
+the document. To teach taskloom a modality is to write one recipe; the planner knows none by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from .attribute import Attribute
+from .errors import Site
+from .graph import Draft, Value
+from .instruction import Slot
+from .op import Op
+
+AttributeValue: TypeAlias = int | float | str | bool
+Fit: TypeAlias = Callable[[str, Op, Mapping[str, Value]], Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """How a lane of tensors enters the model.
+
+    Attributes:
+        op: Name in the catalogue of the device op that makes tokens of the tensors.
+        params: Its parameters, without the model's width.
+        scope: Name of its parameters.
+    """
+
+    op: str
+    params: Mapping[str, int | float | str]
+    scope: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one slot, or one stretch of plain text, contributes to a document.
+
+    Attributes:
+        value: Ragged ids, or dense tensors.
+        block: Vocabulary block of the ids; empty for tensors.
+        lane: Name of the stream of tensors; empty for ids.
+        length: Positions that each tensor takes in the document.
+        adapter: How the lane's tensors enter the model.
+        answers: The closed set that the part is chosen from, on a target side.
+    """
+
+    value: Value | None
+    block: str = ""
+    lane: str = ""
+    length: int = 0
+    adapter: Adapter | None = None
+    answers: Value | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One slot to be planned.
+
+    Attributes:
+        draft: The graph in the making.
+        slot: The slot of the instruction.
+        attributes: Typed attributes, defaults filled in.
+        column: The column that fills the slot; missing for a target slot at inference.
+        splits: Which split each row belongs to; missing at inference.
+        address: Address of the slot, such as ``caption.img``.
+        site: Where the slot stands.
+        fit: Returns the artifact of a name: pinned, or to be fitted by an op on some inputs.
+    """
+
+    draft: Draft
+    slot: Slot
+    attributes: Mapping[str, AttributeValue]
+    column: Value | None
+    splits: Value | None
+    address: str
+    site: Site
+    fit: Fit
+
+    def chain(self, value: Value, step: str, op: Op, **more: Value) -> Value:
+        """Add ``op`` after ``value`` under the slot's address and ``step``; return its output.
+
+        The value feeds the op's first port; ``more`` feeds the others by name.
+        """
+        first = next(iter(op.signature.inputs))
+        address = f"{self.address}/{step}"
+        return self.draft.add(op, {first: value, **more}, address=address, sites=[self.site])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRequest:
+    """A stretch of plain text to be planned.
+
+    Attributes:
+        draft: The graph in the making.
+        text: The text, as a constant.
+        splits: Which split each row of the task belongs to; missing at inference.
+        address: Address of the text, such as ``caption.text@10``.
+        site: Where the text stands.
+        fit: Returns the artifact of a name, as in `Request`.
+    """
+
+    draft: Draft
+    text: Value
+    splits: Value | None
+    address: str
+    site: Site
+    fit: Fit
+
+
+class Recipe(Protocol):
+    """What a modality's slot stands for, on either side of the arrow."""
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The attributes that the modality's slots understand."""
+        ...
+
+    def source(self, request: Request) -> Part:
+        """Plan a slot that the model reads."""
+        ...
+
+    def target(self, request: Request) -> Part:
+        """Plan a slot that the model writes."""
+        ...
+
+
+class PromptRecipe(Recipe, Protocol):
+    """The recipe that plain text follows as well."""
+
+    def prompt(self, request: PromptRequest) -> Part:
+        """Plan a stretch of plain text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """An artifact that exists.
+
+    Attributes:
+        kind: What it is, such as ``"bpe"``.
+        digest: Digest of its content, which downstream keys hold.
+    """
+
+    kind: str
+    digest: str

@@ -1,0 +1,58 @@
+"""What every test stands on: a clean environment, and a count of what could not run here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+# Variables that change what a program prints or computes, whoever set them.
+UNWANTED = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "DASK_", "TASKLOOM_", "TORCH_")
+
+# A deadline measures the machine: with two workers on two busy cores a first call may take seconds.
+hypothesis.settings.register_profile(
+    "unhurried",
+    hypothesis.settings.get_profile(hypothesis.settings.get_current_profile_name()),
+    deadline=None,
+)
+hypothesis.settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def clean_environ() -> Iterator[None]:
+    """Run the test without `UNWANTED` variables, and undo what it does to the environment."""
+    original = dict(os.environ)
+    for name in original:
+        if name.startswith(UNWANTED):
+            del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(original)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked ``device`` where torch finds no accelerator."""
+    on_device = [item for item in items if item.get_closest_marker("device")]
+    if on_device and not _has_accelerator():
+        for item in on_device:
+            item.add_marker(pytest.mark.skip(reason="no accelerator"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say last how many tests are left unproved on this machine."""
+    yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    num_skipped = sum("device" in report.keywords for report in skipped)
+    if num_skipped:
+        verb = "test needs" if num_skipped == 1 else "tests need"
+        was = "was" if num_skipped == 1 else "were"
+        terminalreporter.line(f"{num_skipped} {verb} an accelerator and {was} not run")
+
+
+def _has_accelerator() -> bool:
+    import torch  # noqa: PLC0415  # takes seconds, and most runs select no test that needs it
+
+    return torch.cuda.is_available()

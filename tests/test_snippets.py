@@ -1,0 +1,226 @@
+"""What README.md and docs/ show is what happens.
+
+Each file is one story, told in a folder of its own, from the first fenced block to the last:
+
+========  ===================================================================================
+python    runs, in one namespace with the other ``python`` and ``pycon`` blocks of the file
+pycon     runs, and prints what it shows; ``...`` stands for anything
+yaml      parses, and is then a file, if a comment names it: ``<!-- file: project.yaml -->``
+json      the same
+console   ``$ taskloom …`` and ``$ python …`` run and print what is shown, if anything is shown;
+          ``$ make …`` names targets that exist
+text      is left alone, as is a block without a language
+========  ===================================================================================
+
+A comment on the line above a block makes the only exceptions: ``<!-- not run: REASON -->``, and
+``<!-- slow: REASON -->`` for ``make test-all`` alone. A block inside a comment runs unseen.
+"""
+
+from __future__ import annotations
+
+import doctest
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+FENCE = re.compile(
+    r"""(?:^<!--\ (?P<word>not\ run|slow|file):\ ?(?P<why>[^\n]*?)\ ?-->\n)?
+        ^(?P<ticks>```+)(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=ticks)[ ]*$""",
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+FLAGS = doctest.ELLIPSIS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snippet:
+    """One fenced block; ``line`` is that of its first line of code."""
+
+    path: Path
+    line: int
+    language: str
+    code: str
+    word: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path.name}:{self.line}"
+
+
+def read_snippets(path: Path) -> Iterator[Snippet]:
+    text = path.read_text(encoding="utf-8")
+    hidden = re.search(r"^( +```|~~~).*", text, re.MULTILINE)
+    assert not hidden, f"{path.name}: a fence must start its line with ```, got {hidden}"
+    for match in FENCE.finditer(text):
+        yield Snippet(
+            path=path,
+            line=text.count("\n", 0, match.start("code")) + 1,
+            language=match["language"].strip(),
+            code=match["code"],
+            word=match["word"] or "",
+            why=match["why"] or "",
+        )
+
+
+def run_python(snippet: Snippet, namespace: dict[str, Any]) -> None:
+    # The blank lines give the code the line numbers it has in the document.
+    code = "\n" * (snippet.line - 1) + snippet.code
+    exec(compile(code, str(snippet.path), "exec", dont_inherit=True), namespace)
+
+
+def run_pycon(snippet: Snippet, namespace: dict[str, Any]) -> None:
+    parser = doctest.DocTestParser()
+    test = parser.get_doctest(snippet.code, {}, str(snippet), str(snippet.path), snippet.line - 1)
+    test.globs = namespace
+    report: list[str] = []
+    results = doctest.DocTestRunner(optionflags=FLAGS).run(
+        test, out=report.append, clear_globs=False
+    )
+    assert results.attempted, f"{snippet} shows no prompt"
+    assert not results.failed, "".join(report)
+
+
+def run_console(snippet: Snippet, namespace: dict[str, Any]) -> None:
+    del namespace
+    commands = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", snippet.code, re.MULTILINE)
+    assert commands, f"{snippet} shows no prompt"
+    for command, output in commands:
+        words = shlex.split(command.replace("\\\n", " "), comments=True)
+        if words[0] == "make":
+            _check_targets(words[1:], snippet)
+        elif words[0] in {"python", "taskloom"}:
+            _check_output(words, output, snippet)
+        else:
+            pytest.fail(f'{snippet} shows "{words[0]}", which only a comment "not run" allows')
+
+
+def parse_data(snippet: Snippet, namespace: dict[str, Any]) -> None:
+    del namespace
+    parse = {"json": json.loads, "yaml": yaml.safe_load}[snippet.language]
+    assert parse(snippet.code) is not None, f"{snippet} is empty"
+    if snippet.word == "file":
+        Path(snippet.why).write_text(snippet.code, encoding="utf-8")
+
+
+RUN = {
+    "console": run_console,
+    "json": parse_data,
+    "pycon": run_pycon,
+    "python": run_python,
+    "yaml": parse_data,
+}
+
+
+def tell(path: Path, *, is_whole: bool) -> None:
+    """Run the blocks of a document in order, the slow ones only if ``is_whole``."""
+    namespace: dict[str, Any] = {"__name__": "snippets"}
+    for snippet in read_snippets(path):
+        if snippet.word in {"not run", "slow"}:
+            assert snippet.why, f"{snippet}: the comment gives no reason"
+        is_run = snippet.word != "not run" and (is_whole or snippet.word != "slow")
+        if is_run and snippet.language not in {"", "text"}:
+            assert snippet.language in RUN, f'{snippet}: no check for "{snippet.language}"'
+            RUN[snippet.language](snippet, namespace)
+
+
+def is_slow(path: Path) -> bool:
+    return any(snippet.word == "slow" for snippet in read_snippets(path))
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty folder that the story is told in, with the commands of this environment at hand."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "is_whole"),
+    [
+        *(pytest.param(path, False, id=path.name) for path in DOCUMENTS),
+        *(
+            pytest.param(path, True, id=f"{path.name}, slow blocks too", marks=pytest.mark.slow)
+            for path in filter(is_slow, DOCUMENTS)
+        ),
+    ],
+)
+def test_documents_do_what_they_show(path: Path, is_whole: bool) -> None:  # noqa: FBT001
+    tell(path, is_whole=is_whole)
+
+
+def write_document(folder: Path, blocks: Mapping[str, str], comment: str = "") -> Path:
+    fences = [f"{comment}```{language}\n{code}\n```\n" for language, code in blocks.items()]
+    (folder / "story.md").write_text("\n".join(fences), encoding="utf-8")
+    return folder / "story.md"
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        pytest.param("python", "1 / 0", id="python raises"),
+        pytest.param("pycon", ">>> 1 + 1\n3", id="pycon prints something else"),
+        pytest.param("pycon", "no prompt here", id="pycon without a prompt"),
+        pytest.param("yaml", "a: [1", id="yaml does not parse"),
+        pytest.param("json", "{'a': 1}", id="json does not parse"),
+        pytest.param("console", "$ make nonsense", id="unknown target"),
+        pytest.param("console", "$ python -c 'print(1)'\n2", id="command prints something else"),
+        pytest.param("console", "$ python -c 'raise SystemExit(1)'", id="command fails"),
+        pytest.param("console", "$ rm -rf /", id="any other command"),
+        pytest.param("bash", "make test", id="unknown language"),
+    ],
+)
+def test_a_wrong_snippet_fails(scratch: Path, language: str, code: str) -> None:
+    with pytest.raises((Exception, pytest.fail.Exception)):
+        tell(write_document(scratch, {language: code}), is_whole=False)
+    tell(write_document(scratch, {language: code}, "<!-- not run: test -->\n"), is_whole=False)
+
+
+def test_a_fence_that_would_be_overlooked_is_refused(scratch: Path) -> None:
+    (scratch / "story.md").write_text("- a list\n  ```python\n  1 / 0\n  ```\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match="must start its line"):
+        tell(scratch / "story.md", is_whole=False)
+
+
+def test_a_reason_is_owed_for_what_is_not_run(scratch: Path) -> None:
+    with pytest.raises(AssertionError, match="gives no reason"):
+        tell(write_document(scratch, {"python": "1"}, "<!-- not run: -->\n"), is_whole=False)
+
+
+def test_blocks_share_names_and_files(scratch: Path) -> None:
+    story = {
+        "python": "value = 40 + 2",
+        "pycon": ">>> value\n42",
+        "yaml": "steps: 3",
+        "console": "$ make test\n$ python -c \\\n  'print(open(\"p.yaml\").read())'\nst...3\n\n",
+    }
+    tell(write_document(scratch, story, "<!-- file: p.yaml -->\n"), is_whole=False)
+
+
+def _check_targets(words: list[str], snippet: Snippet) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in words:
+        is_target = re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE)
+        assert is_target or "=" in target, f'{snippet}: no target "{target}" in the Makefile'
+
+
+def _check_output(words: list[str], output: str, snippet: Snippet) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    printed = done.stdout + done.stderr
+    assert (done.returncode != 0) == ("error[" in output), f"{snippet}: {words}\n{printed}"
+    if output.strip():
+        is_same = doctest.OutputChecker().check_output(output.rstrip(), printed.rstrip(), FLAGS)
+        assert is_same, f"{snippet}: {words}\nexpected:\n{output}\ngot:\n{printed}"
