@@ -51,6 +51,11 @@ class Value(NamedTuple):
     def __str__(self) -> str:
         return str(self.node) if self.port == "out" else f"{self.node}:{self.port}"
 
+    @property
+    def column_id(self) -> str:
+        """The name under which it is stored."""
+        return self.node.key if self.port == "out" else f"{self.node.key}-{self.port}"
+
     @classmethod
     def parse(cls, text: str) -> Value:
         """Return the value that ``str`` wrote as ``text``."""
@@ -170,14 +175,17 @@ class Graph:
 
     def needs(self, values: Iterable[Value]) -> tuple[Node, ...]:
         """Return the nodes that ``values`` are computed from, in topological order."""
-        wanted: set[NodeId] = set()
-        waiting = [value.node for value in values]
+        found: dict[NodeId, Node] = {}
+        waiting = [(value.node, False) for value in values][::-1]
         while waiting:
-            node = waiting.pop()
-            if node not in wanted:
-                wanted.add(node)
-                waiting += [value.node for value in self.nodes[node].inputs.values()]
-        return tuple(node for node in self if node.id in wanted)
+            node_id, is_ready = waiting.pop()
+            node = self.nodes[node_id]
+            if is_ready:
+                found.setdefault(node_id, node)
+            elif node_id not in found:
+                waiting.append((node_id, True))
+                waiting += [(v.node, False) for v in node.inputs.values() if v.node not in found]
+        return tuple(found.values())
 
     def users(self) -> dict[NodeId, list[Node]]:
         """Return, per node, the nodes that read it."""

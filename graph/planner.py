@@ -12,14 +12,14 @@ and the check of types refuses it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from .attribute import resolve_attributes
 from .errors import PlanError, Problem, Site, Span, TaskloomError, suggest
 from .fit import Fits
 from .graph import Draft, Value
-from .instruction import Instruction, Slot, Text
+from .instruction import GivenAttribute, Instruction, Slot, Text
 from .op import Catalogue, Op, Plain
 from .recipe import (
     Adapter,
@@ -222,14 +222,18 @@ class _TaskPlan:
             raise PlanError(
                 Problem("T0231", message, f"modalities with a recipe: {known}", (site,))
             )
-        given = resolve_attributes(slot, recipe.attributes, site)
-        own = {attribute.key for attribute in slot.attributes}
         defaults = self.spec.defaults.get(slot.modality, {})
+        added = [
+            GivenAttribute(key, value, slot.span)
+            for key, value in defaults.items()
+            if key not in slot.values
+        ]
+        full = replace(slot, attributes=(*slot.attributes, *added))
         is_read = side == "source" or not self.planner.is_inference
         request = Request(
             draft=self.draft,
             slot=slot,
-            attributes=given | {k: v for k, v in defaults.items() if k in given and k not in own},
+            attributes=resolve_attributes(full, recipe.attributes, site),
             column=self._read(slot.name, f"{self.spec.name}.{slot.name}", site)
             if is_read
             else None,

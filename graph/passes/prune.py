@@ -7,5 +7,5 @@ from ..graph import Graph
 
 def prune(graph: Graph) -> Graph:
     """Return ``graph`` without the nodes that no output needs."""
-    kept = graph.needs(graph.outputs.values())
-    return Graph({node.id: node for node in kept}, graph.outputs)
+    kept = {node.id for node in graph.needs(graph.outputs.values())}
+    return Graph({node.id: node for node in graph if node.id in kept}, graph.outputs)

@@ -5,11 +5,11 @@ Every node keeps its name, time and errors. Segments are a matter of execution a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..graph import Graph, Node, NodeId, Value
-from ..op import Catalogue
+from ..op import Catalogue, Rows
 from .cut import Cut
 
 
@@ -31,27 +31,42 @@ class Segment:
 
 
 def segment(graph: Graph, cut: Cut, catalogue: Catalogue) -> tuple[Segment, ...]:
-    """Return the segments of ``graph``: connected nodes over one row set that lead to a stored value."""
-    chains = {value: graph.needs([value]) for value in cut.stored}
+    """Return the segments of ``graph``: connected nodes over one row set that lead to a stored value.
+
+    A fit stands in the segments that read what it gives, but what it learns from does not.
+    """
+    fits = {node.id for node in graph if catalogue[node.op].traits.rows is Rows.FIT}
     leader: dict[NodeId, NodeId] = {}
-    for value, chain in chains.items():
-        for node in chain:
-            if node.id.rows:
-                leader[_find(leader, node.id)] = _find(leader, value.node)
+    for node in _reach(graph, cut.stored, fits):
+        for value in graph.nodes[node].inputs.values():
+            if node.rows and value.node.rows and node not in fits:
+                leader[_find(leader, value.node)] = _find(leader, node)
     groups: dict[NodeId, list[Value]] = {}
-    for value in chains:
+    for value in cut.stored:
         groups.setdefault(_find(leader, value.node), []).append(value)
-    return tuple(_make(graph, values, catalogue) for values in groups.values())
-
-
-def _make(graph: Graph, values: list[Value], catalogue: Catalogue) -> Segment:
-    nodes = graph.needs(values)
-    return Segment(
-        rows=values[0].node.rows,
-        nodes=tuple(node.id for node in nodes),
-        stored=tuple(values),
-        needs_process=any(_needs_process(node, catalogue) for node in nodes),
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    return tuple(
+        Segment(
+            rows=values[0].node.rows,
+            nodes=(nodes := tuple(sorted(_reach(graph, values, fits), key=order.__getitem__))),
+            stored=tuple(values),
+            needs_process=any(_needs_process(graph.nodes[node], catalogue) for node in nodes),
+        )
+        for values in groups.values()
     )
+
+
+def _reach(graph: Graph, values: Iterable[Value], stops: Collection[NodeId]) -> dict[NodeId, None]:
+    """Return the nodes that ``values`` need, not looking behind ``stops``."""
+    found: dict[NodeId, None] = {}
+    waiting = [value.node for value in values]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found[node] = None
+            if node not in stops:
+                waiting += [value.node for value in graph.nodes[node].inputs.values()]
+    return found
 
 
 def _needs_process(node: Node, catalogue: Catalogue) -> bool:

@@ -1,0 +1,127 @@
+"""Fold: parts of a graph that look alike are drawn once.
+
+Nodes get colours, and a colour is refined by those of the makers and users around it until nothing
+changes. Nodes of one colour then have the same surroundings all the way up and down, whatever their
+parameters and row sets; thirty tasks of one shape become one. Colour refinement can also merge parts
+that are not isomorphic. A picture may; execution never reads this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from ..view import EdgeView, View
+
+MAX_BOXES: Final = 400
+"""More boxes than this are never drawn."""
+
+FOLD_ABOVE: Final = 40
+"""A graph with more nodes is shown folded unless asked otherwise."""
+
+Colours: TypeAlias = list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is drawn of a view.
+
+    Attributes:
+        boxes: The nodes that each box stands for, by their numbers, in the order of the first.
+        edges: Pairs of boxes, maker before user, each pair once.
+    """
+
+    boxes: tuple[tuple[int, ...], ...]
+    edges: tuple[tuple[int, int], ...]
+
+
+def fold(view: View, *, max_boxes: int = MAX_BOXES) -> Picture:
+    """Return the picture of ``view`` with like parts folded, of at most ``max_boxes`` boxes."""
+    colours = _refine(view)
+    if len(set(colours)) > max_boxes:
+        colours = _group_by_depth(view)
+    if len(set(colours)) > max_boxes:
+        colours = _group_by_band(view, max_boxes)
+    return _draw(view, colours)
+
+
+def unfold(view: View) -> Picture:
+    """Return the picture of ``view`` with a box for every node."""
+    return _draw(view, list(range(len(view["nodes"]))))
+
+
+def is_large(view: View) -> bool:
+    """Whether ``view`` is easier to read folded."""
+    return len(view["nodes"]) > FOLD_ABOVE
+
+
+def _draw(view: View, colours: Colours) -> Picture:
+    members: dict[int, list[int]] = {}
+    for number, colour in enumerate(colours):
+        members.setdefault(colour, []).append(number)
+    boxes = {colour: box for box, colour in enumerate(members)}
+    pairs = ((boxes[colours[e["maker"]]], boxes[colours[e["user"]]]) for e in view["edges"])
+    edges = {(maker, user): None for maker, user in pairs if maker != user}
+    return Picture(tuple(map(tuple, members.values())), tuple(edges))
+
+
+def _refine(view: View) -> Colours:
+    colours = _number(_look(view, number) for number in range(len(view["nodes"])))
+    above: list[list[tuple[str, int]]] = [[] for _ in colours]
+    below: list[list[tuple[str, int]]] = [[] for _ in colours]
+    for edge in view["edges"]:
+        port = _port(view, edge)
+        above[edge["user"]].append((port, edge["maker"]))
+        below[edge["maker"]].append((port, edge["user"]))
+    while True:
+        refined = _number(
+            (
+                colour,
+                frozenset((port, colours[maker]) for port, maker in above[number]),
+                frozenset((port, colours[user]) for port, user in below[number]),
+            )
+            for number, colour in enumerate(colours)
+        )
+        if max(refined, default=0) == max(colours, default=0):
+            return colours
+        colours = refined
+
+
+def _group_by_depth(view: View) -> Colours:
+    depths = _depths(view)
+    return _number((_look(view, number), depth) for number, depth in enumerate(depths))
+
+
+def _group_by_band(view: View, max_boxes: int) -> Colours:
+    """Group by stage and by depth in even bands; edges then lead down only, so no cycle appears."""
+    depths = _depths(view)
+    height = (max(depths) + 1) // (max_boxes // len(view["lanes"])) + 1
+    stages = [node["stage"] for node in view["nodes"]]
+    return _number((stages[number], depth // height) for number, depth in enumerate(depths))
+
+
+def _look(view: View, number: int) -> Hashable:
+    node = view["nodes"][number]
+    stored = tuple(output["stored"] is not None for output in node["outputs"])
+    return node["stage"], node["op"], node["scope"], stored
+
+
+def _port(view: View, edge: EdgeView) -> str:
+    """Return the input port, without its number where many row sets meet: there order means nothing."""
+    maker, user = view["nodes"][edge["maker"]], view["nodes"][edge["user"]]
+    meet = maker["rows"] and maker["rows"] != user["rows"]
+    return re.sub(r"\.\d+$", "", edge["input"]) if meet else edge["input"]
+
+
+def _depths(view: View) -> list[int]:
+    depths = [0] * len(view["nodes"])
+    for edge in sorted(view["edges"], key=lambda edge: edge["user"]):
+        depths[edge["user"]] = max(depths[edge["user"]], depths[edge["maker"]] + 1)
+    return depths
+
+
+def _number(looks: Iterable[Hashable]) -> Colours:
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(look, len(numbers)) for look in looks]

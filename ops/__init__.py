@@ -1,0 +1,1 @@
+"""How each op computes: host ops on Arrow arrays, device ops as torch modules."""

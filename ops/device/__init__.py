@@ -1,0 +1,1 @@
+"""Device ops: torch modules over flat streams of static shape."""

@@ -1,0 +1,245 @@
+"""The decode automaton: what a target may look like, id by id.
+
+A *language* is what one task may write: one of a closed set of id sequences, or forced ids and then
+free ones. All languages of a batch live in one automaton, and each document starts at the root of
+its task, so that one step serves them all. Writing ends in `FINISHED`, whose only way on is
+padding; a finished document is no special case.
+
+A state leads on by *edges*, one id each, in compressed rows (all edges of a state lie together),
+and by at most one *range* of ids, all of which lead to the same state.
+
+Shape letters: S = states, E = edges, F = edges of the state with most of them, B = documents,
+V = ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...graph.errors import PlanError, Problem
+from ...graph.vocabulary import EOS, PAD
+
+FINISHED: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLanguage:
+    """One of some id sequences, forced ids included.
+
+    Attributes:
+        sequences: Ids without the end of sequence.
+    """
+
+    sequences: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeLanguage:
+    """Forced ids, then any number of ids of a range.
+
+    Attributes:
+        prefix: Forced ids.
+        first: First id of the range.
+        stop: One past the last.
+    """
+
+    prefix: tuple[int, ...] = ()
+    first: int
+    stop: int
+
+
+Language: TypeAlias = ClosedLanguage | FreeLanguage
+
+
+class Choice(NamedTuple):
+    """The next id of each document, and what follows from it.
+
+    Attributes:
+        ids_B: The ids.
+        log_probs_B: Log probability of each among the ids allowed.
+        states_B: Next states.
+    """
+
+    ids_B: Tensor
+    log_probs_B: Tensor
+    states_B: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeAutomaton:
+    """States and what leads from one to the next, as tensors on one device.
+
+    Attributes:
+        roots: First state of each language.
+        longest: Most ids that a closed language writes, the end included; 0 when there is none.
+        fan_out: ``F``.
+        offsets_S: Where the edges of each state begin; ``S + 1`` integers.
+        edge_ids_E: Id of each edge.
+        edge_states_E: State that it leads to.
+        ranges_S2: First id of each state's range, and one past the last; both 0 where there is
+            none.
+        range_states_S: State that the range leads to.
+    """
+
+    roots: tuple[int, ...]
+    longest: int
+    fan_out: int
+    offsets_S: Tensor
+    edge_ids_E: Tensor
+    edge_states_E: Tensor
+    ranges_S2: Tensor
+    range_states_S: Tensor
+
+    def to(self, device: torch.device | str) -> DecodeAutomaton:
+        """Return the same automaton on ``device``."""
+        tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
+        return DecodeAutomaton(
+            roots=self.roots, longest=self.longest, fan_out=self.fan_out, **tensors
+        )
+
+    def is_allowed(self, states_B: Tensor, num_ids: int) -> Tensor:
+        """Return which ids each state allows, shape ``(B, V)``."""
+        id_V = torch.arange(num_ids, device=states_B.device)
+        first_B1, stop_B1 = self.ranges_S2[states_B].split(1, dim=1)
+        in_range_BV = (id_V >= first_B1) & (id_V < stop_B1)
+        edges_BF, is_edge_BF = self._edges(states_B)
+        # Places in the row that no edge fills point past the last id, at a column that is cut off.
+        ids_BF = self.edge_ids_E[edges_BF].where(is_edge_BF, num_ids)
+        at_edge_BV = in_range_BV.new_zeros(len(states_B), num_ids + 1).scatter(
+            1, ids_BF, value=True
+        )
+        return in_range_BV | at_edge_BV[:, :-1]
+
+    def advance(self, states_B: Tensor, ids_B: Tensor) -> Tensor:
+        """Return the states that ``ids_B``, all of them allowed, lead to."""
+        edges_BF, is_edge_BF = self._edges(states_B)
+        is_taken_BF = is_edge_BF & (self.edge_ids_E[edges_BF] == ids_B[:, None])
+        taken_B = edges_BF.gather(1, is_taken_BF.long().argmax(1, keepdim=True))[:, 0]
+        return self.edge_states_E[taken_B].where(is_taken_BF.any(1), self.range_states_S[states_B])
+
+    def choose(self, states_B: Tensor, scores_BV: Tensor) -> Choice:
+        """Return each document's allowed id of highest score; of equals the first."""
+        is_allowed_BV = self.is_allowed(states_B, scores_BV.shape[1])
+        # NaN would win over the mask. It counts as the lowest score, and the probability tells.
+        finite_BV = scores_BV.float().nan_to_num(nan=_LEAST, posinf=-_LEAST, neginf=_LEAST)
+        log_probs_BV = finite_BV.masked_fill(~is_allowed_BV, -torch.inf).log_softmax(-1)
+        ids_B1 = log_probs_BV.argmax(-1, keepdim=True)
+        log_probs_B = log_probs_BV.gather(1, ids_B1)[:, 0]
+        log_probs_B = log_probs_B.masked_fill(scores_BV.isnan().any(-1), torch.nan)
+        return Choice(ids_B1[:, 0], log_probs_B, self.advance(states_B, ids_B1[:, 0]))
+
+    def _edges(self, states_B: Tensor) -> tuple[Tensor, Tensor]:
+        column_F = torch.arange(self.fan_out, device=states_B.device)
+        edges_BF = self.offsets_S[states_B][:, None] + column_F
+        is_edge_BF = edges_BF < self.offsets_S[states_B + 1][:, None]
+        return edges_BF.clamp(max=len(self.edge_ids_E) - 1), is_edge_BF
+
+
+def build_automaton(languages: Sequence[Language], *, num_ids: int) -> DecodeAutomaton:
+    """Return the automaton of all ``languages``, whose roots are in their order.
+
+    Args:
+        languages: What each task may write.
+        num_ids: Size of the vocabulary.
+
+    Raises:
+        PlanError: A closed set or a range is empty, or an id is outside the vocabulary.
+    """
+    problems = [p for i, language in enumerate(languages) for p in _check(i, language, num_ids)]
+    if problems:
+        raise PlanError(*problems)
+    draft = _Draft()
+    draft.add_edge(FINISHED, PAD, FINISHED)
+    roots = tuple(draft.add(language) for language in languages)
+    longest = max(
+        (
+            len(ids) + 1
+            for language in languages
+            if isinstance(language, ClosedLanguage)
+            for ids in language.sequences
+        ),
+        default=0,
+    )
+    return draft.automaton(roots, longest)
+
+
+class _Draft:
+    """States in the making."""
+
+    def __init__(self) -> None:
+        self.edges: list[dict[int, int]] = [{}]
+        self.ranges: list[tuple[int, int]] = [(0, 0)]
+
+    def add(self, language: Language) -> int:
+        """Add the states of ``language`` and return its root."""
+        root = self.add_state()
+        if isinstance(language, ClosedLanguage):
+            for ids in language.sequences:
+                self.add_edge(self.add_path(root, ids), EOS, FINISHED)
+        else:
+            free = self.add_path(root, language.prefix)
+            self.ranges[free] = (language.first, language.stop)
+            self.add_edge(free, EOS, FINISHED)
+        return root
+
+    def add_path(self, state: int, ids: Sequence[int]) -> int:
+        """Add what is missing of the path ``ids`` from ``state`` and return its last state."""
+        for id_ in ids:
+            following = self.edges[state].get(id_)
+            state = self.add_edge(state, id_) if following is None else following
+        return state
+
+    def add_edge(self, state: int, id_: int, to: int | None = None) -> int:
+        """Add an edge to ``to``, by default a new state, and return where it leads."""
+        self.edges[state][id_] = self.add_state() if to is None else to
+        return self.edges[state][id_]
+
+    def add_state(self) -> int:
+        """Add a state that leads nowhere yet and return it."""
+        self.edges.append({})
+        self.ranges.append((0, 0))
+        return len(self.edges) - 1
+
+    def automaton(self, roots: tuple[int, ...], longest: int) -> DecodeAutomaton:
+        """Return the states so far as tensors."""
+        fan_outs = np.array([len(edges) for edges in self.edges])
+        edges = [edge for edges in self.edges for edge in sorted(edges.items())]
+        id_and_state_E2 = torch.tensor(edges)
+        return DecodeAutomaton(
+            roots=roots,
+            longest=longest,
+            fan_out=int(fan_outs.max()),
+            offsets_S=torch.from_numpy(np.concatenate([[0], fan_outs.cumsum()])),
+            edge_ids_E=id_and_state_E2[:, 0].contiguous(),
+            edge_states_E=id_and_state_E2[:, 1].contiguous(),
+            ranges_S2=torch.tensor(self.ranges),
+            # A range leads back to the state it belongs to.
+            range_states_S=torch.arange(len(self.edges)),
+        )
+
+
+def _check(index: int, language: Language, num_ids: int) -> list[Problem]:
+    def problem(message: str) -> list[Problem]:
+        return [Problem("T0225", f"language {index} {message}")]
+
+    if isinstance(language, ClosedLanguage):
+        if not language.sequences:
+            return problem("is an empty closed set")
+        ids = [id_ for sequence in language.sequences for id_ in sequence]
+    else:
+        if language.first >= language.stop:
+            return problem(f"has an empty range of ids, {language.first} to {language.stop}")
+        ids = [*language.prefix, language.first, language.stop - 1]
+    if outside := [id_ for id_ in ids if not 0 <= id_ < num_ids]:
+        return problem(f"has id {outside[0]}, and the vocabulary has {num_ids}")
+    return []
+
+
+_LEAST = torch.finfo(torch.float32).min / 4
+_TENSORS = ("offsets_S", "edge_ids_E", "edge_states_E", "ranges_S2", "range_states_S")

@@ -1,0 +1,98 @@
+"""Writing targets: one token per document and step, greedily, within what an automaton allows.
+
+The encoder runs once per pack. Keys and values of the sources are computed once, those of the
+targets are kept in caches of static size, so every step is the same program. The host looks at the
+device once a step, to see whether all documents are finished.
+
+Shape letters: M = tokens of the source stream, C = channels, B = documents, L = longest target.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...graph.errors import PlanError
+from ...graph.vocabulary import BOS, PAD
+from .automaton import FINISHED, Choice, DecodeAutomaton
+from .decoder import DecodeCache, Decoder
+from .embedding import TokenTable
+
+
+class Generated(NamedTuple):
+    """What was written.
+
+    Attributes:
+        ids_BL: Ids, the end of sequence included, then padding.
+        log_probs_B: Log probability of the ids, each among those that were allowed.
+        is_finished_B: Whether the end of sequence was reached within ``L`` ids.
+    """
+
+    ids_BL: Tensor
+    log_probs_B: Tensor
+    is_finished_B: Tensor
+
+
+def write_token(
+    decoder: Decoder,
+    table: TokenTable,
+    automaton: DecodeAutomaton,
+    last: Choice,
+    index: Tensor,
+    cache: DecodeCache,
+) -> Choice:
+    """Return the choice after ``last``, which stands at ``index``; one graph for all steps."""
+    hidden_BC = decoder.step(table.embed(last.ids_B), index, cache)
+    return automaton.choose(last.states_B, table.score(hidden_BC))
+
+
+@torch.no_grad()
+def generate(
+    decoder: Decoder,
+    table: TokenTable,
+    automaton: DecodeAutomaton,
+    *,
+    memory_MC: Tensor,
+    source_keys_2B: Tensor,
+    roots_B: Tensor,
+    longest_source: int,
+    max_length: int,
+) -> Generated:
+    """Write one target per document.
+
+    Args:
+        decoder: In evaluation mode.
+        table: The table that embeds and scores.
+        automaton: What documents may write, on the device of ``memory_MC``.
+        memory_MC: The encoder's stream.
+        source_keys_2B: First token of each document's source, and one past the last; both 0 for
+            rows of the batch that hold no document.
+        roots_B: State that each document starts in; ``FINISHED`` for rows that hold none.
+        longest_source: Most tokens of a source; static. A longer one gives NaN as probability.
+        max_length: ``L``, most ids that are written; static.
+
+    Raises:
+        PlanError: A closed language of the automaton needs more than ``max_length`` ids.
+    """
+    if automaton.longest > max_length:
+        raise PlanError.of(
+            "T0226",
+            f"max_length is {max_length}, and a closed set needs {automaton.longest} ids",
+            f"max_length must be at least {automaton.longest}",
+        )
+    cache = decoder.begin(
+        memory_MC, source_keys_2B, longest_source=longest_source, max_length=max_length
+    )
+    states_B = roots_B.long()
+    log_probs_B = torch.zeros(states_B.shape, device=states_B.device)
+    last = Choice(torch.full_like(states_B, BOS), log_probs_B, states_B)
+    ids_BL = states_B.new_full((len(states_B), max_length), PAD)
+    for index in torch.arange(max_length, device=states_B.device).split(1):
+        if bool((last.states_B == FINISHED).all()):
+            break
+        last = write_token(decoder, table, automaton, last, index, cache)
+        ids_BL.index_copy_(1, index, last.ids_B[:, None])
+        log_probs_B = log_probs_B + last.log_probs_B
+    return Generated(ids_BL, log_probs_B, last.states_B == FINISHED)

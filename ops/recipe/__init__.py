@@ -1,0 +1,1 @@
+"""What each modality's slot stands for, one recipe a file."""

@@ -1,0 +1,106 @@
+"""TEXT: a column of text becomes ids of a byte-level vocabulary.
+
+Source: OFASys, ``preprocessor/default/text.py``, for one vocabulary shared by prompts, source and target, and
+for ``closed_set``; the vocabulary here is fitted on the training rows unless files are given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...graph.attribute import Attribute
+from ...graph.errors import PlanError, Problem
+from ...graph.graph import Value
+from ...graph.recipe import Fit, Part, PromptRequest, Request
+from ...graph.vocabulary import Block
+from ..host.bpe import EncodeTexts, FitBpe
+from ..host.closed_set import FitClosedSet, RestrictTexts
+from ..host.text import FormatTexts, NormalizeTexts
+
+BLOCK = "text"
+BPE = "bpe-main"
+
+ATTRIBUTES = (
+    Attribute("closed_set", bool, doc="The answer is one of those that occur in training rows."),
+    Attribute(
+        "max_length", int, low=1, high=1 << 20, doc="Ids kept of each text; the rest is cut."
+    ),
+    Attribute("uncased", bool, doc="Texts are read in lower case."),
+    Attribute("no_punctuation", bool, doc="Punctuation is dropped."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRecipe:
+    """How TEXT slots and plain text become ids.
+
+    Attributes:
+        size: Number of ids of the vocabulary, the 256 bytes among them.
+    """
+
+    size: int = 4096
+    attributes: tuple[Attribute, ...] = field(default=ATTRIBUTES, init=False)
+
+    @property
+    def block(self) -> Block:
+        """The block of the vocabulary that text ids are relative to."""
+        return Block(BLOCK, self.size)
+
+    def source(self, request: Request) -> Part:
+        """Normalise and encode the column."""
+        if request.attributes.get("closed_set"):
+            message = "closed_set says what may be answered, so it belongs to a target slot"
+            raise PlanError(Problem("T0215", message, "drop it here", (request.site,)))
+        assert request.column is not None, "a source slot always has a column"
+        texts = self._normalize(request)
+        return Part(value=self._encode(request, texts, texts), block=BLOCK)
+
+    def target(self, request: Request) -> Part:
+        """Normalise, check against the closed set if there is one, and encode the column."""
+        learned = texts = None if request.column is None else self._normalize(request)
+        answers = None
+        if request.attributes.get("closed_set"):
+            inputs = {} if texts is None else {"texts": texts, **_splits(request.splits)}
+            answers = request.fit(f"closed-set-{request.address}", FitClosedSet(), inputs)
+            if texts is not None:
+                texts = request.chain(texts, "restrict", RestrictTexts(), closed_set=answers)
+        # The vocabulary learns from texts as they are before the check, so that no fit waits for another.
+        value = None if texts is None or learned is None else self._encode(request, texts, learned)
+        return Part(value=value, block=BLOCK, answers=answers)
+
+    def prompt(self, request: PromptRequest) -> Part:
+        """Encode plain text, which is the same for every row."""
+        bpe = self._bpe(request.fit, request.text, request.splits)
+        value = request.draft.add(
+            EncodeTexts(dtype=self._dtype),
+            {"texts": request.text, "bpe": bpe},
+            address=f"{request.address}/encode",
+            sites=[request.site],
+        )
+        return Part(value=value, block=BLOCK)
+
+    @property
+    def _dtype(self) -> str:
+        return "uint16" if self.size <= 1 << 16 else "uint32"
+
+    def _normalize(self, request: Request) -> Value:
+        assert request.column is not None, "asked for only where there is a column"
+        op = NormalizeTexts(
+            is_lowercase=bool(request.attributes.get("uncased")),
+            has_punctuation=not request.attributes.get("no_punctuation"),
+        )
+        formatted = request.chain(request.column, "format", FormatTexts())
+        return request.chain(formatted, "normalize", op)
+
+    def _encode(self, request: Request, texts: Value, learned: Value) -> Value:
+        length = request.attributes.get("max_length")
+        op = EncodeTexts(dtype=self._dtype, max_length=None if length is None else int(length))
+        bpe = self._bpe(request.fit, learned, request.splits)
+        return request.chain(texts, "encode", op, bpe=bpe)
+
+    def _bpe(self, fit: Fit, texts: Value, splits: Value | None) -> Value:
+        return fit(BPE, FitBpe(size=self.size), {"texts": texts, **_splits(splits)})
+
+
+def _splits(splits: Value | None) -> dict[str, Value]:
+    return {} if splits is None else {"splits": splits}

@@ -1,0 +1,56 @@
+"""The front door: tasks and mixtures, build, train, evaluate, infer, and the command line.
+
+Names are imported when they are first used: a worker process that only decodes images must not pay for
+torch. No module is called like a function it defines, which would hide the function.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .building import BuildReport, build
+    from .evaluation import Evaluation, evaluate
+    from .inference import Model, Prediction
+    from .planning import Plan, plan
+    from .task import Mixture, Source, Task
+    from .training import Run, train
+
+__all__ = [
+    "BuildReport",
+    "Evaluation",
+    "Mixture",
+    "Model",
+    "Plan",
+    "Prediction",
+    "Run",
+    "Source",
+    "Task",
+    "build",
+    "evaluate",
+    "plan",
+    "train",
+]
+
+_HOMES = {
+    "BuildReport": "building",
+    "Evaluation": "evaluation",
+    "Mixture": "task",
+    "Model": "inference",
+    "Plan": "planning",
+    "Prediction": "inference",
+    "Run": "training",
+    "Source": "task",
+    "Task": "task",
+    "build": "building",
+    "evaluate": "evaluation",
+    "plan": "planning",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

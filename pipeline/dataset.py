@@ -1,0 +1,190 @@
+"""The rows of a mixture as they lie in a store: which rows each task has, and the columns they are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph.errors import PlanError, Problem, StoreError
+from ..graph.graph import Value
+from ..graph.recipe import Pinned
+from ..ops.architecture import UNKNOWN, Longest
+from ..ops.artifact import load_artifact
+from ..ops.device.config import ModelConfig
+from ..ops.host.split import TEST, TRAIN, VALID
+from ..storage.reader import ColumnReader, open_column
+from ..storage.store import Store
+from ..storage.template import Template
+from .document import column_dtypes, make_template
+from .execute import LoadArtifact
+from .planning import Plan, plan
+from .task import Mixture
+
+Split: TypeAlias = Literal["train", "valid", "test"]
+
+SPLIT_CODES: Mapping[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRows:
+    """The rows of one task in one split.
+
+    Attributes:
+        template: What its documents are made of.
+        expected: Global rows that belong to the split and pass the filters, computable or not.
+        usable: Those of them that have a value in every column.
+    """
+
+    template: Template
+    expected: npt.NDArray[np.int64]
+    usable: npt.NDArray[np.int64]
+
+
+def known_columns(mixture: Mixture, store: Store) -> dict[str, dict[str, str]]:
+    """Return the element types of the columns of every source of ``mixture``.
+
+    Raises:
+        StoreError: A source is not in the store.
+    """
+    names = {task.named_source().name: task.name for task in mixture.tasks}
+    known = set(store.sources())
+    if missing := [name for name in names if name not in known]:
+        problems = (
+            Problem("T0510", f'{store.path} does not hold source "{name}"', "build it first")
+            for name in missing
+        )
+        raise StoreError(*problems)
+    return {name: column_dtypes(store.source(name).schema) for name in names}
+
+
+def pinned_artifacts(store: Store) -> dict[str, Pinned]:
+    """Return the artifacts of ``store`` by name."""
+    return {
+        name: Pinned(kind=artifact.kind, digest=artifact.digest)
+        for name, artifact in store.artifacts().items()
+    }
+
+
+def artifact_loader(store: Store) -> LoadArtifact:
+    """Return a function that loads artifacts of ``store``, each once."""
+    loaded: dict[str, object] = {}
+
+    def load(kind: str, digest: str) -> object:
+        if digest not in loaded:
+            loaded[digest] = load_artifact(kind, store.artifact_content(digest))
+        return loaded[digest]
+
+    return load
+
+
+def open_dataset(mixture: Mixture, store: Store, model: ModelConfig | None = None) -> Dataset:
+    """Plan ``mixture`` as ``store`` holds it, and open its columns.
+
+    Raises:
+        StoreError: Some task is not built, or was built otherwise than it stands now.
+    """
+    planned = plan_stored(mixture, store, model=model)
+    if planned.fits:
+        names = ", ".join(sorted(planned.fits))
+        message = f"{store.path} is not built for these tasks: it lacks {names}"
+        raise StoreError.of("T0511", message, "build the store with these tasks first")
+    return Dataset.open(planned, store)
+
+
+def plan_stored(
+    mixture: Mixture, store: Store, *, model: ModelConfig | None = None, longest: Longest = UNKNOWN
+) -> Plan:
+    """Plan ``mixture`` for training with the sources and artifacts that ``store`` holds."""
+    return plan(
+        mixture,
+        "train",
+        model=model,
+        columns=known_columns(mixture, store),
+        pinned=pinned_artifacts(store),
+        load=artifact_loader(store),
+        longest=longest,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The stored columns of a plan, open.
+
+    Attributes:
+        plan: A plan in mode ``train``, all of whose artifacts exist.
+        columns: Open columns by source and column id.
+    """
+
+    plan: Plan
+    columns: Mapping[tuple[str, str], ColumnReader]
+
+    @classmethod
+    def open(cls, plan: Plan, store: Store) -> Dataset:
+        """Open every column that ``plan`` reads.
+
+        Raises:
+            StoreError: Some columns were never built, or not for all partitions of their source; every task
+                that lacks something is named.
+        """
+        problems: list[Problem] = []
+        columns: dict[tuple[str, str], ColumnReader] = {}
+        for task in plan.documents:
+            for value, port in plan.stored_of(task).items():
+                source, column = value.node.rows, value.column_id
+                if (source, column) in columns:
+                    continue
+                partitions = [p.id for p in store.source(source).partitions]
+                if lacking := store.missing(source, column, partitions):
+                    address = plan.graph.nodes[value.node].address
+                    message = (
+                        f'task "{task}" is not built: {address} lacks {len(lacking)} of '
+                        f"{len(partitions)} partitions"
+                    )
+                    help_ = "build the store again with these tasks; nothing else is rebuilt"
+                    problems.append(Problem("T0511", message, help_, address=address, column=port))
+                else:
+                    columns[source, column] = open_column(store, source, column, partitions)
+        if problems:
+            raise StoreError(*problems)
+        return cls(plan, columns)
+
+    def rows(self, task: str, split: Split) -> TaskRows:
+        """Return the rows of ``task`` in ``split``."""
+        node = self.plan.graph.nodes[self.plan.documents[task]]
+        readers = {
+            port: self._reader(value) for port, value in node.inputs.items() if value.node.rows
+        }
+        belongs = readers["split"].scalars() == SPLIT_CODES[split]
+        belongs &= readers["split"].valid
+        usable = belongs.copy()
+        for port, reader in readers.items():
+            usable &= reader.valid
+            if port.startswith("keep."):
+                # A filter that could not be computed keeps the row: better counted as wrong than lost.
+                passes = reader.scalars() | ~reader.valid
+                belongs &= passes
+                usable &= passes
+        return TaskRows(
+            template=make_template(self.plan, task),
+            expected=np.flatnonzero(belongs),
+            usable=np.flatnonzero(usable),
+        )
+
+    def target(self, task: str) -> ColumnReader:
+        """Return the column that the task's target slot is read from.
+
+        Raises:
+            PlanError: The plan does not read target slots.
+        """
+        node = self.plan.graph.nodes[self.plan.documents[task]]
+        for port, value in node.inputs.items():
+            if port.startswith("target.") and value.node.rows:
+                return self._reader(value)
+        raise PlanError.of("T0233", f'task "{task}" reads no target')
+
+    def _reader(self, value: Value) -> ColumnReader:
+        return self.columns[value.node.rows, value.column_id]

@@ -1,0 +1,181 @@
+"""Evaluating: every task on its held-out rows.
+
+A row that could not be built, or is too long to be read, counts as wrong: a score over the rows that happened to
+work would reward losing the hard ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph.errors import CheckpointError, PlanError, Problem
+from ..ops.host.bpe import Bpe
+from ..ops.metric import accuracy, chance_corrected, majority
+from ..ops.recipe.text import BPE
+from ..storage.store import Store
+from ..storage.template import ConstPiece, Template
+from .dataset import Dataset, Split, open_dataset
+from .inference import Model
+from .task import Mixture, Task, as_mixture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskScore:
+    """How one task did.
+
+    Attributes:
+        task: Name of the task.
+        metric: Name of the metric.
+        expected: Held-out rows.
+        evaluated: Those of them that the model could be asked about.
+        score: Share of the expected rows that were answered right.
+        baseline: Score of always giving the commonest answer of the training rows.
+        corrected: Share of what the baseline leaves that was gained: 0 is the baseline, 1 is perfect.
+    """
+
+    task: str
+    metric: str
+    expected: int
+    evaluated: int
+    score: float
+    baseline: float
+    corrected: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The scores of all tasks."""
+
+    scores: tuple[TaskScore, ...]
+
+    def __iter__(self) -> Iterator[TaskScore]:
+        return iter(self.scores)
+
+    def __getitem__(self, task: str) -> TaskScore:
+        """Return the score of ``task``."""
+        return next(score for score in self.scores if score.task == task)
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Return the scores by task as plain data."""
+        names = TaskScore.__dataclass_fields__
+        return {score.task: {name: getattr(score, name) for name in names} for score in self}
+
+    def __str__(self) -> str:
+        head = ("task", "n expected", "n evaluated", "metric", "score", "baseline", "corrected")
+        rows = [
+            (
+                s.task,
+                f"{s.expected:,}",
+                f"{s.evaluated:,}",
+                s.metric,
+                f"{s.score:.3f}",
+                f"{s.baseline:.3f}",
+                f"{s.corrected:.3f}",
+            )
+            for s in self
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(w) if i in (0, 3) else cell.rjust(w) for i, (cell, w) in pairs)
+            for row in (head, *rows)
+            for pairs in [list(enumerate(zip(row, widths, strict=True)))]
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def evaluate(
+    model: Model,
+    mixture: Mixture | Task | Sequence[Task],
+    store: str | Store,
+    *,
+    split: Split = "test",
+) -> Evaluation:
+    """Score ``model`` on the rows of every task that training did not see.
+
+    Args:
+        model: The model.
+        mixture: The tasks, as they were built.
+        store: The store they were built into.
+        split: ``"valid"`` to choose settings, ``"test"`` to report.
+
+    Raises:
+        PlanError: Some task has no held-out rows.
+        StoreError: Some task is not built.
+        CheckpointError: The model reads and writes another vocabulary than the store's.
+    """
+    mixture = as_mixture(mixture)
+    store = store if isinstance(store, Store) else Store.open(store)
+    dataset = open_dataset(mixture, store)
+    _refuse_other_vocabulary(model, store)
+    held_out = {task.name: dataset.rows(task.name, split) for task in mixture.tasks}
+    if empty := [name for name, rows in held_out.items() if not len(rows.expected)]:
+        raise PlanError(*(_nothing_held_out(name, split) for name in empty))
+    bpe = Bpe.from_bytes(model.artifacts[BPE])
+    scores: list[TaskScore] = []
+    for name, rows in held_out.items():
+        written = model.write(_unanswered(rows.template), dataset.columns, rows.usable)
+        references = read_targets(dataset, name, rows.expected, bpe)
+        predictions = [written[row].text if row in written else None for row in rows.expected]
+        learned = read_targets(dataset, name, dataset.rows(name, "train").usable, bpe)
+        score = accuracy(predictions, references)
+        baseline = majority(learned, references)
+        scores.append(
+            TaskScore(
+                task=name,
+                metric="accuracy",
+                expected=len(rows.expected),
+                evaluated=len(written),
+                score=score,
+                baseline=baseline,
+                corrected=chance_corrected(score, baseline),
+            )
+        )
+    return Evaluation(tuple(scores))
+
+
+def read_targets(
+    dataset: Dataset, task: str, rows: npt.NDArray[np.int64], bpe: Bpe
+) -> list[str | None]:
+    """Return the target text of each of ``rows``; None where there is none."""
+    column = dataset.target(task)
+    valid = column.valid[rows]
+    gathered = column.gather(rows[valid])
+    assert isinstance(gathered, tuple), "targets are ids"
+    values, offsets = gathered
+    known: dict[bytes, str] = {}
+    texts: list[str] = []
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        ids = values[start:stop]
+        if (key := ids.tobytes()) not in known:
+            known[key] = bpe.decode(ids)
+        texts.append(known[key])
+    found = iter(texts)
+    return [next(found) if is_valid else None for is_valid in valid]
+
+
+def _unanswered(template: Template) -> Template:
+    """Return the template without what the model is to write."""
+    given = [piece for piece in template.target if isinstance(piece, ConstPiece)]
+    # The last constant is the end of the target, which follows the slot.
+    prefix = tuple(given[:-1])
+    return replace(template, target=prefix, is_learned=(False,) * len(prefix))
+
+
+def _refuse_other_vocabulary(model: Model, store: Store) -> None:
+    pinned: Mapping[str, Any] = store.artifacts()
+    ours, theirs = model.pinned[BPE].digest, pinned[BPE].digest
+    if ours != theirs:
+        message = f'the model has vocabulary {ours[:12]}, the store has "{BPE}" {theirs[:12]}'
+        help_ = "evaluate on the store it was trained on, or train again on this one"
+        raise CheckpointError.of("T0721", message, help_)
+
+
+def _nothing_held_out(task: str, split: Split) -> Problem:
+    share = "holdout" if split == "test" else "valid"
+    help_ = f'give the task {share}=… and key=…, or a source with a split "{split}"; then build'
+    return Problem("T0236", f'task "{task}" has no rows in split "{split}"', help_, address=task)

@@ -1,0 +1,94 @@
+"""Fitting: vocabularies and closed sets, learned once from training rows and pinned in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..graph.graph import Graph, Node, NodeId, Value
+from ..graph.op import Rows
+from ..ops.host.catalogue import HOST_CATALOGUE
+from ..storage.record import SourceRecord
+from ..storage.store import Store
+from .partition import FitPart, Job
+from .planning import Plan
+from .progress import Shown
+from .scheduler import Scheduler
+
+
+def fit_artifacts(
+    planned: Plan,
+    records: Mapping[str, SourceRecord],
+    store: Store,
+    scheduler: Scheduler,
+    shown: Shown,
+) -> tuple[str, ...]:
+    """Fit the artifacts that ``planned`` lacks and pin them; return their names.
+
+    Those that read what another fit gives are left for the next plan.
+    """
+    graph = planned.graph
+    ready = {name: graph.nodes[v.node] for name, v in planned.fits.items() if _is_ready(graph, v)}
+    jobs = [
+        (job, True)
+        for source, record in records.items()
+        for job in _jobs(graph, list(ready.values()), source, record, store)
+    ]
+    learned: dict[NodeId, Any] = {}
+    ops: dict[NodeId, Any] = {n.id: HOST_CATALOGUE[n.op](**n.params) for n in ready.values()}
+    with shown.task("fit", total=sum(job.rows for job, _ in jobs)) as bar:
+        for part in scheduler.map("taskloom.pipeline.partition:observe_partition", jobs, bar):
+            for node, state in part.items():
+                is_first = node not in learned
+                learned[node] = state if is_first else ops[node].merge(learned[node], state)
+    for name, node in sorted(ready.items()):
+        made_by = {"op": node.op, "version": node.version, "params": dict(node.params)}
+        store.pin(name, node.type.kind, ops[node.id].finish(learned[node.id]), made_by)
+        shown.say(f"fitted {name}")
+    return tuple(sorted(ready))
+
+
+def _is_ready(graph: Graph, value: Value) -> bool:
+    *before, _ = graph.needs([value])
+    return not any(HOST_CATALOGUE[node.op].traits.rows is Rows.FIT for node in before)
+
+
+def _jobs(
+    graph: Graph, fits: list[Node], source: str, record: SourceRecord, store: Store
+) -> list[Job]:
+    """Return a job for every partition of a source that some fit reads."""
+    parts = [
+        FitPart(node=fit.id, op=fit.op, params=fit.params, groups=groups)
+        for fit in fits
+        if (groups := _groups(fit, source))
+    ]
+    wanted = [value for part in parts for group in part.groups for value in group.values()]
+    if not wanted:
+        return []
+    nodes = {node.id: node for node in graph.needs(wanted)}
+    small = Graph(nodes, {f"input-{i}": value for i, value in enumerate(wanted)})
+    return [
+        Job(
+            store=store.path,
+            source=record,
+            partition=partition.id,
+            graph=small,
+            fits=tuple(parts),
+        )
+        for partition in record.partitions
+    ]
+
+
+def _groups(fit: Node, source: str) -> tuple[Mapping[str, Value], ...]:
+    """Return the inputs of ``fit`` that belong together and concern ``source``, by argument.
+
+    Ports of a fit over many inputs are numbered: ``texts.0`` goes with ``splits.0``.
+    """
+    groups: dict[str, dict[str, Value]] = {}
+    for port, value in fit.inputs.items():
+        name, _, number = port.partition(".")
+        groups.setdefault(number, {})[name] = value
+    rows = {
+        number: {value.node.rows for value in group.values()} for number, group in groups.items()
+    }
+    return tuple(group for number, group in groups.items() if source in rows[number])

@@ -1,0 +1,151 @@
+"""The learner: parameters, optimizer and learning rate, one step at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ..storage.pack import Pack
+from .packing import to_inputs
+from .planning import Plan
+from .program import Program
+from .settings import TrainConfig
+
+
+@dataclass(slots=True)
+class Learner:
+    """What changes from step to step.
+
+    Attributes:
+        program: The program and its parameters.
+        optimizer: AdamW.
+        config: Settings of the run.
+        device: Where it computes.
+        is_compiled: Whether layers are compiled.
+        step: Steps taken.
+    """
+
+    program: Program
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    device: torch.device
+    is_compiled: bool = False
+    step: int = 0
+    _sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    _is_warm: bool = False
+    _tokens: int = 0
+    _since: float = field(default_factory=time.perf_counter)
+    _since_step: int = 0
+
+    @classmethod
+    def make(cls, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
+        """Return a learner at step 0; parameters come from torch's global random numbers."""
+        program = Program(plan).to(device).train()
+        matrices = [p for p in program.parameters() if p.ndim >= 2]
+        others = [p for p in program.parameters() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True
+        )
+        is_compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+        if is_compiled:
+            program.compile_layers()
+        return cls(program, optimizer, config, device, is_compiled)
+
+    @property
+    def remark(self) -> str:
+        """What a person should know about how it computes."""
+        how = "compiled" if self.is_compiled else 'not compiled (compile="on" compiles)'
+        return f"on {self.device.type}, {how}"
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of ``step``, counted from 0: warm-up, then half a cosine."""
+        config = self.config
+        warmup = max(1, round(config.warmup * config.steps))
+        if step < warmup:
+            return config.learning_rate * (step + 1) / warmup
+        progress = (step - warmup) / max(1, config.steps - warmup)
+        cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+        return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
+
+    def take(self, packs: Sequence[Pack]) -> None:
+        """Take one step on ``packs``, whose gradients are those of one large batch."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        divisor = torch.tensor(sum(float(pack.weights.sum()) for pack in packs), device=self.device)
+        # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
+        is_settled = self.is_compiled and self._is_warm
+        stance = "fail_on_recompile" if is_settled else "default"
+        for pack in packs:
+            with torch.compiler.set_stance(stance):
+                outputs = self.program(to_inputs(pack, self.device), divisor)
+                outputs["loss"].backward()
+            self._add("task_losses", outputs["task_losses"])
+            self._add("task_weights", outputs["task_weights"])
+            self._tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
+        limit = self.config.clip or math.inf
+        self._add("norm", nn.utils.clip_grad_norm_(self.program.parameters(), limit))
+        self.optimizer.step()
+        self.step += 1
+        self._is_warm = True
+
+    def measure(self, tasks: Sequence[str], *, waited_s: float) -> dict[str, Any]:
+        """Return what happened since the last call: loss and tokens in all and by task, pace, gradient."""
+        losses, weights = self._sums["task_losses"].tolist(), self._sums["task_weights"].tolist()
+        seconds = time.perf_counter() - self._since
+        steps = self.step - self._since_step
+        line = {
+            "step": self.step,
+            "loss": sum(losses) / max(sum(weights), 1e-9),
+            "rate": self.rate(self.step - 1),
+            "gradient_norm": float(self._sums["norm"]) / steps,
+            "seconds": round(seconds, 3),
+            "waited_s": round(waited_s, 3),
+            "tokens": self._tokens,
+            "tasks": {
+                task: {"loss": loss / max(weight, 1e-9), "labels": weight}
+                for task, loss, weight in zip(tasks, losses, weights, strict=True)
+            },
+        }
+        self._sums.clear()
+        self._tokens, self._since, self._since_step = 0, time.perf_counter(), self.step
+        return line
+
+    def save(self, run: Path, record: Mapping[str, Any], artifacts: Mapping[str, bytes]) -> None:
+        """Write a checkpoint of the run in directory ``run``."""
+        training = {"optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            training["cuda_random"] = torch.cuda.get_rng_state(self.device)
+        write_checkpoint(
+            checkpoint_path(run, self.step),
+            tensors=self.program.state_dict(),
+            training=training,
+            record=record,
+            artifacts=artifacts,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where ``checkpoint`` was written."""
+        self.program.load_state_dict(checkpoint.tensors)
+        training: Any = checkpoint.training
+        self.optimizer.load_state_dict(training["optimizer"])
+        torch.set_rng_state(training["random"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(training["cuda_random"], self.device)
+        self.step = self._since_step = checkpoint.record["step"]
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value

@@ -1,0 +1,161 @@
+"""Plans: the graph of a mixture, and where and when each of its nodes runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..graph.errors import PlanError, Problem, TaskloomError
+from ..graph.graph import Graph, Node, NodeId, Value
+from ..graph.op import Catalogue, Rows
+from ..graph.passes.cut import Cut, cut
+from ..graph.passes.fold import fold
+from ..graph.passes.prune import prune
+from ..graph.passes.segment import Segment, segment
+from ..graph.planner import Planner, TaskSpec
+from ..graph.recipe import Pinned
+from ..graph.vocabulary import Vocabulary
+from ..ops.architecture import UNKNOWN, EncoderDecoder, Longest
+from ..ops.catalogue import CATALOGUE
+from ..ops.device.config import ModelConfig
+from ..ops.host.filter import parse_where
+from ..ops.recipe.text import TextRecipe
+from .execute import Execution, LoadArtifact
+from .task import Mixture, Task, as_mixture
+
+Mode: TypeAlias = Literal["train", "infer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A graph, the ops it uses, and where and when each node runs.
+
+    Attributes:
+        mode: Whether target slots are read (``train``) or written (``infer``).
+        graph: The graph of all tasks, host and device halves.
+        cut: The stage of each node and the values that are stored.
+        segments: What one Dask task runs.
+        documents: The node of each task that composes its documents.
+        fits: Artifacts that are still to be fitted; what follows them cannot run before.
+        vocabulary: The blocks of ids.
+        catalogue: The ops.
+    """
+
+    mode: Mode
+    graph: Graph
+    cut: Cut
+    segments: tuple[Segment, ...]
+    documents: Mapping[str, NodeId]
+    fits: Mapping[str, Value]
+    vocabulary: Vocabulary
+    catalogue: Catalogue
+
+    def stored_of(self, task: str) -> dict[Value, str]:
+        """Return the stored values that ``task`` reads, by the port of its document."""
+        inputs = self.graph.nodes[self.documents[task]].inputs
+        return {value: port for port, value in inputs.items() if value in self.cut.stored}
+
+
+def plan(
+    tasks: Mixture | Task | Sequence[Task],
+    mode: Mode = "train",
+    *,
+    model: ModelConfig | None = None,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+    pinned: Mapping[str, Pinned] | None = None,
+    load: LoadArtifact | None = None,
+    persist: Sequence[str] = (),
+    longest: Longest = UNKNOWN,
+) -> Plan:
+    """Plan a mixture.
+
+    Args:
+        tasks: A mixture, or tasks to make one of.
+        mode: ``"train"`` reads target slots, ``"infer"`` writes them.
+        model: Sizes of the model.
+        columns: Element types of the columns of each source, where sources are known.
+        pinned: Artifacts that exist, by name.
+        load: Returns the artifact of a kind and digest; plain text is folded with it.
+        persist: Addresses of values to store beside those that must be.
+        longest: The longest documents that packs will hold, where that is known.
+
+    Raises:
+        TaskloomError: Some instructions are malformed or some tasks cannot be planned; all their
+            problems are shown together.
+    """
+    mixture = as_mixture(tasks)
+    recipes = mixture.recipes()
+    planner = Planner(
+        catalogue=CATALOGUE, recipes=recipes, pinned=pinned or {}, is_inference=mode == "infer"
+    )
+    specs = _specs(mixture, mode, columns)
+    planned = planner.plan(specs)
+    text = recipes["TEXT"]
+    assert isinstance(text, TextRecipe), "the table of recipes has TEXT under its name"
+    vocabulary = Vocabulary.of([text.block])
+    architecture = EncoderDecoder(
+        config=model or ModelConfig(), vocabulary=vocabulary, longest=longest
+    )
+    outputs = architecture.add(planned, is_inference=mode == "infer")
+    graph = prune(planned.draft.graph({**outputs, **planned.fits}))
+    if load is not None:
+        graph = fold(graph, CATALOGUE, _evaluator(load))
+    stages = cut(graph, CATALOGUE, persist)
+    packed = graph["pack"].inputs
+    return Plan(
+        mode=mode,
+        graph=graph,
+        cut=stages,
+        segments=segment(graph, stages, CATALOGUE),
+        documents={task: packed[task].node for task in planned.documents},
+        fits={name: graph.outputs[name] for name in planned.fits},
+        vocabulary=vocabulary,
+        catalogue=CATALOGUE,
+    )
+
+
+def _specs(
+    mixture: Mixture, mode: Mode, columns: Mapping[str, Mapping[str, str]] | None
+) -> list[TaskSpec]:
+    specs: list[TaskSpec] = []
+    problems: list[Problem] = []
+    for task in mixture.tasks:
+        try:
+            is_bound = mode == "train" and task.source is not None
+            source = task.named_source().name if is_bound else task.name
+            spec = TaskSpec(
+                name=task.name,
+                instruction=task.parse(),
+                source=source,
+                columns=None if columns is None else columns.get(source),
+                key=task.key or "",
+                test=task.holdout,
+                valid=task.valid,
+                where=[parse_where(text) for text in task.filters],
+                defaults=mixture.slots,
+            )
+            specs.append(spec)
+        except TaskloomError as error:
+            problems += error.problems
+    if problems:
+        raise PlanError(*problems)
+    return specs
+
+
+def _evaluator(load: LoadArtifact) -> Callable[[Graph, Node], Sequence[int] | None]:
+    """Return a function that computes constant ids, where the artifacts they need exist."""
+
+    def evaluate(graph: Graph, node: Node) -> Sequence[int] | None:
+        nodes = graph.needs([Value(node.id)])
+        if any(_is_unknown(node) for node in nodes):
+            return None
+        execution = Execution(graph, [node.id for node in nodes], CATALOGUE, load)
+        return execution.constant(Value(node.id))[0].as_py()
+
+    return evaluate
+
+
+def _is_unknown(node: Node) -> bool:
+    is_unpinned = node.op == "load_artifacts" and not node.params["digest"]
+    return is_unpinned or CATALOGUE[node.op].traits.rows is Rows.FIT

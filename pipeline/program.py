@@ -1,0 +1,115 @@
+"""Programs: the device half of a plan as one module.
+
+A program walks the nodes of the graph in order. Parameters live by scope, so two nodes of one scope share them
+and their names depend on nothing else. Compiled code still knows its nodes: each is annotated with its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx.traceback import annotate
+
+from ..graph.graph import Node, Value
+from ..graph.passes.cut import Stage
+from ..ops.device.layer import DecoderLayer, EncoderLayer
+from ..ops.device.op import DeviceOp
+from .planning import Plan
+
+
+class Program(nn.Module):
+    """The device nodes of a plan, called with a pack and giving the plan's outputs by name."""
+
+    def __init__(self, plan: Plan, scopes: nn.ModuleDict | None = None) -> None:
+        """Build the program.
+
+        Args:
+            plan: The plan.
+            scopes: Parameters of another program to share; new ones are made for scopes it lacks.
+        """
+        super().__init__()
+        self._plan = plan
+        self._pack = plan.graph["pack"].id
+        self._ops = {
+            node.id: _op(plan, node)
+            for node in plan.graph
+            if plan.cut.stages[node.id] is Stage.DEVICE
+        }
+        self.scopes = nn.ModuleDict()
+        for node_id, op in self._ops.items():
+            name = scope_name(plan.graph.nodes[node_id].scope)
+            if name and name not in self.scopes:
+                is_shared = scopes is not None and name in scopes
+                self.scopes[name] = scopes[name] if is_shared else op.module()
+        self._empty = nn.Identity()
+        self._nodes = self._needed(plan.graph.outputs.keys() - plan.fits.keys())
+
+    def forward(
+        self, pack: Mapping[str, Tensor], divisor: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute every output of one pack.
+
+        Args:
+            pack: Tensors by the names of the pack's ports.
+            divisor: Sum of the weights of the whole step, where it is more than this pack.
+        """
+        values = self._walk(self._nodes, pack, divisor)
+        outputs = self._plan.graph.outputs
+        return {name: values[outputs[name]] for name in outputs if name not in self._plan.fits}
+
+    def compute(self, output: str, pack: Mapping[str, Tensor]) -> Tensor:
+        """Compute one output, and nothing that it does not need."""
+        value = self._plan.graph.outputs[output]
+        return self._walk(self._needed([output]), pack, None)[value]
+
+    def _needed(self, outputs: Iterable[str]) -> list[Node]:
+        graph = self._plan.graph
+        needed = graph.needs(graph.outputs[name] for name in outputs)
+        return [node for node in needed if node.id in self._ops]
+
+    def _walk(
+        self, nodes: Iterable[Node], pack: Mapping[str, Tensor], divisor: Tensor | None
+    ) -> dict[Value, Tensor]:
+        values = {Value(self._pack, port): tensor for port, tensor in pack.items()}
+        for node in nodes:
+            op = self._ops[node.id]
+            inputs = {port: values[value] for port, value in node.inputs.items()}
+            if divisor is not None and "divisor" in op.signature.inputs:
+                inputs["divisor"] = divisor
+            module = self.scopes[scope_name(node.scope)] if node.scope else self._empty
+            with annotate({"taskloom": node.address}):
+                results = op(module, **inputs)
+            results = results if isinstance(results, tuple) else (results,)
+            for port, result in zip(node.types, results, strict=True):
+                values[Value(node.id, port)] = result
+        return values
+
+    def scope(self, name: str) -> Any:
+        """Return the module that holds the parameters of scope ``name``."""
+        return self.scopes[scope_name(name)]
+
+    @property
+    def num_parameters(self) -> dict[str, int]:
+        """Number of parameters of each scope."""
+        return {
+            name.replace("__", "."): sum(p.numel() for p in module.parameters())
+            for name, module in self.scopes.items()
+        }
+
+    def compile_layers(self) -> None:
+        """Compile every layer in place: one static graph per class of layers."""
+        for module in self.modules():
+            if isinstance(module, EncoderLayer | DecoderLayer):
+                module.compile(fullgraph=True, dynamic=False)
+
+
+def scope_name(scope: str) -> str:
+    """Return ``scope`` as a module's name, which may hold no dot."""
+    return scope.replace(".", "__")
+
+
+def _op(plan: Plan, node: Node) -> DeviceOp:
+    op: Any = plan.catalogue[node.op](**node.params)
+    return op

@@ -1,0 +1,77 @@
+"""Settings of a training run, free of torch so that a project file can be read without it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from ..graph.errors import Problem, TrainingError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        steps: Optimizer steps.
+        seed: Of initialisation, order of rows and dropout.
+        source_tokens: Length of a pack's source stream.
+        target_tokens: Length of a pack's target stream; as long as the mixture needs if 0.
+        packs_per_step: Packs whose gradients are added up in one step.
+        learning_rate: The highest one.
+        warmup: Share of the steps over which the rate rises from zero.
+        final_rate: What is left of the rate at the end, as a share.
+        weight_decay: AdamW's, on matrices only.
+        clip: Largest norm of the gradient; 0 for no limit.
+        max_document: Longest source side in tokens; longer rows are counted and left out.
+        log_every: Steps between two lines of the log.
+        checkpoint_every: Steps between two checkpoints.
+        keep_checkpoints: Checkpoints that are kept.
+        compile: ``"auto"`` compiles on a GPU; ``"on"`` and ``"off"`` decide it.
+        device: ``"auto"`` takes a GPU where there is one.
+        threads: Threads of torch on the host; its own choice if 0.
+    """
+
+    steps: int = 1000
+    seed: int = 0
+    source_tokens: int = 2048
+    target_tokens: int = 0
+    packs_per_step: int = 1
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    final_rate: float = 0.05
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    max_document: int = 512
+    log_every: int = 20
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    compile: Literal["auto", "on", "off"] = "auto"
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if problems := [*self._out_of_range()]:
+            raise TrainingError(*problems)
+
+    def _out_of_range(self) -> list[Problem]:
+        least = {"steps": 1, "source_tokens": 64, "packs_per_step": 1, "max_document": 1}
+        least |= {"log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 1}
+        problems: list[Problem] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                continue
+            low = least.get(field.name, 0)
+            if not (math.isfinite(value) and value >= low):
+                message = f"{field.name} must be at least {low}, got {value}"
+                problems.append(Problem("T0730", message))
+        problems += [
+            Problem("T0730", f"{name} is a share and must be at most 1, got {value}")
+            for name in ("warmup", "final_rate")
+            if (value := getattr(self, name)) > 1
+        ]
+        if self.source_tokens % 64 or self.target_tokens % 64:
+            problems.append(Problem("T0730", "lengths of streams must be multiples of 64"))
+        return problems

@@ -1,0 +1,142 @@
+"""The stream that a run learns from: plan, templates, rows and the shape of packs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph.recipe import Pinned
+from ..graph.vocabulary import PAD
+from ..ops.architecture import DECODER_SCOPE, ENCODER_SCOPE, Longest
+from ..ops.device.config import ModelConfig
+from ..storage.capacity import Capacity
+from ..storage.loader import Loader, LoaderConfig
+from ..storage.store import Store
+from ..storage.template import Documents, Template, measure_documents
+from .dataset import Dataset, open_dataset, pinned_artifacts, plan_stored
+from .learner import Learner
+from .packing import choose_capacity
+from .planning import Plan
+from .settings import TrainConfig
+from .task import Mixture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """What a run learns from.
+
+    Attributes:
+        plan: The plan, which knows the longest documents.
+        model: Sizes of the model.
+        dataset: The stored columns.
+        templates: What each task's documents are made of, in the order of the tasks.
+        rows: Training rows of each task.
+        weights: Share of the samples of each task.
+        capacity: Shape of a pack.
+        pinned: The artifacts of the store.
+        store: The store.
+        config: Settings of the run.
+    """
+
+    plan: Plan
+    model: ModelConfig
+    dataset: Dataset
+    templates: tuple[Template, ...]
+    rows: Mapping[str, npt.NDArray[np.int64]]
+    weights: Mapping[str, float]
+    capacity: Capacity
+    pinned: Mapping[str, Pinned]
+    store: Store
+    config: TrainConfig
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, by their numbers."""
+        return [template.task for template in self.templates]
+
+    @property
+    def digest(self) -> str:
+        """Digest of what documents are made of: tasks, columns and constants."""
+        made_of = sorted((task, node.key) for task, node in self.plan.documents.items())
+        return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+
+    def loader(self, state: Mapping[str, Any] | None) -> Loader:
+        """Return a loader that begins, or goes on at ``state``."""
+        config = LoaderConfig(
+            capacity=self.capacity,
+            weights=self.weights,
+            seed=self.config.seed,
+            packs_per_step=self.config.packs_per_step,
+            pad_id=PAD,
+        )
+        return Loader(
+            self.templates,
+            self.rows,
+            self.dataset.columns,
+            config,
+            plan_digest=self.digest,
+            state=state,
+        )
+
+    def header(self, learner: Learner, config: TrainConfig) -> list[str]:
+        """Return what the run learns from and with, in sentences."""
+        sizes = learner.program.num_parameters
+        with self.loader(None) as loader:
+            seen = loader.header(
+                config.steps,
+                source_flops=sizes[ENCODER_SCOPE],
+                target_flops=sizes[DECODER_SCOPE],
+            )
+        parts = ", ".join(f"{scope} {number:,}" for scope, number in sizes.items())
+        return [*seen, f"{sum(sizes.values()):,} parameters: {parts}", learner.remark]
+
+
+def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: TrainConfig) -> Stream:
+    """Open what ``mixture`` is trained on.
+
+    Raises:
+        StoreError: Some task is not built, or was built otherwise than it stands now.
+        LoaderError: Some task has no training rows.
+    """
+    dataset = open_dataset(mixture, store, model)
+    rows = {task.name: dataset.rows(task.name, "train") for task in mixture.tasks}
+    templates = tuple(rows[task.name].template for task in mixture.tasks)
+    documents = [measure_documents(t, dataset.columns, rows[t.task].usable) for t in templates]
+    weights = {
+        task.name: float(len(rows[task.name].usable)) if task.weight is None else task.weight
+        for task in mixture.tasks
+    }
+    capacity = choose_capacity(
+        documents,
+        weights,
+        source=config.source_tokens,
+        target=config.target_tokens,
+        max_source=min(config.max_document, config.source_tokens),
+    )
+    plan = plan_stored(mixture, store, model=model, longest=_longest(documents, capacity))
+    return Stream(
+        plan=plan,
+        model=model,
+        dataset=dataset,
+        templates=templates,
+        rows={name: each.usable for name, each in rows.items()},
+        weights=weights,
+        capacity=capacity,
+        pinned=pinned_artifacts(store),
+        store=store,
+        config=config,
+    )
+
+
+def _longest(documents: list[Documents], capacity: Capacity) -> Longest:
+    source, target = 1, 1
+    for each in documents:
+        kept = each.select(capacity.fits(each))
+        source = max(source, int(kept.source_lengths.max(initial=1)))
+        target = max(target, int(kept.target_lengths.max(initial=1)))
+    return Longest(source=source, target=target)

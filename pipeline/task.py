@@ -1,0 +1,204 @@
+"""Tasks and mixtures: what a person writes.
+
+A *task* is an instruction and the rows that fill its slots. A *mixture* is the tasks that one model learns,
+with their weights and the settings they share.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import xxhash
+
+from ..graph.errors import PlanError, suggest
+from ..graph.instruction import Instruction, parse_instruction
+from ..graph.recipe import AttributeValue, Recipe
+from ..ops.recipe.image import ImageRecipe
+from ..ops.recipe.text import TextRecipe
+
+Rows: TypeAlias = "Iterable[Mapping[str, object]]"
+OneSource: TypeAlias = (
+    "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Rows | Callable[[], Rows]"
+)
+SourceData: TypeAlias = "OneSource | Mapping[str, OneSource]"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows under a name of their own, for several tasks to share.
+
+    Attributes:
+        name: Folder of its columns in the store.
+        data: Files (Parquet, Arrow, CSV, JSON lines: a path, a glob, or a list of them), an iterable of
+            dicts, a function that returns one, or any of these per split: ``{"train": …, "test": …}``.
+        version: For iterables: rows are read again only when it changes. Without it every build reads
+            them and compares.
+    """
+
+    name: str
+    data: SourceData
+    version: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("source", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One instruction and the rows that fill its slots.
+
+    Attributes:
+        name: Letters, digits, ``_``, ``-`` and ``.``.
+        instruction: Such as ``"[IMAGE:image] what is it? -> [TEXT:label,closed_set]"``.
+        source: A `Source`, or the data of one; not needed for inference.
+        holdout: Share of the keys whose rows are held out for evaluation.
+        valid: Share of the other keys whose rows are held out for choosing settings.
+        key: Column whose hash decides what is held out: rows of one key stay together.
+        where: Filters, such as ``"rating >= 0.5"``; a row must pass all of them.
+        weight: Share of the samples drawn in training, against the other tasks; the number of rows
+            if not given.
+    """
+
+    name: str
+    instruction: str
+    source: Source | SourceData | None = None
+    _: KW_ONLY
+    holdout: float = 0.0
+    valid: float = 0.0
+    key: str | None = None
+    where: str | Sequence[str] = ()
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("task", self.name)
+        for share in ("holdout", "valid"):
+            if not 0 <= (value := getattr(self, share)) < 1:
+                message = f'task "{self.name}": {share} must be at least 0 and below 1, got {value}'
+                raise PlanError.of("T0217", message)
+        if (self.holdout or self.valid) and not self.key:
+            message = f'task "{self.name}" holds rows out but names no key to choose them by'
+            help_ = "add key=…, a column whose values stay on one side, such as an id"
+            raise PlanError.of("T0217", message, help_)
+        if self.weight is not None and not self.weight > 0:
+            message = f'task "{self.name}": weight must be positive, got {self.weight}'
+            raise PlanError.of("T0217", message)
+
+    def parse(self) -> Instruction:
+        """Return the parsed instruction.
+
+        Raises:
+            InstructionError: It is malformed.
+        """
+        return parse_instruction(self.instruction, label=f"{self.name}:1")
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The filters, however they were given."""
+        return (self.where,) if isinstance(self.where, str) else tuple(self.where)
+
+    def named_source(self) -> Source:
+        """Return the source with its name.
+
+        Files are named after their place, so that tasks over the same files share their columns; other
+        rows are named after the task.
+
+        Raises:
+            PlanError: The task has no source.
+        """
+        if isinstance(self.source, Source):
+            return self.source
+        if self.source is None:
+            help_ = "give it source=…, or use it for inference only"
+            raise PlanError.of("T0218", f'task "{self.name}" has no source', help_)
+        if isinstance(self.source, str | os.PathLike):
+            path = os.path.abspath(self.source)  # noqa: PTH100 - globs and URLs are no paths
+            stem = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(path).stem) or "source"
+            return Source(
+                f"{stem.strip('.-_') or 'source'}-{xxhash.xxh3_64_hexdigest(path)[:6]}", self.source
+            )
+        return Source(self.name, self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The tasks that one model learns.
+
+    Attributes:
+        tasks: At least one; names differ.
+        slots: Attributes for all slots of a modality that do not set them themselves, such as
+            ``{"IMAGE": {"size": 32}}``.
+        bpe_size: Ids of the text vocabulary that is fitted on the training rows.
+        bpe_files: GPT-2 style ``vocab.json`` and ``merges.txt`` to use instead of fitting.
+    """
+
+    tasks: Sequence[Task]
+    _: KW_ONLY
+    slots: Mapping[str, Mapping[str, AttributeValue]] = field(
+        default_factory=dict[str, Mapping[str, AttributeValue]]
+    )
+    bpe_size: int = 4096
+    bpe_files: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names:
+            raise PlanError.of("T0219", "a mixture needs at least one task")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise PlanError.of("T0219", f"two tasks are named {', '.join(twice)}")
+        for modality in self.slots:
+            if modality not in (known := self.recipes()):
+                message = f'slots: no recipe for "{modality}"'
+                raise PlanError.of("T0219", message, suggest(modality, list(known)))
+
+    def __getitem__(self, name: str) -> Task:
+        """Return the task called ``name``.
+
+        Raises:
+            PlanError: There is none.
+        """
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        names = [task.name for task in self.tasks]
+        raise PlanError.of("T0219", f'no task is named "{name}"', suggest(name, names))
+
+    def recipes(self) -> dict[str, Recipe]:
+        """Return the recipe of each modality."""
+        return {"IMAGE": ImageRecipe(), "TEXT": TextRecipe(size=self.bpe_size)}
+
+    def sources(self) -> dict[str, Source]:
+        """Return the sources of all tasks by name.
+
+        Raises:
+            PlanError: Two different sources have one name, or a task has none.
+        """
+        sources: dict[str, Source] = {}
+        for task in self.tasks:
+            source = task.named_source()
+            known = sources.setdefault(source.name, source)
+            if known.data is not source.data and known.data != source.data:
+                message = f'two different sources are named "{source.name}"'
+                raise PlanError.of(
+                    "T0218", message, "name one of them apart with Source(name, data)"
+                )
+        return sources
+
+
+def as_mixture(tasks: Mixture | Task | Sequence[Task]) -> Mixture:
+    """Return ``tasks`` as a mixture."""
+    if isinstance(tasks, Mixture):
+        return tasks
+    return Mixture([tasks] if isinstance(tasks, Task) else tasks)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        message = f'{what} name "{name}" must be letters, digits, "_", "-" or ".", and begin with a letter or digit'
+        raise PlanError.of("T0219", message)

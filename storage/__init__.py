@@ -1,0 +1,1 @@
+"""Where results live and how they come back: sources, columns, ledger, packs, checkpoints."""

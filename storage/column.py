@@ -1,0 +1,228 @@
+"""Columns: writing one partition of one column, so that it exists whole or not at all.
+
+<partition>.arrow  or  <partition>.zarr/     the values
+<partition>.lengths                          length and validity of each row
+<partition>.receipt                          sizes and checksums; written last, it commits the partition
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..graph.errors import StoreError
+from ..graph.type import CONSTANT_ROWS, Layout, Type
+from .arrow_file import ArrowWriter, arrow_type, value_lengths
+from .files import (
+    locked,
+    make_directory,
+    publish,
+    remove,
+    reporting,
+    sync_directory,
+    temporary_path,
+    write_atomic,
+)
+from .hashed import HashedFile
+from .ledger import LedgerEntry, write_ledger
+from .receipt import LEDGER, Receipt, StoredFile
+from .store import Store
+from .zarr_file import ZarrWriter
+
+LENGTHS: Final = "lengths"
+RECEIPT: Final = "receipt"
+LIBRARIES: Final = {"numpy": np.__version__, "pyarrow": pa.__version__}
+
+
+class Body(Protocol):
+    """What writes the values of a partition."""
+
+    def write(self, array: Any) -> None:
+        """Append rows."""
+        ...
+
+    def finish(self) -> list[StoredFile]:
+        """Flush to the disk."""
+        ...
+
+    def close(self) -> None:
+        """Give up."""
+        ...
+
+
+def open_writer(store: Store, source: str, key: str, partition: str, type_: Type) -> ColumnWriter:
+    """Return a writer for one partition of column ``key``, whose values are of ``type_``.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    return ColumnWriter(store, source, key, partition, type_)
+
+
+def read_receipt(store: Store, source: str, key: str, partition: str) -> Receipt | None:
+    """Return the receipt of a partition, or nothing if the partition does not exist.
+
+    Raises:
+        StoreError: The receipt is damaged.
+    """
+    try:
+        return Receipt.read(store.file_path(source, key, partition, RECEIPT))
+    except FileNotFoundError:
+        return None
+
+
+def discard(store: Store, source: str, key: str, partition: str) -> None:
+    """Let a partition exist no more; the next build makes it again."""
+    directory = store.column_dir(source, key)
+    if not directory.is_dir():
+        return
+    with locked(directory):
+        for name in (RECEIPT, "arrow", "zarr", LENGTHS, LEDGER):
+            remove(store.file_path(source, key, partition, name))
+        sync_directory(directory)
+
+
+class ColumnWriter:
+    """Writes one partition of one column; get one from `open_writer`.
+
+    As a context it gives up unless it was committed.
+    """
+
+    def __init__(self, store: Store, source: str, key: str, partition: str, type_: Type) -> None:
+        self._names = (source, key, partition)
+        self._store = store
+        self._type = replace(type_, rows=CONSTANT_ROWS)
+        self._directory = store.column_dir(source, key)
+        make_directory(self._directory)
+        self._staged: dict[str, Path] = {}
+        self._lengths: list[npt.NDArray[np.uint32]] = []
+        self._valid: list[npt.NDArray[np.bool_]] = []
+        self._is_open = True
+        path = self._stage("zarr" if type_.layout is Layout.DENSE else "arrow")
+        try:
+            self._body: Body = _open_body(path, type_)
+        except BaseException:
+            self._clean()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+    def write(self, array: Any) -> None:
+        """Append the rows of ``array``; rows without a value are null.
+
+        Raises:
+            StoreError: Values are of another type than the column's (T0508), or the disk is full (T0505).
+        """
+        try:
+            self._body.write(array)
+        except TypeError as error:
+            source, key, partition = self._names
+            message = f"column {source}/{key}, partition {partition}, holds {self._type}: {error}"
+            help_ = "the op that makes it breaks the promise of its signature"
+            raise StoreError.of("T0508", message, help_) from error
+        self._valid.append(array.is_valid().to_numpy(zero_copy_only=False))
+        self._lengths.append(
+            self._valid[-1].astype(np.uint32)
+            if self._type.layout is Layout.DENSE
+            else value_lengths(array)
+        )
+
+    def commit(
+        self, entries: Sequence[LedgerEntry] = (), extra: Mapping[str, Any] | None = None
+    ) -> Receipt:
+        """Flush everything to the disk and make the partition exist.
+
+        If somebody else has made it meanwhile, theirs is kept: it is equal.
+
+        Args:
+            entries: The rows that could not be computed.
+            extra: Plain data to keep in the receipt; no times.
+
+        Raises:
+            StoreError: The disk is full, or the store cannot be written.
+        """
+        try:
+            files = [*self._body.finish(), self._write_lengths()]
+            files += [self._write_ledger(entries)] if entries else []
+            receipt = self._receipt(files, extra or {})
+            with locked(self._directory):
+                return self._publish(receipt)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Give up, leaving nothing behind; after `commit` it does nothing."""
+        if self._is_open:
+            self._is_open = False
+            self._body.close()
+            self._clean()
+
+    def _publish(self, receipt: Receipt) -> Receipt:
+        if (theirs := read_receipt(self._store, *self._names)) is not None:
+            return theirs
+        for name, path in self._staged.items():
+            publish(path, self._path(name))
+        if LEDGER not in self._staged:
+            remove(self._path(LEDGER))
+        with reporting(self._directory):
+            for directory in {self._path(name).parent for name in self._staged}:
+                sync_directory(directory)
+        write_atomic(self._path(RECEIPT), receipt.encode())
+        return receipt
+
+    def _receipt(self, files: Sequence[StoredFile], extra: Mapping[str, Any]) -> Receipt:
+        source, key, partition = self._names
+        return Receipt(
+            source=source,
+            key=key,
+            partition=partition,
+            type=str(self._type),
+            rows=sum(map(len, self._valid)),
+            nulls=sum(int((~valid).sum()) for valid in self._valid),
+            files=tuple(files),
+            libraries=LIBRARIES,
+            extra=extra,
+        )
+
+    def _write_lengths(self) -> StoredFile:
+        lengths = np.concatenate([np.zeros(0, np.uint32), *self._lengths])
+        valid = np.concatenate([np.zeros(0, np.bool_), *self._valid])
+        batch = pa.record_batch({"length": pa.array(lengths), "valid": pa.array(valid)})
+        file = HashedFile(self._stage(LENGTHS))
+        try:
+            with pa.ipc.new_file(pa.PythonFile(file, "w"), batch.schema) as writer:
+                writer.write_batch(batch)
+            return file.finish(LENGTHS)
+        finally:
+            file.abandon()
+
+    def _write_ledger(self, entries: Sequence[LedgerEntry]) -> StoredFile:
+        make_directory(self._path(LEDGER).parent)
+        return write_ledger(self._stage(LEDGER), entries)
+
+    def _stage(self, name: str) -> Path:
+        self._staged[name] = temporary_path(self._path(name))
+        return self._staged[name]
+
+    def _path(self, name: str) -> Path:
+        return self._store.file_path(*self._names, name)
+
+    def _clean(self) -> None:
+        for path in self._staged.values():
+            remove(path)
+
+
+def _open_body(path: Path, type_: Type) -> Body:
+    if type_.layout is Layout.DENSE:
+        return ZarrWriter(path, tuple(int(axis) for axis in type_.shape), type_.dtype)
+    return ArrowWriter(path, arrow_type(type_))

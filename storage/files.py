@@ -1,0 +1,241 @@
+"""Files that are whole or absent: written under a temporary name, flushed to the disk, then renamed.
+
+A crash at any moment leaves at most temporary files, which `sweep` removes. What the operating system refuses
+becomes a `StoreError` that says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import xxhash
+
+from ..graph.errors import StoreError
+
+TEMPORARY: Final = ".tmp."
+DAY_S: Final = 86_400
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)")
+_WRITER = re.compile(re.escape(TEMPORARY) + r"(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.")
+_COUNTER = itertools.count()
+_HOST = xxhash.xxh3_64_hexdigest(socket.gethostname().encode())[:8]
+
+
+def local_path(location: str | os.PathLike[str]) -> Path:
+    """Return ``location`` as an absolute path.
+
+    Raises:
+        StoreError: It is the URL of something that is not on this machine's file systems.
+    """
+    text = os.fspath(location)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return Path(text).expanduser().absolute()
+    if scheme[1] == "file":
+        return Path(text.removeprefix("file://")).absolute()
+    message = f'"{text}" is on {scheme[1]}, which cannot be used yet'
+    raise StoreError.of("T0501", message, "give a path on this machine, or mount it as a folder")
+
+
+@contextmanager
+def reporting(path: Path, need: int = 0) -> Generator[None]:
+    """Turn what the operating system says about ``path`` into a `StoreError`.
+
+    Args:
+        path: The file that is being written, read or made.
+        need: Bytes about to be written, for the message.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, path, need) from error
+
+
+def digest_bytes(content: bytes | memoryview) -> str:
+    """Return the digest that identifies ``content``: 32 hexadecimal digits."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def digest_file(path: Path) -> str:
+    """Return the digest of the content of ``path``: 32 hexadecimal digits."""
+    state = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(1 << 20):
+            state.update(piece)
+    return state.hexdigest()
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a name beside ``path`` that nobody else writes, and that tells who does."""
+    return path.with_name(f"{TEMPORARY}{_HOST}.{os.getpid()}.{next(_COUNTER)}.{path.name}")
+
+
+def make_directory(path: Path) -> None:
+    """Make ``path`` and its parents, so that they outlive a crash."""
+    if path.is_dir():
+        return
+    with reporting(path):
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Flush the names inside ``path`` to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: bytes | memoryview) -> None:
+    """Write ``content`` to ``path``; a reader sees all of it or none.
+
+    Raises:
+        StoreError: The disk is full, or the store cannot be written.
+    """
+    make_directory(path.parent)
+    temporary = temporary_path(path)
+    try:
+        with reporting(path, len(content)):
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its name, in place of any leftover."""
+    with reporting(path):
+        if temporary.is_dir() and path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    with reporting(path):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(directory: Path) -> Generator[None]:
+    """Keep other processes out of ``directory`` while names change in it."""
+    path = directory / ".lock"
+    with reporting(path):
+        file = path.open("wb")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sweep(root: Path) -> int:
+    """Remove temporary files below ``root`` whose writers are gone; return how many there were.
+
+    Writers on other machines cannot be asked: their files go when they have been still for a day.
+    """
+    stale = [path for path in root.rglob(f"{TEMPORARY}*") if _is_stale(path)]
+    for path in stale:
+        remove(path)
+    return len(stale)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` to ``path``, equal records with equal bytes."""
+    write_atomic(path, encode_json(record))
+
+
+def encode_json(record: Mapping[str, Any]) -> bytes:
+    """Return the bytes that `write_json` writes."""
+    text = json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return f"{text}\n".encode()
+
+
+def read_json(path: Path) -> Any:
+    """Return the record in ``path``.
+
+    Raises:
+        StoreError: The file is damaged or cannot be read.
+        FileNotFoundError: It is not there; only the caller knows what that means.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _explain(error, path, 0) from error
+    except ValueError as error:
+        message = f"{path} is damaged: {error}"
+        raise StoreError.of("T0504", message, "restore it from a copy, or build again") from error
+
+
+def count_bytes(number: int) -> str:
+    """Return ``number`` of bytes for people, such as ``"1.5 MB"``."""
+    size = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}" if size < 100 else f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _explain(error: OSError, path: Path, need: int) -> StoreError:
+    if error.errno in _FULL:
+        free = count_bytes(shutil.disk_usage(_existing(path)).free)
+        wanted = f"; {count_bytes(need)} were to be written" if need else ""
+        message = f"disk is full: cannot write {path} ({free} free{wanted})"
+        help_ = "make room or move the store, and build again: what is committed is kept"
+        return StoreError.of("T0505", message, help_)
+    if error.errno in _REFUSED:
+        message = f"cannot write {path}: {os.strerror(error.errno)}"
+        return StoreError.of("T0506", message, "the store must be writable to build into it")
+    return StoreError.of("T0512", f"cannot use {path}: {error.strerror or error}")
+
+
+def _existing(path: Path) -> Path:
+    return next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
+
+
+def _is_stale(path: Path) -> bool:
+    writer = _WRITER.match(path.name)
+    if writer is None:
+        return False
+    if writer["host"] == _HOST:
+        return not _is_alive(int(writer["pid"]))
+    try:
+        return time.time() - path.stat().st_mtime > DAY_S
+    except FileNotFoundError:
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

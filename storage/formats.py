@@ -1,0 +1,131 @@
+"""The kinds of files that rows are read from, and where they are.
+
+To add a kind, write its two functions and name it here: ``scan`` finds columns and ranges of rows, ``read``
+gives record batches of one range.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from ..graph.errors import SourceError, suggest
+from .files import local_path
+from .record import SPLITS, Range
+from .tabular import read_arrow, read_parquet, scan_arrow, scan_parquet
+from .textual import read_csv, read_jsonl, scan_csv, scan_jsonl
+
+
+class Format(NamedTuple):
+    """How one kind of file is read.
+
+    Attributes:
+        scan: From a path and the most rows of a partition to columns and ranges.
+        read: From a path, a range, names of columns and their types to record batches, in those types or the
+            file's own.
+    """
+
+    scan: Callable[[Path, int], tuple[pa.Schema, list[Range]]]
+    read: Callable[
+        [Path, Range, Sequence[str], Mapping[str, pa.DataType]], Iterator[pa.RecordBatch]
+    ]
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "arrow": Format(scan_arrow, read_arrow),
+    "csv": Format(scan_csv, read_csv),
+    "jsonl": Format(scan_jsonl, read_jsonl),
+    "parquet": Format(scan_parquet, read_parquet),
+}
+
+SUFFIXES: Final[Mapping[str, str]] = {
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".csv": "csv",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".tsv": "csv",
+}
+
+
+def by_split(name: str, data: Any) -> list[tuple[int | None, Any]]:
+    """Return the parts of ``data`` with the positions of their splits, or all of it with none.
+
+    Raises:
+        SourceError: A key is no split.
+    """
+    if not isinstance(data, Mapping):
+        return [(None, data)]
+    for key in data:
+        if key not in SPLITS:
+            message = f'source "{name}" is given by split, and {key!r} is none'
+            help_ = suggest(str(key), SPLITS) + "\none row alone is given in a list"
+            raise SourceError.of("T0402", message, help_)
+    return [(i, data[split]) for i, split in enumerate(SPLITS) if split in data]
+
+
+def is_files(data: Any) -> bool:
+    """Return whether ``data`` names files, rather than giving rows."""
+    if isinstance(data, list | tuple) and data:
+        return all(isinstance(item, str | os.PathLike) for item in data)
+    return isinstance(data, str | os.PathLike)
+
+
+def find_files(data: Any) -> list[tuple[Path, str]]:
+    """Return the files that ``data`` names, with their kinds; those of a glob are sorted.
+
+    Raises:
+        SourceError: A file is missing or of an unknown kind, or a glob matches nothing.
+        StoreError: A path is a URL.
+    """
+    given = data if isinstance(data, list | tuple) else [data]
+    paths = [path for item in given for path in _expand(local_path(item))]
+    return [(path, _kind_of(path)) for path in paths]
+
+
+@contextmanager
+def blaming(path: Path) -> Generator[None]:
+    """Turn what a library says about the content of ``path`` into a `SourceError`."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        message = f"cannot read {path}: {error}"
+        raise SourceError.of(
+            "T0401", message, "is the file whole, and of the kind it says?"
+        ) from error
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        message = f"{path} is a folder"
+        raise SourceError.of("T0402", message, f'name its files, for example "{path}/*.parquet"')
+    text = str(path)
+    if glob.has_magic(text):
+        if found := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - the pattern is absolute
+            return [Path(item) for item in found if Path(item).is_file()]
+        raise SourceError.of("T0401", f"no file matches {text}")
+    folder = path.parent
+    known = [item.name for item in folder.iterdir()] if folder.is_dir() else []
+    help_ = suggest(path.name, known) if known else f"there is no folder {folder}"
+    raise SourceError.of("T0401", f"there is no file {path}", help_)
+
+
+def _kind_of(path: Path) -> str:
+    if kind := SUFFIXES.get(path.suffix.lower()):
+        return kind
+    message = f'{path} is of no known kind: "{path.suffix}"'
+    raise SourceError.of("T0402", message, f"known: {', '.join(sorted(SUFFIXES))}")

@@ -1,0 +1,115 @@
+"""A capacity that suits the data: how long the shorter stream and the lanes of a pack should be.
+
+The caller chooses the length of the longer stream, which is what a step costs. A shorter stream of
+exactly the average need would be full before the longer one is, since no pack is average; a very
+roomy one is mostly padding. So candidates are tried on a stretch of the real stream, and the one
+that wastes the least computation wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .capacity import Capacity, count_tensors
+from .report import StreamReport
+from .template import Documents
+from .window import WindowPlanner
+
+_ROOM = (1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+_LANE_ROOM = (1.1, 1.25, 1.5)
+_TRIED_SAMPLES = 1024
+# What may be wasted more for the sake of shorter lanes.
+_SLACK = 0.005
+
+
+def propose_capacity(
+    documents: Sequence[Documents],
+    size: int,
+    *,
+    weights: Mapping[str, float] | None = None,
+    tiles: Sequence[int] = (64,),
+    source_flops: float = 1.0,
+    target_flops: float = 1.0,
+) -> Capacity:
+    """Return the capacity of a pack whose longer stream has ``size`` positions.
+
+    Args:
+        documents: Those of each task.
+        size: Positions of the longer stream, a multiple of every tile. Longer documents will be
+            left out.
+        weights: Relative share of samples of each task; by default as many as it has rows.
+        tiles: Attention tiles to choose from.
+        source_flops: Linear FLOPs of the encoder per source position, in any unit.
+        target_flops: Linear FLOPs of the decoder per target position, in the same unit.
+    """
+    shares = [weights[d.template.task] if weights else float(len(d)) for d in documents]
+
+    def waste(capacity: Capacity) -> float:
+        kept = [each.select(capacity.fits(each)) for each in documents]
+        planned = [(each, share) for each, share in zip(kept, shares, strict=True) if len(each)]
+        if not planned:
+            return 0.0
+        seen, their_shares = zip(*planned, strict=True)
+        planner = WindowPlanner(seen, capacity, their_shares, 0, _TRIED_SAMPLES)
+        packs = planner.plan(0, np.zeros(len(seen), np.int64)).packs
+        report = StreamReport.of(packs, seen, [0] * len(seen), capacity)
+        return 1 - report.weigh_fill(source_flops, target_flops)
+
+    candidates = [
+        _suit(documents, shares, size, tile, room, 2.0) for tile in tiles for room in _ROOM
+    ]
+    wasted = [waste(candidate) for candidate in candidates]
+    best = int(np.argmin(wasted))
+    if candidates[best].tensors:
+        for lane_room in _LANE_ROOM:
+            room = _ROOM[best % len(_ROOM)]
+            tile = candidates[best].tile
+            candidate = _suit(documents, shares, size, tile, room, lane_room)
+            if waste(candidate) <= wasted[best] + _SLACK:
+                return candidate
+    return candidates[best]
+
+
+def _suit(
+    documents: Sequence[Documents],
+    shares: Sequence[float],
+    size: int,
+    tile: int,
+    room: float,
+    lane_room: float,
+) -> Capacity:
+    """Return a capacity with ``room`` times what the average pack needs."""
+    weights = np.array(shares) / sum(shares)
+    means = [(each.source_lengths.mean(), each.target_lengths.mean()) for each in documents]
+    source, target = weights @ np.array(means)
+    longest = [max(int(each.source_lengths.max()) for each in documents)]
+    longest += [max(int(each.target_lengths.max()) for each in documents)]
+    is_source_longer = bool(source >= target)
+    ratio = min(source, target) / max(source, target)
+    need = max(size * ratio * room, longest[1 if is_source_longer else 0], 1)
+    shorter = min(size, math.ceil(need / tile) * tile)
+    num_samples = size / max(source, target)
+    counts = [count_tensors(each) for each in documents]
+    lanes = dict.fromkeys(lane for count in counts for lane in count)
+    return Capacity(
+        source=size if is_source_longer else shorter,
+        target=shorter if is_source_longer else size,
+        tensors={
+            lane: max(
+                math.ceil(
+                    lane_room
+                    * num_samples
+                    * sum(w * count.get(lane, 0) for w, count in zip(weights, counts, strict=True))
+                ),
+                *(count.get(lane, 0) for count in counts),
+            )
+            for lane in lanes
+        },
+        tile=tile,
+    )
+
+
+__all__ = ["propose_capacity"]

@@ -1,0 +1,133 @@
+"""Documents into tiles: which short documents share a tile of a stream.
+
+A stream is cut into *tiles* of equal length. A document starts at a tile, or lies inside one: then
+attention over a tile of queries sees one short window of keys. A *group* is the documents that
+share tiles of one stream, the first; groups are what packs are made of. In the second stream the
+documents of a group follow one another in the same order, as a *run*.
+
+Groups are formed by best fit, longest document first: short ones also fill the last tiles of long
+ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Documents that share tiles, as arrays over D documents and B groups.
+
+    Attributes:
+        group: Group of each document, shape ``(D,)``.
+        first_offsets: Where each document starts in its group's tiles, shape ``(D,)``.
+        second_offsets: Where each document starts in its group's run, shape ``(D,)``.
+        num_tiles: Tiles of the first stream that each group takes, shape ``(B,)``.
+        run_lengths: Length of each group's run, gaps included, shape ``(B,)``.
+    """
+
+    group: Ints
+    first_offsets: Ints
+    second_offsets: Ints
+    num_tiles: Ints
+    run_lengths: Ints
+
+    def __len__(self) -> int:
+        return len(self.num_tiles)
+
+
+def group_documents(first: Ints, second: Ints, tile: int) -> Groups:
+    """Group documents of lengths ``first`` and ``second`` in the two streams, shape ``(D,)``."""
+    group, offsets, num_tiles = _fill_tiles(first, tile)
+    return _lay_runs(group, offsets, num_tiles, second, tile)
+
+
+def split_groups(
+    groups: Groups, which: npt.NDArray[np.bool_], first: Ints, second: Ints, tile: int
+) -> Groups:
+    """Return the groups with the documents of those in ``which``, shape ``(B,)``, each alone."""
+    alone = which[groups.group]
+    labels = np.where(alone, len(groups) + np.arange(len(first)), groups.group)
+    kept, group = np.unique(labels, return_inverse=True)
+    num_tiles = np.concatenate([groups.num_tiles, -(-first // tile)])[kept]
+    offsets = np.where(alone, 0, groups.first_offsets)
+    return _lay_runs(group, offsets, num_tiles, second, tile)
+
+
+def restart_sums(values: Ints, owners: Ints) -> Ints:
+    """Return for each value the sum of those before it that have the same owner.
+
+    ``owners`` is sorted; both have shape ``(N,)``.
+    """
+    sums = np.cumsum(values) - values
+    heads = np.flatnonzero(np.diff(owners, prepend=-1))
+    return sums - np.repeat(sums[heads], np.diff(heads, append=len(owners)))
+
+
+def _fill_tiles(lengths: Ints, tile: int) -> tuple[Ints, Ints, Ints]:
+    """Return the group and the offset of each document, and the tiles of each group."""
+    group = [0] * len(lengths)
+    offsets = [0] * len(lengths)
+    num_tiles: list[int] = []
+    # gaps[g] holds the groups with g free positions; bit g of the mask says that there are some.
+    gaps: list[list[int]] = [[] for _ in range(tile)]
+    mask = 0
+    order = np.argsort(-lengths, kind="stable")
+    for document, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        fitting = mask >> length if length else 0
+        if fitting:
+            gap = length + (fitting & -fitting).bit_length() - 1
+            this = gaps[gap].pop()
+            if not gaps[gap]:
+                mask ^= 1 << gap
+            offsets[document] = num_tiles[this] * tile - gap
+            left = gap - length
+        else:
+            this = len(num_tiles)
+            num_tiles.append(-(-length // tile))
+            left = num_tiles[this] * tile - length
+        group[document] = this
+        if left:
+            gaps[left].append(this)
+            mask |= 1 << left
+    return np.array(group, np.int64), np.array(offsets, np.int64), np.array(num_tiles, np.int64)
+
+
+def _lay_runs(group: Ints, first_offsets: Ints, num_tiles: Ints, second: Ints, tile: int) -> Groups:
+    """Lay the documents of each group out in the second stream, in the order of the first."""
+    order = np.lexsort((first_offsets, group))
+    owners, lengths = group[order], second[order]
+    starts = restart_sums(lengths, owners)
+    run_lengths = np.zeros(len(num_tiles), np.int64)
+    np.maximum.at(run_lengths, owners, starts + lengths)
+    _align_long_runs(owners, lengths, starts, run_lengths, tile)
+    second_offsets = np.empty(len(group), np.int64)
+    second_offsets[order] = starts
+    return Groups(group, first_offsets, second_offsets, num_tiles, run_lengths)
+
+
+def _align_long_runs(
+    owners: Ints, lengths: Ints, starts: Ints, run_lengths: Ints, tile: int
+) -> None:
+    """In runs longer than a tile, move documents that cross a boundary to it; in place."""
+    which = np.flatnonzero(run_lengths[owners] > tile)
+    last, position = -1, 0
+    for index, owner, length in zip(
+        which.tolist(), owners[which].tolist(), lengths[which].tolist(), strict=True
+    ):
+        if owner != last:
+            last, position = owner, 0
+        used = position % tile
+        if used and used + length > tile:
+            position += tile - used
+        starts[index] = position
+        position += length
+        run_lengths[owner] = position
+
+
+__all__ = ["Groups", "Ints", "group_documents", "restart_sums", "split_groups"]

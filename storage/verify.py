@@ -1,0 +1,117 @@
+"""Verification: every byte of a store is read again and compared with what was meant when it was written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import xxhash
+
+from ..graph.errors import Problem, StoreError
+from .column import read_receipt
+from .files import digest_file
+from .reader import damage
+from .receipt import Block, Receipt, StoredFile
+from .store import Store
+
+PIECE_BYTES: Final = 1 << 20
+
+
+def verify_store(store: Store) -> Iterator[Problem]:
+    """Yield what is damaged in ``store``: columns, ledgers, captured rows, artifacts and records."""
+    for name in store.sources():
+        yield from _verify_source(store, name)
+    for source in sorted(path.name for path in (store.path / "columns").glob("*/")):
+        for key in store.keys(source):
+            yield from verify_column(store, source, key)
+    try:
+        for artifact in store.artifacts().values():
+            store.artifact_content(artifact.digest)
+    except StoreError as error:
+        yield from error.problems
+
+
+def verify_column(
+    store: Store, source: str, key: str, partitions: Sequence[str] | None = None
+) -> Iterator[Problem]:
+    """Yield what is damaged in ``partitions`` of a column, all that exist by default."""
+    for partition in sorted(store.committed(source, key)) if partitions is None else partitions:
+        try:
+            receipt = read_receipt(store, source, key, partition)
+        except StoreError as error:
+            yield from error.problems
+            continue
+        if receipt is None:
+            message = f"column {source}/{key} lacks partition {partition}"
+            yield Problem("T0507", message, "build again", row=partition, column=f"{source}/{key}")
+            continue
+        for file in receipt.files:
+            yield from _verify_file(store, receipt, file)
+
+
+def _verify_file(store: Store, receipt: Receipt, file: StoredFile) -> Iterator[Problem]:
+    path = store.file_path(receipt.source, receipt.key, receipt.partition, file.name)
+    try:
+        size, wrong, digest = _check(path, file)
+    except FileNotFoundError:
+        yield damage(store, receipt, file.name, "it is gone")
+        return
+    except OSError as error:
+        yield damage(store, receipt, file.name, f"it cannot be read: {error.strerror}")
+        return
+    if size != file.bytes:
+        why = f"it has {size} bytes instead of {file.bytes}"
+        yield damage(store, receipt, file.name, why)
+    for block in wrong:
+        rows = f"{block.row}-{block.row + block.rows - 1}"
+        yield damage(store, receipt, file.name, f"rows {rows} do not match their checksum", rows)
+    if size == file.bytes and not wrong and digest != file.xxh3:
+        rows = f"0-{receipt.rows - 1}"
+        yield damage(store, receipt, file.name, "it does not match its checksum", rows)
+
+
+def _check(path: Path, file: StoredFile) -> tuple[int, list[Block], str]:
+    """Return the size of a file, its blocks that are wrong and the digest of all of it."""
+    whole = xxhash.xxh3_128()
+    wrong: list[Block] = []
+    with path.open("rb", buffering=0) as content:
+        for begin, end, block in _stretches(file):
+            part = xxhash.xxh3_64()
+            left = end - begin
+            while left and (piece := content.read(min(left, PIECE_BYTES))):
+                whole.update(piece)
+                part.update(piece)
+                left -= len(piece)
+            if block is not None and part.hexdigest() != block.xxh3:
+                wrong.append(block)
+        return content.seek(0, os.SEEK_END), wrong, whole.hexdigest()
+
+
+def _stretches(file: StoredFile) -> Iterator[tuple[int, int, Block | None]]:
+    """Yield where the blocks of ``file``, and the bytes between them, begin and end."""
+    position = 0
+    for block in file.blocks:
+        if block.offset > position:
+            yield position, block.offset, None
+        position = block.offset + block.bytes
+        yield block.offset, position, block
+    yield position, file.bytes, None
+
+
+def _verify_source(store: Store, name: str) -> Iterator[Problem]:
+    try:
+        record = store.source(name)
+    except StoreError as error:
+        yield from error.problems
+        return
+    for partition in record.partitions:
+        file = record.files[partition.file]
+        path = store.source_dir(name) / file.path
+        if Path(file.path).is_absolute() or (path.exists() and digest_file(path) == file.digest):
+            continue
+        why = "does not match its checksum" if path.exists() else "is gone"
+        rows = f"{partition.id}:0-{partition.rows - 1}"
+        help_ = f"delete it and build again with the rows of {name}"
+        yield Problem("T0504", f"{path} is damaged: it {why}", help_, row=rows, column=name)
