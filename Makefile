@@ -1,5 +1,8 @@
 # Everything a checkout needs: Python 3.11 or newer, make and git. All of it happens in .venv.
 
+# Threads of torch that wait must sleep: spinning, they take the cores from whoever has work to do.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin

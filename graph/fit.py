@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .draft import Draft
 from .errors import PlanError
-from .graph import Draft, Value
+from .node import Value
 from .op import Op
 from .recipe import Pinned
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -18,9 +18,6 @@ from .type import Place, Signature
 
 Plain: TypeAlias = "bool | int | float | str | tuple[Plain, ...] | Mapping[str, Plain] | None"
 """Data with one spelling in JSON: what parameters are made of."""
-
-Catalogue: TypeAlias = Mapping[str, "Callable[..., Op]"]
-"""The table of ops: the class of each, by name."""
 
 
 class Rows(StrEnum):
@@ -69,6 +66,23 @@ class Op(Protocol):
     def signature(self) -> Signature:
         """The ports of this op, given its parameters."""
         ...
+
+
+class OpClass(Protocol):
+    """The class of an op: its traits, and how to make one from parameters."""
+
+    @property
+    def traits(self) -> Traits:
+        """What the planner must know."""
+        ...
+
+    def __call__(self, *args: Any, **params: Any) -> Op:
+        """Return the op with ``params``."""
+        ...
+
+
+Catalogue: TypeAlias = Mapping[str, OpClass]
+"""The table of ops: the class of each, by name."""
 
 
 def parameters(op: Op) -> dict[str, Plain]:

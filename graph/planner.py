@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from .attribute import resolve_attributes
+from .draft import Draft
 from .errors import PlanError, Problem, Site, Span, TaskloomError, suggest
 from .fit import Fits
-from .graph import Draft, Value
 from .instruction import GivenAttribute, Instruction, Slot, Text
+from .node import Value
 from .op import Catalogue, Op, Plain
 from .recipe import (
     Adapter,

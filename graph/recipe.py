@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from .attribute import Attribute
+from .draft import Draft
 from .errors import Site
-from .graph import Draft, Value
 from .instruction import Slot
+from .node import Value
 from .op import Op
 
 AttributeValue: TypeAlias = int | float | str | bool

@@ -17,7 +17,8 @@ from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypedDict, cast
 
-from .graph import Graph, Node, NodeId, Value
+from .graph import Graph
+from .node import Node, NodeId, Value
 from .op import Catalogue, Plain, canonical
 from .passes.cut import Stage
 from .passes.segment import Segment

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from ..graph.graph import Value
+from ..graph.node import Value
 from ..graph.planner import Lane, Planned
 from ..graph.vocabulary import Vocabulary
 from .device.config import ModelConfig
@@ -24,19 +24,21 @@ DECODER_SCOPE = "decoder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Longest:
-    """The longest documents that packs will hold, in tokens; 0 where that is not known.
+class PackLayout:
+    """How documents lie in packs, as far as attention may rely on it; no parameter depends on it.
 
     Attributes:
-        source: Of the source side.
-        target: Of the target side.
+        tile: Documents cross a multiple of it only if they start at one.
+        longest_source: Longest source side in tokens; 0 where that is not known.
+        longest_target: Longest target side in tokens; 0 where that is not known.
     """
 
-    source: int = 0
-    target: int = 0
+    tile: int = 128
+    longest_source: int = 0
+    longest_target: int = 0
 
 
-UNKNOWN = Longest()
+UNKNOWN = PackLayout()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +48,12 @@ class EncoderDecoder:
     Attributes:
         config: Sizes.
         vocabulary: The blocks of ids, which fix the size of the table that embeds and scores.
-        longest: What packs will hold.
+        layout: What packs will hold.
     """
 
     config: ModelConfig
     vocabulary: Vocabulary
-    longest: Longest = UNKNOWN
+    layout: PackLayout = UNKNOWN
 
     def add(self, planned: Planned, *, is_inference: bool) -> dict[str, Value]:
         """Add the nodes that follow the documents of ``planned``; return the graph's outputs by name."""
@@ -78,7 +80,11 @@ class EncoderDecoder:
                 PlaceTokens(model_width=width), placed, address=f"source/{name}/place"
             )
         memory = draft.add(
-            replace(EncodeStreams.of(self.config), longest=self.longest.source),
+            replace(
+                EncodeStreams.of(self.config),
+                tile=self.layout.tile,
+                longest=self.layout.longest_source,
+            ),
             {
                 "hidden": stream,
                 "positions": Value(pack, "source_positions"),
@@ -94,7 +100,11 @@ class EncoderDecoder:
             address="target/embed",
         )
         states = draft.add(
-            replace(DecodeStreams.of(self.config), longest=self.longest.target),
+            replace(
+                DecodeStreams.of(self.config),
+                tile=self.layout.tile,
+                longest=self.layout.longest_target,
+            ),
             {
                 "hidden": written,
                 "positions": Value(pack, "target_positions"),

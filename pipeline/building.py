@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..graph.errors import OpError, Problem
-from ..graph.graph import Graph, NodeId, Value
+from ..graph.graph import Graph
+from ..graph.node import NodeId, Value
 from ..graph.passes.segment import Segment
 from ..ops.host.bpe import Bpe
 from ..ops.recipe.text import BPE
@@ -70,7 +71,7 @@ class BuildReport:
         return "\n".join([text, *map(str, self.problems)])
 
 
-def build(
+def build(  # noqa: PLR0913 - each is a choice of the caller's
     mixture: Mixture | Task | Sequence[Task],
     store: str | Path | Store,
     *,
@@ -78,7 +79,7 @@ def build(
     workers: int | None = None,
     dry_run: bool = False,
     on_error: Literal["ledger", "raise"] = "ledger",
-    max_errors: int | float | None = None,
+    max_errors: float | None = None,
     refit: Sequence[str] = (),
     progress: bool = True,
     timeout_s: float = 300.0,
@@ -108,7 +109,8 @@ def build(
     mixture = as_mixture(mixture)
     if not isinstance(store, Store):
         store = Store.create(store)
-    build_ = _Build(mixture, store, on_error == "raise", max_errors)
+    store.sweep()
+    build_ = _Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=progress) as shown:
         build_.register(shown)
         planned = build_.plan(refit)
@@ -133,7 +135,7 @@ class _Build:
     """One build on the way."""
 
     def __init__(
-        self, mixture: Mixture, store: Store, raises: bool, max_errors: int | float | None
+        self, mixture: Mixture, store: Store, *, raises: bool, max_errors: float | None
     ) -> None:
         self.mixture = mixture
         self.store = store

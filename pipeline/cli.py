@@ -7,6 +7,7 @@ with the input, 2 the command was not understood, 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -204,6 +205,8 @@ def verify(
 
 def main() -> None:
     """Run the command line."""
+    # Threads of torch that wait must sleep, or a busy machine crawls; it must be said before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     is_debug = "--debug" in sys.argv
     try:
         app()

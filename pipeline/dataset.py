@@ -1,4 +1,4 @@
-"""The rows of a mixture as they lie in a store: which rows each task has, and the columns they are read from."""
+"""The rows of a mixture as they lie in a store: which each task has, and the columns they are read from."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.errors import PlanError, Problem, StoreError
-from ..graph.graph import Value
+from ..graph.node import Value
 from ..graph.recipe import Pinned
-from ..ops.architecture import UNKNOWN, Longest
+from ..ops.architecture import UNKNOWN, PackLayout
 from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
 from ..ops.host.split import TEST, TRAIN, VALID
@@ -96,7 +96,11 @@ def open_dataset(mixture: Mixture, store: Store, model: ModelConfig | None = Non
 
 
 def plan_stored(
-    mixture: Mixture, store: Store, *, model: ModelConfig | None = None, longest: Longest = UNKNOWN
+    mixture: Mixture,
+    store: Store,
+    *,
+    model: ModelConfig | None = None,
+    layout: PackLayout = UNKNOWN,
 ) -> Plan:
     """Plan ``mixture`` for training with the sources and artifacts that ``store`` holds."""
     return plan(
@@ -106,7 +110,7 @@ def plan_stored(
         columns=known_columns(mixture, store),
         pinned=pinned_artifacts(store),
         load=artifact_loader(store),
-        longest=longest,
+        layout=layout,
     )
 
 

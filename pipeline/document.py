@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..graph.errors import PlanError
-from ..graph.graph import Node
+from ..graph.node import Node
 from ..storage.template import ConstPiece, IdsPiece, Piece, Template, TensorPiece
 from .planning import Plan
 

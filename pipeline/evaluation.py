@@ -1,13 +1,14 @@
 """Evaluating: every task on its held-out rows.
 
-A row that could not be built, or is too long to be read, counts as wrong: a score over the rows that happened to
-work would reward losing the hard ones.
+A row that could not be built, or is too long to be read, counts as wrong: a score over the rows that happened
+to work would reward losing the hard ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def read_targets(
     values, offsets = gathered
     known: dict[bytes, str] = {}
     texts: list[str] = []
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in pairwise(offsets):
         ids = values[start:stop]
         if (key := ids.tobytes()) not in known:
             known[key] = bpe.decode(ids)

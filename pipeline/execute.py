@@ -5,6 +5,9 @@ call raises, the rows at fault are found: an op may name them all at once (`RowE
 on no rows at all, to tell a broken op from a bad row, and then on ever smaller halves.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..graph.errors import OpError, Problem, TaskloomError
-from ..graph.graph import Graph, Node, NodeId, Value
+from ..graph.graph import Graph
+from ..graph.node import Node, NodeId, Value
 from ..graph.op import Catalogue, Rows
 from ..ops.errors import RowErrors
 

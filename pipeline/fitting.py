@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..graph.graph import Graph, Node, NodeId, Value
+from ..graph.graph import Graph
+from ..graph.node import Node, NodeId, Value
 from ..graph.op import Rows
 from ..ops.host.catalogue import HOST_CATALOGUE
 from ..storage.record import SourceRecord

@@ -30,7 +30,7 @@ from ..graph.errors import (
 )
 from ..graph.recipe import Pinned
 from ..graph.vocabulary import PAD
-from ..ops.architecture import DECODER_SCOPE, VOCABULARY_SCOPE
+from ..ops.architecture import DECODER_SCOPE, UNKNOWN, VOCABULARY_SCOPE, PackLayout
 from ..ops.artifact import load_artifact
 from ..ops.device.automaton import (
     FINISHED,
@@ -50,11 +50,11 @@ from ..storage.capacity import Capacity
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
 from ..storage.one_pass import pack_documents
 from ..storage.pack import Pack
-from ..storage.template import Columns, ConstPiece, Template
+from ..storage.template import Columns, ConstPiece, Template, measure_documents
 from ..storage.values import to_table
 from .document import answers_digest, make_template
 from .execute import Execution
-from .packing import TILE, to_inputs
+from .packing import to_inputs
 from .planning import Plan, plan
 from .program import Program
 from .task import Mixture, Task
@@ -105,6 +105,7 @@ class Model:
     max_length: int = 64
     source_tokens: int = 2048
     _loaded: dict[str, Any] = field(default_factory=dict[str, Any])
+    _programs: dict[int, Program] = field(default_factory=dict[int, Program])
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
@@ -191,12 +192,13 @@ class Model:
         automaton = build_automaton(
             [self._language(template.task)], num_ids=self.plan.vocabulary.size
         )
-        packs = pack_documents(
-            [template], {template.task: rows}, columns, self._capacity(template), pad_id=PAD
-        )
+        capacity = self._capacity(template)
+        packs = pack_documents([template], {template.task: rows}, columns, capacity, pad_id=PAD)
+        longest = measure_documents(template, columns, rows).source_lengths.max()
+        program = self._program_for(min(int(longest), capacity.source))
         predictions: dict[int, Prediction] = {}
         for pack in packs:
-            written = self._write_pack(pack, automaton)
+            written = self._write_pack(pack, program, automaton)
             numbers = (int(row) for _, row in pack.rows)
             # The batch is wider than its documents; what stands past them is padding.
             predictions |= dict(zip(numbers, self._read(template.task, written), strict=False))
@@ -273,16 +275,16 @@ class Model:
         return columns, problems
 
     @torch.no_grad()
-    def _write_pack(self, pack: Pack, automaton: DecodeAutomaton) -> Generated:
-        inputs = to_inputs(pack, self.device)
-        memory = self.program.compute("memory", inputs)
+    def _write_pack(self, pack: Pack, program: Program, automaton: DecodeAutomaton) -> Generated:
+        inputs = to_inputs(self.plan, pack, self.device)
+        memory = program.compute("memory", inputs)
         num_documents = len(pack.rows)
         size = -(-num_documents // _BATCH) * _BATCH
         keys = torch.zeros(2, size, dtype=torch.int64)
         keys[:, :num_documents] = torch.from_numpy(pack.source_ranges.T.astype(np.int64))
         roots = torch.full((size,), FINISHED)
         roots[:num_documents] = automaton.roots[0]
-        longest = -(-int((keys[1] - keys[0]).max()) // TILE) * TILE
+        longest = -(-int((keys[1] - keys[0]).max()) // UNKNOWN.tile) * UNKNOWN.tile
         return generate(
             self.program.scope(DECODER_SCOPE),
             self.program.scope(VOCABULARY_SCOPE),
@@ -293,6 +295,25 @@ class Model:
             longest_source=max(longest, 1),
             max_length=automaton.longest or self.max_length,
         )
+
+    def _program_for(self, longest: int) -> Program:
+        """Return the program whose attention reaches as far as ``longest`` documents need, no further.
+
+        It shares the parameters of `program`; reaching further changes no answer and costs time.
+        """
+        tile = UNKNOWN.tile
+        window = tile
+        while window < longest:
+            window *= 2
+        if 2 * window > self.source_tokens:
+            return self.program
+        if window not in self._programs:
+            layout = PackLayout(tile=tile, longest_source=window)
+            planned = plan(
+                self.mixture, "infer", model=self.config, pinned=self.pinned, layout=layout
+            )
+            self._programs[window] = Program(planned, self.program.scopes).eval()
+        return self._programs[window]
 
     def _read(self, task: str, written: Generated) -> Iterator[Prediction]:
         """Yield what the ids of each document say, without what the instruction forces."""
@@ -323,12 +344,12 @@ class Model:
 
     def _capacity(self, template: Template) -> Capacity:
         lanes = {piece.lane: piece.length for piece in template.tensors}
-        forced = -(-len(self._prefix(template.task)) // TILE) * TILE
+        forced = -(-len(self._prefix(template.task)) // UNKNOWN.tile) * UNKNOWN.tile
         return Capacity(
             source=self.source_tokens,
-            target=forced * self.source_tokens // TILE,
+            target=forced * self.source_tokens // UNKNOWN.tile,
             tensors={lane: self.source_tokens // length for lane, length in lanes.items()},
-            tile=TILE,
+            tile=UNKNOWN.tile,
         )
 
     def _load(self, kind: str, digest: str) -> Any:

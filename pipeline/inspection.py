@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..graph.errors import StoreError
-from ..graph.graph import Graph, Node, NodeId, Value
+from ..graph.graph import Graph
+from ..graph.node import Node, NodeId, Value
 from ..graph.view import State, Status, View, make_view
 from ..storage.store import Store
 from .dataset import artifact_loader, pinned_artifacts

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+def deferred_interrupts() -> Generator[Callable[[], bool]]:
     """Note the first Ctrl-C instead of raising; a second one raises at once.
 
     Yields a function that says whether there was one. In threads other than the main one, where signals

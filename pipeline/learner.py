@@ -25,6 +25,7 @@ class Learner:
     """What changes from step to step.
 
     Attributes:
+        plan: What the program computes.
         program: The program and its parameters.
         optimizer: AdamW.
         config: Settings of the run.
@@ -33,6 +34,7 @@ class Learner:
         step: Steps taken.
     """
 
+    plan: Plan
     program: Program
     optimizer: torch.optim.Optimizer
     config: TrainConfig
@@ -61,7 +63,7 @@ class Learner:
         is_compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         if is_compiled:
             program.compile_layers()
-        return cls(program, optimizer, config, device, is_compiled)
+        return cls(plan, program, optimizer, config, device, is_compiled)
 
     @property
     def remark(self) -> str:
@@ -90,7 +92,7 @@ class Learner:
         stance = "fail_on_recompile" if is_settled else "default"
         for pack in packs:
             with torch.compiler.set_stance(stance):
-                outputs = self.program(to_inputs(pack, self.device), divisor)
+                outputs = self.program(to_inputs(self.plan, pack, self.device), divisor)
                 outputs["loss"].backward()
             self._add("task_losses", outputs["task_losses"])
             self._add("task_weights", outputs["task_weights"])

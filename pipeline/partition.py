@@ -4,6 +4,9 @@ A job carries a small graph, never samples; it reads its partition itself, write
 and receipts, and returns the receipts.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+
 from __future__ import annotations
 
 import time
@@ -18,7 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..graph.errors import Problem, RowError
-from ..graph.graph import Graph, NodeId, Value
+from ..graph.graph import Graph
+from ..graph.node import NodeId, Value
 from ..ops.artifact import load_artifact
 from ..ops.host.catalogue import HOST_CATALOGUE
 from ..storage.column import open_writer

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ..graph.errors import PlanError, Problem, TaskloomError
-from ..graph.graph import Graph, Node, NodeId, Value
+from ..graph.graph import Graph
+from ..graph.node import Node, NodeId, Value
 from ..graph.op import Catalogue, Rows
 from ..graph.passes.cut import Cut, cut
 from ..graph.passes.fold import fold
@@ -16,7 +17,7 @@ from ..graph.passes.segment import Segment, segment
 from ..graph.planner import Planner, TaskSpec
 from ..graph.recipe import Pinned
 from ..graph.vocabulary import Vocabulary
-from ..ops.architecture import UNKNOWN, EncoderDecoder, Longest
+from ..ops.architecture import UNKNOWN, EncoderDecoder, PackLayout
 from ..ops.catalogue import CATALOGUE
 from ..ops.device.config import ModelConfig
 from ..ops.host.filter import parse_where
@@ -66,7 +67,7 @@ def plan(
     pinned: Mapping[str, Pinned] | None = None,
     load: LoadArtifact | None = None,
     persist: Sequence[str] = (),
-    longest: Longest = UNKNOWN,
+    layout: PackLayout = UNKNOWN,
 ) -> Plan:
     """Plan a mixture.
 
@@ -78,7 +79,7 @@ def plan(
         pinned: Artifacts that exist, by name.
         load: Returns the artifact of a kind and digest; plain text is folded with it.
         persist: Addresses of values to store beside those that must be.
-        longest: The longest documents that packs will hold, where that is known.
+        layout: How documents will lie in packs, where that is known.
 
     Raises:
         TaskloomError: Some instructions are malformed or some tasks cannot be planned; all their
@@ -95,7 +96,7 @@ def plan(
     assert isinstance(text, TextRecipe), "the table of recipes has TEXT under its name"
     vocabulary = Vocabulary.of([text.block])
     architecture = EncoderDecoder(
-        config=model or ModelConfig(), vocabulary=vocabulary, longest=longest
+        config=model or ModelConfig(), vocabulary=vocabulary, layout=layout
     )
     outputs = architecture.add(planned, is_inference=mode == "infer")
     graph = prune(planned.draft.graph({**outputs, **planned.fits}))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..graph.errors import OpError
 
@@ -113,7 +113,7 @@ class _Worker:
             help_ = "a decoder crashed, or memory ran out; nothing committed is lost: build again"
             raise OpError.of("T0306", f"a worker process died ({cause})", help_) from error
 
-    def _receive(self, timeout_s: float) -> tuple[str, object]:
+    def _receive(self, timeout_s: float) -> tuple[str, Any]:
         connection: Connection = self._connection
         if not connection.poll(timeout_s):
             self.kill()

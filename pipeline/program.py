@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx.traceback import annotate
 
-from ..graph.graph import Node, Value
+from ..graph.node import Node, Value
 from ..graph.passes.cut import Stage
 from ..ops.device.layer import DecoderLayer, EncoderLayer
 from ..ops.device.op import DeviceOp
@@ -41,8 +41,10 @@ class Program(nn.Module):
         for node_id, op in self._ops.items():
             name = scope_name(plan.graph.nodes[node_id].scope)
             if name and name not in self.scopes:
-                is_shared = scopes is not None and name in scopes
-                self.scopes[name] = scopes[name] if is_shared else op.module()
+                known = {} if scopes is None else dict(scopes.items())
+                module = known[name] if name in known else op.module()
+                assert module is not None, f"scope {node_id} has parameters"
+                self.scopes[name] = module
         self._empty = nn.Identity()
         self._nodes = self._needed(plan.graph.outputs.keys() - plan.fits.keys())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -81,7 +81,7 @@ class Shown:
             self._console.print(escape(text), highlight=False)
 
     @contextmanager
-    def task(self, name: str, *, total: int | None = None, done: int = 0) -> Iterator[Bar]:
+    def task(self, name: str, *, total: int | None = None, done: int = 0) -> Generator[Bar]:
         """Show a piece of work of ``total`` units, ``done`` of which are behind it."""
         bar = Bar(self, name, total, done)
         yield bar
@@ -99,7 +99,7 @@ class Shown:
 
 
 @contextmanager
-def open_progress(*, shown: bool = True) -> Iterator[Shown]:
+def open_progress(*, shown: bool = True) -> Generator[Shown]:
     """Show progress on standard error: bars if it is a terminal, lines if not, nothing if not wanted."""
     console = Console(file=sys.stderr)
     if not (shown and console.is_terminal):

@@ -1,7 +1,7 @@
 """Project files: a mixture, its store and its training run in one YAML file.
 
-Keys are those of `Task`, `Mixture`, `ModelConfig` and `TrainConfig`; a key that none of them has is refused with
-the nearest one that exists. Paths are relative to the file.
+Keys are those of `Task`, `Mixture`, `ModelConfig` and `TrainConfig`; a key that none of them has is refused
+with the nearest one that exists. Paths are relative to the file.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def model_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
 
 def used_artifacts(stream: Stream) -> dict[str, bytes]:
     """Return the content of the artifacts that the plan uses, by name."""
-    digests = {n.params["digest"] for n in stream.plan.graph if n.op == "load_artifacts"}
+    digests = {str(n.params["digest"]) for n in stream.plan.graph if n.op == "load_artifacts"}
     return {
         name: stream.store.artifact_content(pin.digest)
         for name, pin in stream.pinned.items()

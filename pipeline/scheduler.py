@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import dask
+from dask.base import compute
 from dask.delayed import delayed
 
 from ..graph.errors import MissingExtraError
@@ -36,7 +36,7 @@ class Scheduler(Protocol):
 
 
 @contextmanager
-def open_scheduler(client: Any, num_workers: int, timeout_s: float) -> Iterator[Scheduler]:
+def open_scheduler(client: Any, num_workers: int, timeout_s: float) -> Generator[Scheduler]:
     """Open a scheduler on ``client``, or on ``num_workers`` threads and processes of this machine."""
     if client is not None:
         yield Cluster(client)
@@ -52,36 +52,25 @@ class LocalMachine:
         self._pool = pool
         self._num_workers = num_workers
 
-    def map(self, function: str, jobs: Sequence[tuple[Any, bool]], bar: Bar) -> Iterator[Any]:
+    def map(self, function: str, jobs: Sequence[tuple[Any, bool]], bar: Bar) -> Generator[Any]:
         """Yield results as they come."""
         results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         stopped = threading.Event()
 
-        def report(progress: Any) -> None:
-            bar.advance(progress.rows)
-
         def run(job: Any, needs_process: bool) -> None:  # noqa: FBT001 - Dask calls it
-            if stopped.is_set():
-                return
-            if needs_process:
-                results.put(self._pool.call(function, job, report))
-            else:
-                results.put(resolve(function)(job, report))
+            if not stopped.is_set():
+                results.put(self._call(function, job, bar, needs_process=needs_process))
 
-        def compute() -> None:
+        def work() -> None:
             try:
-                tasks = [
-                    delayed(run, pure=False, traverse=False)(job, needs_process)
-                    for job, needs_process in jobs
-                ]
-                dask.compute(*tasks, scheduler="threads", num_workers=self._num_workers)
+                tasks = [delayed(run, pure=False, traverse=False)(*job) for job in jobs]
+                compute(*tasks, scheduler="threads", num_workers=self._num_workers)
                 results.put(_DONE)
             except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
                 stopped.set()
                 results.put(_Failed(error))
 
-        thread = threading.Thread(target=compute, name="taskloom-dask", daemon=True)
-        thread.start()
+        threading.Thread(target=work, name="taskloom-dask", daemon=True).start()
         try:
             while (result := results.get()) is not _DONE:
                 if isinstance(result, _Failed):
@@ -89,6 +78,14 @@ class LocalMachine:
                 yield result
         finally:
             stopped.set()
+
+    def _call(self, function: str, job: Any, bar: Bar, *, needs_process: bool) -> Any:
+        def report(progress: Any) -> None:
+            bar.advance(progress.rows)
+
+        if needs_process:
+            return self._pool.call(function, job, report)
+        return resolve(function)(job, report)
 
 
 class Cluster:

@@ -56,7 +56,7 @@ class TrainConfig:
             raise TrainingError(*problems)
 
     def _out_of_range(self) -> list[Problem]:
-        least = {"steps": 1, "source_tokens": 64, "packs_per_step": 1, "max_document": 1}
+        least = {"steps": 1, "source_tokens": 128, "packs_per_step": 1, "max_document": 1}
         least |= {"log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 1}
         problems: list[Problem] = []
         for field in fields(self):
@@ -72,6 +72,6 @@ class TrainConfig:
             for name in ("warmup", "final_rate")
             if (value := getattr(self, name)) > 1
         ]
-        if self.source_tokens % 64 or self.target_tokens % 64:
-            problems.append(Problem("T0730", "lengths of streams must be multiples of 64"))
+        if self.source_tokens % 128 or self.target_tokens % 128:
+            problems.append(Problem("T0730", "lengths of streams must be multiples of 128"))
         return problems

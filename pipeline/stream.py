@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..graph.recipe import Pinned
 from ..graph.vocabulary import PAD
-from ..ops.architecture import DECODER_SCOPE, ENCODER_SCOPE, Longest
+from ..ops.architecture import DECODER_SCOPE, ENCODER_SCOPE, PackLayout
 from ..ops.device.config import ModelConfig
 from ..storage.capacity import Capacity
 from ..storage.loader import Loader, LoaderConfig
@@ -111,14 +111,8 @@ def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: Trai
         task.name: float(len(rows[task.name].usable)) if task.weight is None else task.weight
         for task in mixture.tasks
     }
-    capacity = choose_capacity(
-        documents,
-        weights,
-        source=config.source_tokens,
-        target=config.target_tokens,
-        max_source=min(config.max_document, config.source_tokens),
-    )
-    plan = plan_stored(mixture, store, model=model, longest=_longest(documents, capacity))
+    capacity = choose_capacity(documents, weights, model, config)
+    plan = plan_stored(mixture, store, model=model, layout=_layout(documents, capacity))
     return Stream(
         plan=plan,
         model=model,
@@ -133,10 +127,10 @@ def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: Trai
     )
 
 
-def _longest(documents: list[Documents], capacity: Capacity) -> Longest:
+def _layout(documents: list[Documents], capacity: Capacity) -> PackLayout:
     source, target = 1, 1
     for each in documents:
         kept = each.select(capacity.fits(each))
         source = max(source, int(kept.source_lengths.max(initial=1)))
         target = max(target, int(kept.target_lengths.max(initial=1)))
-    return Longest(source=source, target=target)
+    return PackLayout(tile=capacity.tile, longest_source=source, longest_target=target)

@@ -118,10 +118,11 @@ class Task:
             help_ = "give it source=…, or use it for inference only"
             raise PlanError.of("T0218", f'task "{self.name}" has no source', help_)
         if isinstance(self.source, str | os.PathLike):
-            path = os.path.abspath(self.source)  # noqa: PTH100 - globs and URLs are no paths
+            path = os.path.abspath(str(self.source))  # noqa: PTH100 - globs and URLs are no paths
             stem = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(path).stem) or "source"
             return Source(
-                f"{stem.strip('.-_') or 'source'}-{xxhash.xxh3_64_hexdigest(path)[:6]}", self.source
+                f"{stem.strip('.-_') or 'source'}-{xxhash.xxh3_64_hexdigest(path.encode())[:6]}",
+                self.source,
             )
         return Source(self.name, self.source)
 
@@ -200,5 +201,6 @@ def as_mixture(tasks: Mixture | Task | Sequence[Task]) -> Mixture:
 
 def _check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name):
-        message = f'{what} name "{name}" must be letters, digits, "_", "-" or ".", and begin with a letter or digit'
-        raise PlanError.of("T0219", message)
+        message = f'"{name}" cannot be the name of a {what}'
+        help_ = 'use letters, digits, "_", "-" and ".", and begin with a letter or digit'
+        raise PlanError.of("T0219", message, help_)

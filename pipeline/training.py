@@ -1,7 +1,7 @@
 """Training: one model on a mixture, resumable at every checkpoint to the bit.
 
-A run is a directory: ``log.jsonl`` says how it goes, each ``step-…`` is a checkpoint. Training into a directory again goes on from its last checkpoint with the same parameters, optimizer,
-random numbers and rows.
+A run is a directory: ``log.jsonl`` says how it goes, each ``step-…`` is a checkpoint. Training into a directory
+again goes on from its last checkpoint with the same parameters, optimizer, random numbers and rows.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ class _Run:
         keep_last(self.path, self.config.keep_checkpoints)
 
     def _refuse_no_number(self, line: Mapping[str, Any]) -> None:
-        if line["loss"] != line["loss"]:  # noqa: PLR0124 - only NaN differs from itself
-            bad = [task for task, sums in line["tasks"].items() if sums["loss"] != sums["loss"]]  # noqa: PLR0124
+        if line["loss"] != line["loss"]:
+            bad = [task for task, sums in line["tasks"].items() if sums["loss"] != sums["loss"]]
             message = f"the loss is no longer a number at step {line['step']}"
             help_ = f"tasks: {', '.join(bad)}\nlower learning_rate; training goes on from the last checkpoint"
             raise TrainingError.of("T0731", message, help_)

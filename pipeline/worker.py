@@ -3,8 +3,8 @@
 Started as ``python -m taskloom.pipeline.worker FD``, so it never imports the script that started the build: a
 script needs no main guard, and a decoder that crashes on a stranger's bytes takes no build with it.
 
-Messages are pickles over a pipe that only the pool holds. A call is ``(function, argument)``, where the function
-is ``"module:name"``; answers are ``("progress", …)`` any number of times, then ``("done", result)`` or
+Messages are pickles over a pipe that only the pool holds. A call is ``(function, argument)``, the function a
+``"module:name"``; answers are ``("progress", …)`` any number of times, then ``("done", result)`` or
 ``("error", exception)``.
 """
 

@@ -1,9 +1,11 @@
 """Columns that are Arrow arrays, for rows that are answered at once and never stored."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import pyarrow.compute as pc
 from .template import Gathered
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ArrayColumn:
     """An Arrow array as a column: lists are ragged, fixed-shape tensors dense.
 
@@ -29,14 +31,14 @@ class ArrayColumn:
         """Rows of the column, whatever their validity."""
         return len(self.array)
 
-    @cached_property
+    @property
     def lengths(self) -> npt.NDArray[np.uint32]:
         """Values in each row of a ragged column; 1 for dense ones, 0 for missing rows."""
         if pa.types.is_list(self.array.type):
             return np.asarray(pc.list_value_length(self.array).fill_null(0), np.uint32)
         return self.valid.astype(np.uint32)
 
-    @cached_property
+    @property
     def valid(self) -> npt.NDArray[np.bool_]:
         """Which rows have a value."""
         return np.asarray(self.array.is_valid())

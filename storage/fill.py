@@ -10,7 +10,7 @@ id, weight 0 and empty ranges.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from .pack import Int32s, Pack
 from .template import Columns, ConstPiece, Gathered, Piece, Template, TensorPiece
 from .tile import Ints, restart_sums
 from .window import PackPlan
+
+FILLED_TOGETHER: Final = 8
+"""Packs to fill in one go: small gathers cost more in calls than in bytes."""
 
 
 class PackFiller:
@@ -108,11 +111,7 @@ class PackFiller:
             "source_lo": lo,
             "source_hi": hi,
         }
-        return (
-            _cut(streams, num_packs),
-            _cut(tensors, num_packs),
-            _cut(places, num_packs),
-        )
+        return _cut(streams, num_packs), _cut(tensors, num_packs), _cut(places, num_packs)
 
     def _fill_target(self, step: _Step) -> dict[str, npt.NDArray[Any]]:
         size = self._capacity.target
@@ -266,4 +265,4 @@ def _ragged(gathered: Gathered) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]
     return gathered
 
 
-__all__ = ["PackFiller"]
+__all__ = ["FILLED_TOGETHER", "PackFiller"]

@@ -19,7 +19,7 @@ import xxhash
 
 from ..graph.errors import LoaderError, Problem, suggest
 from .capacity import Capacity, count_tensors
-from .fill import PackFiller
+from .fill import FILLED_TOGETHER, PackFiller
 from .pack import Pack
 from .prefetch import Prefetcher
 from .report import StreamReport
@@ -27,9 +27,6 @@ from .resume import LoaderState, TaskState
 from .template import Columns, Documents, Template, measure_documents
 from .tile import Ints
 from .window import PackPlan, WindowPlanner
-
-# Packs that are filled in one go: small gathers cost more in calls than in bytes.
-_FILLED_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +108,7 @@ class Loader:
             seed=config.seed,
             packs_per_step=config.packs_per_step,
             window_size=config.window_size,
+            pad_id=config.pad_id,
             capacity=asdict(config.capacity),
             tasks=tuple(
                 TaskState(
@@ -182,7 +180,7 @@ class Loader:
         return [*tasks, self.report.describe_fill(source_flops, target_flops)]
 
     def _steps(self, position: LoaderState) -> Iterator[tuple[tuple[Pack, ...], LoaderState]]:
-        num_steps = -(-_FILLED_TOGETHER // position.packs_per_step)
+        num_steps = -(-FILLED_TOGETHER // position.packs_per_step)
         plans = self._plans(position)
         while steps := list(islice(plans, num_steps)):
             packs = iter(self._filler.fill([plan for step, _ in steps for plan in step]))
@@ -234,9 +232,9 @@ def _measure_all(
     problems: list[Problem] = []
     for template in templates:
         try:
-            documents = measure_documents(template, columns, rows[template.task])
-            if not len(documents):
+            if not len(rows.get(template.task, ())):
                 raise _say_empty(template)
+            documents = measure_documents(template, columns, rows[template.task])
             if not capacity.fits(documents).any():
                 raise _say_too_long(documents, capacity)
             measured.append(documents)

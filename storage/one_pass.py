@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from .capacity import Capacity
-from .fill import PackFiller
+from .fill import FILLED_TOGETHER, PackFiller
 from .pack import Pack
 from .template import Columns, Template, measure_documents
 from .tile import Ints
@@ -40,8 +40,9 @@ class DocumentPacks:
         for start in range(0, len(self._samples.rows), _CHUNK):
             samples = self._samples.slice(start, start + _CHUNK)
             tiling = samples.tile(len(samples.rows), self._capacity)
-            for plan in samples.divide(tiling.place(max(1, math.ceil(tiling.least_packs)))):
-                yield from self._filler.fill([plan])
+            plans = samples.divide(tiling.place(max(1, math.ceil(tiling.least_packs))))
+            for first in range(0, len(plans), FILLED_TOGETHER):
+                yield from self._filler.fill(plans[first : first + FILLED_TOGETHER])
 
 
 def pack_documents(

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from ..graph.errors import LoaderError, Problem
 
+# Raised whenever an equal state would give another stream, as after any change to planning.
 _FORMAT = 1
 
 
@@ -44,6 +45,7 @@ class LoaderState:
         seed: Seed of every order.
         packs_per_step: Packs in one step.
         window_size: Most samples of a window.
+        pad_id: Id at positions of no document.
         capacity: What a pack holds.
         tasks: Tasks in the order of their numbers.
         step: Steps taken.
@@ -55,6 +57,7 @@ class LoaderState:
     seed: int
     packs_per_step: int
     window_size: int
+    pad_id: int
     capacity: Mapping[str, Any]
     tasks: tuple[TaskState, ...]
     step: int
@@ -69,6 +72,7 @@ class LoaderState:
             "seed": self.seed,
             "packs_per_step": self.packs_per_step,
             "window_size": self.window_size,
+            "pad_id": self.pad_id,
             "capacity": dict(self.capacity),
             "step": self.step,
             "window": self.window,
@@ -123,7 +127,7 @@ class LoaderState:
             LoaderError: One problem for each difference (T0603).
         """
         told: list[str] = []
-        for name in ("plan_digest", "seed", "packs_per_step", "window_size"):
+        for name in ("plan_digest", "seed", "packs_per_step", "window_size", "pad_id"):
             told += _tell(name, getattr(other, name), getattr(self, name))
         for name in dict.fromkeys([*other.capacity, *self.capacity]):
             told += _tell(f"capacity {name}", other.capacity.get(name), self.capacity.get(name))

@@ -173,6 +173,7 @@ def measure_documents(
     Raises:
         LoaderError: A row lies outside a column or has no value there (T0604).
     """
+    rows = np.asarray(rows, np.int64)
     for name in template.columns:
         _check_rows(template, name, columns[template.source_name, name], rows)
     return Documents(

@@ -194,7 +194,7 @@ def _image_bytes(image: Any) -> bytes:
 
     upright: Any = ImageOps.exif_transpose(image)
     if upright.mode not in ("L", "RGB", "RGBA", "I;16", "I", "F"):
-        has_alpha = upright.mode in ("LA", "PA", "La", "RGBa") or "transparency" in upright.info
+        has_alpha = upright.mode[-1] in "Aa" or "transparency" in upright.info
         upright = upright.convert("RGBA" if has_alpha else "L" if upright.mode == "1" else "RGB")
     elif "transparency" in upright.info and upright.mode in ("L", "RGB"):
         upright = upright.convert("RGBA")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ import xxhash
 
 from ..graph.errors import Problem, StoreError
 from .column import read_receipt
-from .files import digest_file
+from .files import count_bytes, digest_file
 from .reader import damage
 from .receipt import Block, Receipt, StoredFile
 from .store import Store
@@ -19,18 +20,56 @@ from .store import Store
 PIECE_BYTES: Final = 1 << 20
 
 
-def verify_store(store: Store) -> Iterator[Problem]:
-    """Yield what is damaged in ``store``: columns, ledgers, captured rows, artifacts and records."""
-    for name in store.sources():
-        yield from _verify_source(store, name)
-    for source in sorted(path.name for path in (store.path / "columns").glob("*/")):
-        for key in store.keys(source):
-            yield from verify_column(store, source, key)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was read again, and what was wrong with it.
+
+    Attributes:
+        columns: Number of columns.
+        partitions: Number of their partitions.
+        bytes: Size of their files.
+        problems: What is damaged.
+    """
+
+    columns: int
+    partitions: int
+    bytes: int
+    problems: tuple[Problem, ...]
+
+    def __str__(self) -> str:
+        num_problems = len(self.problems) or "no"
+        summary = (
+            f"verified {self.partitions} partitions of {self.columns} columns, "
+            f"{count_bytes(self.bytes)}: {num_problems} problem{'s' * (num_problems != 1)}"
+        )
+        return "\n".join([*map(str, self.problems), summary])
+
+
+def verify(store: Store) -> Report:
+    """Read every column, ledger, captured row, artifact and record of ``store`` again."""
+    problems = [p for name in store.sources() for p in _verify_source(store, name)]
+    columns = [
+        (source, key)
+        for source in sorted(path.name for path in (store.path / "columns").glob("*/"))
+        for key in store.keys(source)
+    ]
+    num_partitions = num_bytes = 0
+    for source, key in columns:
+        problems += verify_column(store, source, key)
+        num_partitions += len(store.committed(source, key))
+        files = (path for path in store.column_dir(source, key).rglob("*.*") if path.is_file())
+        num_bytes += sum(file.stat().st_size for file in files)
     try:
         for artifact in store.artifacts().values():
             store.artifact_content(artifact.digest)
     except StoreError as error:
-        yield from error.problems
+        problems += error.problems
+    return Report(
+        columns=len(columns),
+        partitions=num_partitions,
+        bytes=num_bytes,
+        problems=tuple(problems),
+    )
 
 
 def verify_column(

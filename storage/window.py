@@ -172,15 +172,17 @@ class WindowPlanner:
         self._seed = seed
         self._size = min(window_size, sum(map(len, documents)))
         self._orders = [TaskOrder(seed, d.template.task, len(d)) for d in documents]
-        self._goal = self._find_goal()
+        # Of what the tiles allow; found out once, since trying every window would cost more.
+        self._share = self._find_share()
 
     def plan(self, number: int, counts: Ints) -> Window:
         """Return window ``number``, which begins after ``counts`` samples of each task."""
         samples = self._draw(counts)
         load = samples.measure(self._capacity)
         total = load.cumsum(axis=1).max(axis=0)
-        num_packs = self._count_packs(total, self._goal)
-        num_samples = _last_within(total, num_packs * self._goal)
+        goal = self._bound_fill(samples, total) * self._share
+        num_packs = self._count_packs(total, goal)
+        num_samples = _last_within(total, num_packs * goal)
         while True:
             tiling = samples.tile(num_samples, self._capacity)
             excess = tiling.least_packs - num_packs
@@ -202,23 +204,31 @@ class WindowPlanner:
             packs=tuple(packs[index] for index in order),
         )
 
-    def _find_goal(self) -> float:
-        """Return how full packs get before documents no longer fit: that of the first window."""
+    def _bound_fill(self, samples: Samples, total: npt.NDArray[np.float64]) -> float:
+        """Return how full packs are if their tiles are, given the documents' lengths."""
+        if not total[-1]:
+            return 1.0
+        least_packs = samples.tile(len(total), self._capacity).least_packs
+        return float(total[-1]) / max(least_packs, float(total[-1]))
+
+    def _find_share(self) -> float:
+        """Return which share of that bound the first window reaches before it does not fit."""
         samples = self._draw(np.zeros(len(self._documents), np.int64))
         total = samples.measure(self._capacity).cumsum(axis=1).max(axis=0)
-        num_packs = self._count_packs(total, 1.0)
-        tiling = samples.tile(_last_within(total, num_packs), self._capacity)
-        low, high = 0.0, num_packs / max(tiling.least_packs, num_packs)
+        bound = self._bound_fill(samples, total)
+        num_packs = self._count_packs(total, bound)
+        low, high = 0.0, 1.0
         step = _TOLERANCE
         while high - low > _TOLERANCE:
-            goal = (low + high) / 2 if low else max(high - step, high / 2)
-            tiling = samples.tile(_last_within(total, num_packs * goal), self._capacity)
+            share = (low + high) / 2 if low else max(high - step, high / 2)
+            num_samples = _last_within(total, num_packs * bound * share)
+            tiling = samples.tile(num_samples, self._capacity)
             fits = (
                 tiling.least_packs <= num_packs and tiling.place(num_packs).num_packs == num_packs
             )
-            low, high = (goal, high) if fits else (low, goal)
+            low, high = (share, high) if fits else (low, share)
             step *= 2
-        self._size = min(self._size, int(_last_within(total, num_packs * low) * 1.1) + 1)
+        self._size = min(self._size, int(_last_within(total, num_packs * bound) * 1.1) + 1)
         return max(low - _TOLERANCE, low / 2)
 
     def _count_packs(self, total: npt.NDArray[np.float64], goal: float) -> int:

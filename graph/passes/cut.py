@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..errors import PlanError, suggest
-from ..graph import Graph, Node, NodeId, Value
+from ..graph import Graph
+from ..node import Node, NodeId, Value
 from ..op import Catalogue
 from ..type import Layout, Place, Type
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..graph import Graph, Node, NodeId
+from ..graph import Graph
+from ..node import Node, NodeId
 from ..op import Catalogue, parameters
 from ..type import Layout, Place
 from .merge import merge

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..graph import Graph, Node, NodeId, Value, plan_key
+from ..graph import Graph
+from ..node import Node, NodeId, Value, plan_key
 
 NOTHING: Mapping[NodeId, Node] = {}
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..graph import Graph, Node, NodeId, Value
+from ..graph import Graph
+from ..node import Node, NodeId, Value
 from ..op import Catalogue, Rows
 from .cut import Cut
 

@@ -21,6 +21,11 @@ class DeviceOp(Op, Protocol):
         """Build the parameters from torch's global random state; ``None`` without any."""
         ...
 
-    def __call__(self, module: Any, /, **inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Compute the outputs of the signature, in its order, from its inputs by name."""
+    def __call__(self, *module: Any, **inputs: Any) -> Tensor | tuple[Tensor, ...]:
+        """Compute the outputs of the signature, in its order.
+
+        Args:
+            module: What `module` built for the node's scope, alone.
+            inputs: Tensors by the names of the signature's ports.
+        """
         ...

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ...graph.attribute import Attribute
 from ...graph.errors import PlanError, Problem
-from ...graph.graph import Value
+from ...graph.node import Value
 from ...graph.recipe import Fit, Part, PromptRequest, Request
 from ...graph.vocabulary import Block
 from ..host.bpe import EncodeTexts, FitBpe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from taskloom.graph.graph import Draft
+from taskloom.graph.draft import Draft
 from taskloom.graph.op import Rows, Traits
 from taskloom.graph.type import ANY, Layout, Place, Port, Signature
 

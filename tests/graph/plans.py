@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from taskloom.graph.draft import Draft
 from taskloom.graph.errors import Site, Span
-from taskloom.graph.graph import Draft, Graph, Value
+from taskloom.graph.graph import Graph
+from taskloom.graph.node import Value
 from taskloom.graph.op import Op
 from taskloom.graph.passes.cut import Cut, cut
 from taskloom.graph.passes.prune import prune

@@ -13,8 +13,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from taskloom.graph.draft import Draft
 from taskloom.graph.errors import PlanError, Site, Span, TypeMismatchError
-from taskloom.graph.graph import Draft, Graph, NodeId, Value, plan_key
+from taskloom.graph.graph import Graph
+from taskloom.graph.node import NodeId, Value, plan_key
 from taskloom.graph.op import canonical
 
 from .ops import (

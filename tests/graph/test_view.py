@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskloom.graph.graph import Value
+from taskloom.graph.node import Value
 from taskloom.graph.render.schema import view_schema
 from taskloom.graph.view import State, Status, make_view
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taskloom.storage.capacity import Capacity
-from taskloom.storage.loader import Loader, LoaderConfig
+from taskloom.storage.loader import Loader, LoaderConfig, to_torch
+from taskloom.storage.pack import Pack
 from taskloom.storage.template import (
     Column,
     Columns,
@@ -24,6 +26,7 @@ from taskloom.storage.template import (
 
 Ints = npt.NDArray[np.int64]
 PAD = 9999
+Step = tuple[Pack, ...]
 
 
 class RaggedColumn:
@@ -152,6 +155,19 @@ def mixtures(max_tasks: int = 4, max_rows: int = 60) -> st.SearchStrategy[Mixtur
         has_images=st.booleans(),
         tile=st.sampled_from([4, 8, 16]),
     )
+
+
+def take(loader: Loader, num_steps: int) -> list[Step]:
+    """Return the next steps, and stop the loader."""
+    with loader:
+        return list(islice(loader, num_steps))
+
+
+def digest(step: Step) -> tuple[bytes, ...]:
+    """Return every byte of ``step``."""
+    arrays = (array for pack in step for array in [*to_torch(pack).values()])
+    rows = (pack.rows.tobytes() for pack in step)
+    return (*rows, *(array.numpy().tobytes() for array in arrays))
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import pytest
 from taskloom.storage.reader import open_column
 from taskloom.storage.source import register_source
 from taskloom.storage.store import Store
-from taskloom.storage.verify import verify_store
+from taskloom.storage.verify import verify
 
 from . import crashing
 from .columns import memory_folder, tree
@@ -24,14 +24,14 @@ HERE = Path(__file__).parent
 
 def check(store: Store, whole: dict[str, bytes]) -> None:
     """Check that what ``store`` holds is whole, and that writing again gives the files of ``whole``."""
-    assert list(verify_store(store)) == []
+    assert verify(store).problems == ()
     for key in crashing.KEYS:
         committed = sorted(store.committed("s", key))
         if committed:
             open_column(store, "s", key, committed)
     store.sweep()
     crashing.write_everything(store)
-    assert list(verify_store(store)) == []
+    assert verify(store).problems == ()
     assert tree(store.path) == whole
 
 
@@ -58,16 +58,16 @@ def test_a_kill_before_any_step_on_files_leaves_nothing_half(whole: dict[str, by
             check(Store.create(path), whole)
 
 
-def test_a_kill_at_any_time_leaves_nothing_half(whole: dict[str, bytes], tmp_path: Path) -> None:
-    rng = random.Random(0)
-    for number in range(4):
-        store = Store.create(tmp_path / str(number))
-        command = [sys.executable, str(HERE / "crashing.py"), "forever", str(store.path)]
+@pytest.mark.parametrize("seed", range(4))
+def test_a_kill_at_any_time_leaves_nothing_half(whole: dict[str, bytes], seed: int) -> None:
+    with memory_folder() as folder:
+        store = Store.create(folder)
+        command = [sys.executable, str(HERE / "crashing.py"), "forever", folder]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"begin\n"
             with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0.02, 0.25))
+                process.wait(random.Random(seed).uniform(0.02, 0.25))
             process.kill()
             assert process.wait() == -signal.SIGKILL
         check(store, whole)

@@ -12,7 +12,7 @@ from taskloom.graph.errors import LoaderError
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.one_pass import pack_documents
 from taskloom.storage.pack import Pack
-from taskloom.storage.template import ConstPiece, IdsPiece, Template, TensorPiece
+from taskloom.storage.template import ConstPiece, IdsPiece, Piece, Template, TensorPiece
 
 from .documents import (
     PAD,
@@ -177,6 +177,30 @@ def test_tensors_of_one_lane_must_be_alike() -> None:
     other = DenseColumn(np.zeros((8, 3, 3, 3), np.uint8))
     with pytest.raises(LoaderError, match=r"T0605.*task0: uint8 \(2, 2, 3\).*task2: uint8 \(3, 3"):
         pack_all(mixture.with_column("source2", "image", other))
+
+
+@pytest.mark.parametrize(
+    ("target", "is_learned", "message"),
+    [
+        pytest.param((), (), "does not begin with a constant id", id="empty"),
+        pytest.param((ConstPiece(ids=()),), (True,), "does not begin with", id="no first id"),
+        pytest.param((IdsPiece(column="a"),), (True,), "does not begin with", id="column first"),
+        pytest.param((ConstPiece(ids=(1,)),), (), "one is_learned: 1 target", id="not learned"),
+        pytest.param(
+            (ConstPiece(ids=(1,)), TensorPiece(column="a", lane="image", length=2)),
+            (True, True),
+            "target side holds a tensor",
+            id="tensor",
+        ),
+    ],
+)
+def test_an_impossible_template_is_refused(
+    target: tuple[Piece, ...], is_learned: tuple[bool, ...], message: str
+) -> None:
+    with pytest.raises(LoaderError, match=rf'T0606.*"caption".*{message}'):
+        Template(
+            task="caption", source_name="photos", source=(), target=target, is_learned=is_learned
+        )
 
 
 def test_a_row_without_a_value_is_refused() -> None:

@@ -16,7 +16,7 @@ from taskloom.storage.column import open_writer, read_receipt
 from taskloom.storage.ledger import LedgerEntry
 from taskloom.storage.source import register_source
 from taskloom.storage.store import Store
-from taskloom.storage.verify import verify_column, verify_store
+from taskloom.storage.verify import verify, verify_column
 
 from .columns import IDS, IMAGES, ids, tensors, write_column
 
@@ -43,7 +43,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_a_whole_store_has_no_problems(whole: Store) -> None:
-    assert list(verify_store(whole)) == []
+    report = verify(whole)
+    assert report.problems == ()
+    assert (report.columns, report.partitions) == (2, 2)
+    assert re.fullmatch(r"verified 2 partitions of 2 columns, .* kB: no problems", str(report))
 
 
 @given(data=st.data())
@@ -100,7 +103,7 @@ def test_damage_outside_of_columns_is_reported(whole: Store, pattern: str, place
     content = path.read_bytes()
     path.write_bytes(b"\0" + content[1:])
     try:
-        problems = list(verify_store(whole))
+        problems = verify(whole).problems
     finally:
         path.write_bytes(content)
     assert [problem.code for problem in problems] == ["T0504"]
@@ -115,11 +118,11 @@ def test_a_missing_file_is_reported_and_a_deleted_receipt_makes_room(
     store = Store.create(tmp_path)
     write_column(store, "k", "p0", IDS, ids([[1]]))
     store.file_path("s", "k", "p0", "arrow").unlink()
-    (problem,) = verify_store(store)
+    (problem,) = verify(store).problems
     assert problem.message.endswith("p0.arrow is damaged: it is gone")
     receipt = re.search(r"delete (\S+) and build again", problem.help)
     assert receipt is not None
     Path(receipt[1]).unlink()
     assert store.missing("s", "k", ["p0"]) == ("p0",)
     write_column(store, "k", "p0", IDS, ids([[1]]))
-    assert list(verify_store(store)) == []
+    assert verify(store).problems == ()

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from taskloom.ops.device.config import ModelConfig
+
 # torch's compiler warns about its own code: old decorators, `.grad` of tensors that have none.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -58,7 +60,10 @@ def test_a_whole_step_is_one_graph_for_fifty_packs(
 def test_a_step_compiled_to_native_code_equals_an_eager_one(
     build_program: Any, packs: Iterator[dict[str, Tensor]]
 ) -> None:
-    program = build_program()
+    config = ModelConfig(
+        width=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, ffn_width=32
+    )
+    program = build_program(config)
     compiled = torch.compile(program, fullgraph=True, dynamic=False)
     check(program, compiled, packs, 50)
 

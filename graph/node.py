@@ -1,0 +1,130 @@
+"""Nodes: uses of ops, and the values that they make.
+
+A *node* is one use of an op; a *value* is one output of a node. The *plan key* of a node digests op, version,
+parameters and the keys of its inputs: no data, no names, no row sets. Names live in *notes*: the addresses and
+the places in instructions that a node stands for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .errors import Site
+from .op import Plain
+from .type import CONSTANT_ROWS, Type
+
+KEY_SCHEMA = 1
+KEY_LENGTH = 32
+
+
+class NodeId(NamedTuple):
+    """A plan key and the row set it is applied to."""
+
+    key: str
+    rows: str = CONSTANT_ROWS
+
+    def __str__(self) -> str:
+        return f"%{self.key}@{self.rows}" if self.rows else f"%{self.key}"
+
+    @classmethod
+    def parse(cls, text: str) -> NodeId:
+        """Return the id that ``str`` wrote as ``text``."""
+        key, _, rows = text.removeprefix("%").partition("@")
+        return cls(key, rows)
+
+
+class Value(NamedTuple):
+    """One output of one node."""
+
+    node: NodeId
+    port: str = "out"
+
+    def __str__(self) -> str:
+        return str(self.node) if self.port == "out" else f"{self.node}:{self.port}"
+
+    @property
+    def column_id(self) -> str:
+        """The name under which it is stored."""
+        return self.node.key if self.port == "out" else f"{self.node.key}-{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Value:
+        """Return the value that ``str`` wrote as ``text``."""
+        node, _, port = text.partition(":")
+        return cls(NodeId.parse(node), port or "out")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Where a node comes from, for people; no part of any key.
+
+    Attributes:
+        addresses: Such as ``caption.img/resize``; a shared node has several.
+        sites: Places in instructions.
+    """
+
+    addresses: frozenset[str] = frozenset()
+    sites: frozenset[Site] = frozenset()
+
+    @property
+    def address(self) -> str:
+        """The first address in order, by which the node is called in messages."""
+        return min(self.addresses, default="")
+
+    def __or__(self, other: Note) -> Note:
+        return Note(self.addresses | other.addresses, self.sites | other.sites)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One use of an op.
+
+    Attributes:
+        id: Plan key and row set.
+        op: Name in the catalogue.
+        version: Version of the op.
+        params: Canonical parameters.
+        inputs: Value that feeds each port.
+        types: Type of each output port.
+        scope: For device nodes, the name of their parameters: equal scope means the same parameters.
+        note: Addresses and sites.
+    """
+
+    id: NodeId
+    op: str
+    version: int
+    params: Mapping[str, Plain]
+    inputs: Mapping[str, Value]
+    types: Mapping[str, Type]
+    scope: str = ""
+    note: Note = field(default_factory=Note)
+
+    @property
+    def key(self) -> str:
+        """The plan key."""
+        return self.id.key
+
+    @property
+    def address(self) -> str:
+        """The node's first address, or its short key when it has none."""
+        return self.note.address or self.key[:12]
+
+    @property
+    def type(self) -> Type:
+        """The type of a node's only output."""
+        (only,) = self.types.values()
+        return only
+
+
+def plan_key(
+    op: str, version: int, params: Mapping[str, Plain], inputs: Mapping[str, Value], scope: str = ""
+) -> str:
+    """Return the digest that identifies a node's work: 32 hexadecimal digits."""
+    read = [[port, value.node.key, value.port] for port, value in inputs.items()]
+    content = [KEY_SCHEMA, op, version, params, read, scope]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
