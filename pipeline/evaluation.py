@@ -116,27 +116,28 @@ def evaluate(
     held_out = {task.name: dataset.rows(task.name, split) for task in mixture.tasks}
     if empty := [name for name, rows in held_out.items() if not len(rows.expected)]:
         raise PlanError(*(_nothing_held_out(name, split) for name in empty))
+    return Evaluation(tuple(score_task(model, dataset, name, split) for name in held_out))
+
+
+def score_task(model: Model, dataset: Dataset, task: str, split: Split) -> TaskScore:
+    """Score ``model`` on the rows of ``task`` in ``split``, read from the columns of ``dataset``."""
     bpe = Bpe.from_bytes(model.artifacts[BPE])
-    scores: list[TaskScore] = []
-    for name, rows in held_out.items():
-        written = model.write(_unanswered(rows.template), dataset.columns, rows.usable)
-        references = read_targets(dataset, name, rows.expected, bpe)
-        predictions = [written[row].text if row in written else None for row in rows.expected]
-        learned = read_targets(dataset, name, dataset.rows(name, "train").usable, bpe)
-        score = accuracy(predictions, references)
-        baseline = majority(learned, references)
-        scores.append(
-            TaskScore(
-                task=name,
-                metric="accuracy",
-                expected=len(rows.expected),
-                evaluated=len(written),
-                score=score,
-                baseline=baseline,
-                corrected=chance_corrected(score, baseline),
-            )
-        )
-    return Evaluation(tuple(scores))
+    rows = dataset.rows(task, split)
+    written = model.write(_unanswered(rows.template), dataset.columns, rows.usable)
+    references = read_targets(dataset, task, rows.expected, bpe)
+    predictions = [written[row].text if row in written else None for row in rows.expected]
+    learned = read_targets(dataset, task, dataset.rows(task, "train").usable, bpe)
+    score = accuracy(predictions, references)
+    baseline = majority(learned, references)
+    return TaskScore(
+        task=task,
+        metric="accuracy",
+        expected=len(rows.expected),
+        evaluated=len(written),
+        score=score,
+        baseline=baseline,
+        corrected=chance_corrected(score, baseline),
+    )
 
 
 def read_targets(
