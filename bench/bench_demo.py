@@ -77,12 +77,19 @@ def score_dealt(model: Model, dataset: Dataset, task: str, split: Split) -> Task
     return score_task(model, Dataset(dataset.plan, columns), task, split)
 
 
-def measure(seed: int, split: Split) -> dict[str, Any]:
-    """Train with ``seed`` and return the scores and what they cost."""
+def measure(seed: int, split: Split, steps: int) -> dict[str, Any]:
+    """Train ``steps`` steps with ``seed`` and return the scores and what they cost."""
     mixture, store = demo.make_mixture(), Store.open(demo.OUT / "store")
     began, cpu = time.perf_counter(), time.process_time()
-    out = demo.OUT / f"bench-{seed}"
-    run = train(mixture, store, out=out, model=demo.MODEL, config=demo.TRAIN, seed=seed)
+    run = train(
+        mixture,
+        store,
+        out=demo.OUT / f"bench-{steps}-{seed}",
+        model=demo.MODEL,
+        config=demo.TRAIN,
+        seed=seed,
+        steps=steps,
+    )
     trained = time.perf_counter() - began, time.process_time() - cpu
     scores = evaluate(run.model, mixture, store, split=split)
     dealt = score_dealt(run.model, open_dataset(mixture, store), "vqa", split)
@@ -111,12 +118,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--split", choices=("test", "valid"), default="test")
+    parser.add_argument("--steps", type=int, default=demo.TRAIN.steps)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     build(demo.make_mixture(), demo.OUT / "store")
-    results = [measure(seed, arguments.split) for seed in arguments.seeds]
+    results = [measure(seed, arguments.split, arguments.steps) for seed in arguments.seeds]
     report = {
         "split": arguments.split,
+        "steps": arguments.steps,
         **judge(results),
         "results": results,
         "machine": f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}",

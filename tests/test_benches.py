@@ -1,0 +1,35 @@
+"""Benches run from a clean directory and print what they promise; their figures are judged by people."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(tmp_path: Path, bench: str, *arguments: str) -> dict[str, Any]:
+    """Run a bench in ``tmp_path`` and return the JSON that it prints."""
+    command = [sys.executable, str(ROOT / "bench" / bench), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_the_loader_bench_runs(tmp_path: Path) -> None:
+    assert run(tmp_path, "bench_loader.py", "--rounds", "1")
+
+
+@pytest.mark.slow
+def test_the_demo_bench_scores_every_task_and_pictures_dealt_anew(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_demo.py", "--seeds", "0", "--steps", "2")
+    (result,) = report["results"]
+    assert set(result["scores"]) == set(report["worst"]) == {"digits", "vqa", "sentiment"}
+    assert result["evaluated"] == result["expected"]
+    assert not report["holds"]
