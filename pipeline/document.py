@@ -41,11 +41,14 @@ def target_slot(plan: Plan, task: str) -> Mapping[str, Any]:
     return next(entry for entry in entries if "slot" in entry)
 
 
-def answers_digest(plan: Plan, task: str) -> str:
-    """Return the digest of the closed set that ``task`` answers from; empty if it has none."""
+def answers_digest(plan: Plan, task: str) -> str | None:
+    """Return the digest of the closed set that ``task`` answers from, empty if nobody knows it.
+
+    None where the target is free text.
+    """
     entry = target_slot(plan, task)
     if "answers" not in entry:
-        return ""
+        return None
     node = plan.graph.nodes[plan.documents[task]]
     return str(plan.graph.nodes[node.inputs[entry["answers"]].node].params["digest"])
 
@@ -73,10 +76,13 @@ def _piece(plan: Plan, node: Node, entry: Mapping[str, Any]) -> Piece:
     if maker.op == "make_ids":
         ids: Any = maker.params["ids"]
         return ConstPiece(ids=tuple(offset + i for i in ids))
+    if value.node.rows and value not in plan.cut.stored:
+        message = f"{maker.address} draws anew in every epoch, which the loader cannot do yet"
+        raise PlanError.of("T0237", message, "leave the op out, or run it in the source")
     if value.node.rows:
         return IdsPiece(column=value.column_id, offset=offset)
     message = f"{maker.address} is not known yet"
-    raise PlanError.of("T0222", message, "build the store first: its vocabulary is fitted there")
+    raise PlanError.of("T0238", message, "build the store first: its vocabulary is fitted there")
 
 
 def column_dtypes(schema: pa.Schema) -> dict[str, str]:

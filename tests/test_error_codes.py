@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CODE = re.compile(r"\bT0[1-9]\d\d\b")
+CODE = re.compile(r'"(T0[1-9]\d\d)"')
 
 
 def test_docs_list_exactly_the_codes_of_the_code() -> None:
