@@ -166,16 +166,18 @@ class _TaskPlan:
         if not self.planner.is_inference:
             self._refuse_unknown_columns()
         splits = None if self.planner.is_inference else self._splits()
+        keeps = [] if splits is None else self._filters()
+        learned = None if splits is None else self._masked(splits, keeps)
         inputs: dict[str, Value] = {}
         params: dict[str, tuple[Mapping[str, Plain], ...]] = {}
         for side, items in (("source", instruction.source), ("target", instruction.target)):
-            planned = self._parts(items, side, splits)
+            planned = self._parts(items, side, learned)
             _refuse_several_targets(planned, side, self.spec)
             params[side] = _lay_out(planned, side, inputs)
             self._note_lanes(part for _, part in planned)
         if splits is not None:
             inputs["split"] = splits
-            inputs |= {f"keep.{i}": keep for i, keep in enumerate(self._filters())}
+            inputs |= {f"keep.{i}": keep for i, keep in enumerate(keeps)}
         op = self.planner.catalogue["compose_documents"](**params)
         site = self._site(Span(0, len(instruction.text)))
         address = f"{self.spec.name}/document"
@@ -280,6 +282,14 @@ class _TaskPlan:
         op = catalogue["assign_splits"](test=spec.test, valid=spec.valid)
         key = self._read(spec.key, f"{spec.name}/key", site)
         return self.draft.add(op, {"split": read, "key": key}, address=address, sites=[site])
+
+    def _masked(self, splits: Value, keeps: Iterable[Value]) -> Value:
+        """Return the splits that artifacts are fitted by: rows that a filter leaves out are in none."""
+        op = self.planner.catalogue["mask_splits"]
+        for keep in keeps:
+            address = f"{self.spec.name}/split/mask"
+            splits = self.draft.add(op(), {"split": splits, "keep": keep}, address=address)
+        return splits
 
     def _filters(self) -> list[Value]:
         site = self._site(Span(0, len(self.spec.instruction.text)))

@@ -10,6 +10,7 @@ and pairs the wrong rows.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,15 @@ class Type:
         axes = ",".join(map(str, self.shape))
         rows = f"/{self.rows}" if self.rows else ""
         return f"{self.kind}<{self.dtype}[{axes}] {self.layout}>@{self.place}{rows}"
+
+    @property
+    def row_bytes(self) -> int | None:
+        """Bytes of one row of a dense type, None for others."""
+        sizes = [axis for axis in self.shape if isinstance(axis, int)]
+        if self.layout is not Layout.DENSE or len(sizes) != len(self.shape):
+            return None
+        bits = "".join(c for c in self.dtype if c.isdecimal())
+        return math.prod(sizes) * (int(bits) // 8 if bits else 1)
 
     @classmethod
     def parse(cls, text: str) -> Type:
@@ -144,6 +154,6 @@ def _fits(want: int | str, got: int | str, sizes: dict[str, int | str]) -> bool:
 
 
 _TYPE = re.compile(
-    r"(?P<kind>\w+)<(?P<dtype>[\w\[\]:/,. ]*?)\[(?P<shape>[\w,]*)\] (?P<layout>\w+)>@(?P<place>\w+)"
+    r"(?P<kind>\w+)<(?P<dtype>.*?)\[(?P<shape>[\w,]*)\] (?P<layout>\w+)>@(?P<place>\w+)"
     r"(?:/(?P<rows>.+))?"
 )

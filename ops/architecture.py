@@ -69,9 +69,10 @@ class EncoderDecoder:
         )
         for name, lane in sorted(planned.lanes.items()):
             op = draft.catalogue[lane.adapter.op](**lane.adapter.params, model_width=width)
+            (port,) = op.signature.inputs
             tokens = draft.add(
                 op,
-                {"images": Value(pack, name)},
+                {port: Value(pack, name)},
                 scope=lane.adapter.scope,
                 address=f"source/{name}",
             )

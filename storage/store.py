@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ..graph.errors import StoreError, suggest
-from .files import digest_bytes, local_path, read_json, reporting, sweep, write_atomic, write_json
+from .files import (
+    digest_bytes,
+    encode_json,
+    local_path,
+    read_json,
+    reporting,
+    sweep,
+    write_atomic,
+    write_json,
+)
 from .receipt import LEDGER
 from .record import SourceRecord
 
@@ -158,7 +167,7 @@ class Store:
         if not path.exists():
             write_atomic(path, content)
         record = {"kind": kind, "digest": artifact.digest, "made_by": artifact.made_by}
-        write_json(self.path / "artifacts" / f"{check_name('artifact', name)}.json", record)
+        self._write_record(f"artifacts/{check_name('artifact', name)}.json", record)
         return artifact
 
     def artifacts(self) -> dict[str, Artifact]:
@@ -188,7 +197,7 @@ class Store:
 
     def write_task(self, name: str, record: Mapping[str, Any]) -> None:
         """Keep what task ``name`` was built as."""
-        write_json(self.path / "tasks" / f"{check_name('task', name)}.json", record)
+        self._write_record(f"tasks/{check_name('task', name)}.json", record)
 
     def tasks(self) -> tuple[str, ...]:
         """Return the names of the tasks, sorted."""
@@ -207,7 +216,13 @@ class Store:
 
     def write_build(self, identity: str, record: Mapping[str, Any]) -> None:
         """Keep who built what, when and how long: all that varies between equal builds."""
-        write_json(self.path / "builds" / f"{check_name('build', identity)}.json", record)
+        self._write_record(f"builds/{check_name('build', identity)}.json", record)
+
+    def _write_record(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write a small record, unless it is there as it is."""
+        path, content = self.path / name, encode_json(record)
+        if not path.exists() or path.read_bytes() != content:
+            write_atomic(path, content)
 
     def _artifact_path(self, digest: str) -> Path:
         return self.path / "artifacts" / f"{check_name('artifact', digest)}.bin"

@@ -87,15 +87,5 @@ def _reason(reader: Node, type_: Type, catalogue: Catalogue) -> str:
         why = f"{reader.op} draws anew in every epoch"
     else:
         why = "the loader reads it"
-    sizes = [axis for axis in type_.shape if isinstance(axis, int)]
-    if type_.layout is not Layout.DENSE or len(sizes) != len(type_.shape):
-        return why
-    row_bytes = _width(type_.dtype)
-    for size in sizes:
-        row_bytes *= size
-    return f"{why}; {row_bytes:,} bytes a row as {type_.dtype}"
-
-
-def _width(dtype: str) -> int:
-    digits = "".join(c for c in dtype if c.isdecimal())
-    return int(digits) // 8 if digits else 1
+    row_bytes = type_.row_bytes
+    return f"{why}; {row_bytes:,} bytes a row as {type_.dtype}" if row_bytes else why

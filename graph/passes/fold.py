@@ -25,7 +25,7 @@ def fold(graph: Graph, catalogue: Catalogue, evaluate: Evaluate) -> Graph:
     replaced: dict[NodeId, Node] = {}
     users = graph.users()
     for node in graph:
-        if not _is_foldable(node) or not any(user.id.rows for user in users[node.id]):
+        if not _is_foldable(node) or all(map(_is_foldable, users[node.id])):
             continue
         if (ids := evaluate(graph, node)) is not None:
             type_ = node.type

@@ -13,7 +13,7 @@ from .document import ComposeDocuments, PackDocuments
 from .filter import CompareValues
 from .image import DecodeImages, ResizeImages
 from .read import ReadColumns, ReadSplits
-from .split import AssignSplits
+from .split import AssignSplits, MaskSplits
 from .text import FormatTexts, NormalizeTexts
 
 HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
@@ -29,6 +29,7 @@ HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
         "load_artifacts": LoadArtifacts,
         "make_ids": MakeIds,
         "make_texts": MakeTexts,
+        "mask_splits": MaskSplits,
         "normalize_texts": NormalizeTexts,
         "pack_documents": PackDocuments,
         "read_columns": ReadColumns,

@@ -22,6 +22,7 @@ from .text import spell_values
 TRAIN: Final = 0
 VALID: Final = 1
 TEST: Final = 2
+NO_SPLIT: Final = 255
 
 SPLIT = Port("split", "uint8")
 
@@ -70,6 +71,23 @@ class AssignSplits:
         held_out = np.where(fractions[:, 0] < _threshold(self.test), TEST, held_out)
         given = np.asarray(split)
         return pa.array(np.where(given == TRAIN, held_out, given).astype(np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSplits:
+    """Take rows that a filter leaves out of every split, so that nothing is fitted on them."""
+
+    traits: ClassVar[Traits] = Traits("mask_splits", version=1)
+
+    @property
+    def signature(self) -> Signature:
+        """The split of each row and whether the row is kept in, the split out."""
+        inputs = {"split": SPLIT, "keep": Port("keep", "bool")}
+        return Signature(inputs=inputs, outputs={"out": SPLIT})
+
+    def __call__(self, split: pa.Array, keep: pa.Array) -> pa.Array:
+        """Return the split of rows that are kept, `NO_SPLIT` for the others."""
+        return pa.array(np.where(np.asarray(keep), np.asarray(split), np.uint8(NO_SPLIT)))
 
 
 def _spell_keys(key: pa.Array) -> pa.Array:
