@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .building import BuildReport, build
+    from .building import build
     from .evaluation import Evaluation, evaluate
     from .inference import Model, Prediction
     from .planning import Plan, plan
+    from .report import BuildReport
     from .task import Mixture, Source, Task
     from .training import Run, train
 
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuildReport": "building",
+    "BuildReport": "report",
     "Evaluation": "evaluation",
     "Mixture": "task",
     "Model": "inference",

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..graph.errors import OpError, Problem
+from ..graph.errors import MissingExtraError, PlanError, SourceError, suggest
 from ..graph.graph import Graph
 from ..graph.node import NodeId, Value
 from ..graph.passes.segment import Segment
@@ -22,53 +23,16 @@ from ..ops.recipe.text import BPE
 from ..storage.record import SourceRecord
 from ..storage.source import register_source
 from ..storage.store import Store
-from .dataset import artifact_loader, pinned_artifacts
+from .dataset import Dataset, artifact_loader, pinned_artifacts
 from .document import column_dtypes
 from .fitting import fit_artifacts
-from .partition import Job, JobReport
-from .planning import Plan, plan
+from .job import Job, only_partition
+from .machine import open_machine
+from .planning import Filters, Plan, plan
 from .progress import Shown, open_progress
-from .scheduler import Scheduler, open_scheduler
+from .report import BuildReport, Tally, TaskCount, tell_estimate
+from .scheduler import Scheduler
 from .task import Mixture, Task, as_mixture
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildReport:
-    """What a build did, or would do.
-
-    Attributes:
-        partitions: Partitions of columns that were computed, or are missing if it was a dry run.
-        cached: Those that were there already.
-        rows: Rows that were computed, over all columns' partitions.
-        rejects: Bad rows among them.
-        bytes: Bytes that were written.
-        fitted: Names of the artifacts that were fitted.
-        problems: The first problem of every node that refused a row.
-        seconds: How long it took.
-        is_dry: Whether nothing was computed.
-    """
-
-    partitions: int
-    cached: int
-    rows: int = 0
-    rejects: int = 0
-    bytes: int = 0
-    fitted: tuple[str, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    seconds: float = 0.0
-    is_dry: bool = False
-
-    def __str__(self) -> str:
-        if self.is_dry:
-            more = f", after fitting {', '.join(self.fitted)}" if self.fitted else ""
-            return f"{self.partitions} column partitions to build, {self.cached} cached{more}"
-        if not self.partitions and not self.fitted:
-            return f"nothing to build: all {self.cached} column partitions are cached"
-        text = (
-            f"{self.partitions} column partitions built, {self.cached} cached; {self.rows:,} rows, "
-            f"{self.rejects:,} rejected, {self.bytes / 1e6:,.1f} MB in {self.seconds:.1f} s"
-        )
-        return "\n".join([text, *map(str, self.problems)])
 
 
 def build(  # noqa: PLR0913 - each is a choice of the caller's
@@ -90,10 +54,11 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
         mixture: The tasks.
         store: A store; made if there is none.
         client: A `distributed.Client` to compute with; threads and processes of this machine otherwise.
-        workers: Threads, and processes, of this machine; one per core if not given.
+        workers: Threads, and processes, of this machine; one for each core if not given.
         dry_run: Register the sources and say what would be computed, no more.
-        on_error: What a bad row does: goes to the ledger, or ends the build.
-        max_errors: Most bad rows, as a count or (below 1) as a share of the rows computed, before the build
+        on_error: What a bad row does: goes to the ledger, or ends the build. Rows that are left out by the
+            filters of all tasks that need them never end a build.
+        max_errors: Most bad rows, as a count or (below 1) as a share of the rows to compute, before the build
             ends; what was committed stays.
         refit: Names of artifacts to fit again. What follows from them is computed again.
         progress: Whether to show how far the build has come.
@@ -101,12 +66,15 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
 
     Raises:
         SourceError: Rows cannot be read.
-        PlanError: Tasks cannot be planned.
+        PlanError: Tasks cannot be planned, or an argument is out of range.
         OpError: A bad row, with ``on_error="raise"``; or too many of them.
         StoreError: The store cannot be written.
+        KeyboardInterrupt: The build was interrupted; building again goes on with it.
     """
     start = time.perf_counter()
+    _check(workers=workers, on_error=on_error, max_errors=max_errors, timeout_s=timeout_s)
     mixture = as_mixture(mixture)
+    plan(mixture)  # what is wrong without knowing any rows is said before they are read
     if not isinstance(store, Store):
         store = Store.create(store)
     store.sweep()
@@ -115,18 +83,18 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
         build_.register(shown)
         planned = build_.plan(refit)
         if dry_run:
-            missing, cached = build_.count(planned)
-            return BuildReport(
-                partitions=missing, cached=cached, fitted=tuple(sorted(planned.fits)), is_dry=True
-            )
-        with open_scheduler(client, workers or os.cpu_count() or 1, timeout_s) as scheduler:
+            report = build_.estimate(planned)
+            shown.say(str(report))
+            return report
+        with _open_scheduler(client, workers, timeout_s) as scheduler:
             fitted: tuple[str, ...] = ()
             while planned.fits:
                 fitted += fit_artifacts(planned, build_.records, store, scheduler, shown)
                 planned = build_.plan([name for name in refit if name not in fitted])
             report = build_.run(planned, scheduler, shown)
         report = replace(report, fitted=fitted, seconds=time.perf_counter() - start)
-        build_.finish(planned, report)
+        build_.record(planned, report)
+        report = replace(report, tasks=build_.count_rows(planned))
         shown.say(str(report))
     return report
 
@@ -146,59 +114,72 @@ class _Build:
     def register(self, shown: Shown) -> None:
         """Register every source, and vocabulary files if there are any."""
         for name, source in self.mixture.sources().items():
-            record = register_source(self.store, name, source.data, version=source.version)
-            shown.say(
-                f"source {name}: {record.num_rows:,} rows in {len(record.partitions)} partitions"
-            )
+            try:
+                record = register_source(self.store, name, source.data, version=source.version)
+            except SourceError as error:
+                raise error.at(address=", ".join(self.mixture.tasks_of(name))) from error.__cause__
+            partitions = f"{len(record.partitions):,} partition{'s'[: len(record.partitions) != 1]}"
+            shown.say(f"source {name}: {record.num_rows:,} rows in {partitions}")
             self.records[name] = record
         if self.mixture.bpe_files is not None:
             self.store.pin(BPE, "bpe", Bpe.from_files(*self.mixture.bpe_files).to_bytes())
 
     def plan(self, refit: Sequence[str] = ()) -> Plan:
-        """Plan with what the store holds now, without the artifacts to ``refit``."""
+        """Plan with what the store holds now, without the artifacts to ``refit``.
+
+        Raises:
+            PlanError: The tasks cannot be planned, or have no artifact of a name in ``refit``.
+        """
         pinned = pinned_artifacts(self.store)
-        return plan(
+        given = [BPE] if self.mixture.bpe_files is not None else []
+        planned = plan(
             self.mixture,
             columns={name: column_dtypes(record.schema) for name, record in self.records.items()},
-            pinned={name: pin for name, pin in pinned.items() if name not in refit},
+            pinned={
+                name: pin for name, pin in pinned.items() if name not in refit or name in given
+            },
             load=artifact_loader(self.store),
         )
+        if unknown := [name for name in refit if name not in planned.fits]:
+            message = f'refit: these tasks fit no artifact named "{unknown[0]}"'
+            known = {*planned.fits, *pinned} - {*refit}
+            raise PlanError.of("T0227", message, suggest(unknown[0], known))
+        return planned
 
-    def count(self, planned: Plan) -> tuple[int, int]:
-        """Return how many partitions of columns are missing, and how many are there."""
-        missing = total = 0
+    def estimate(self, planned: Plan) -> BuildReport:
+        """Return what is to be built, as far as that is known before anything is computed."""
+        num_missing = num_cached = num_bytes = 0
         for value in planned.cut.stored:
-            partitions = [p.id for p in self.records[value.node.rows].partitions]
-            total += len(partitions)
-            missing += len(self.store.missing(value.node.rows, value.column_id, partitions))
-        return missing, total - missing
+            record = self.records[value.node.rows]
+            partitions = [partition.id for partition in record.partitions]
+            missing = self.store.missing(value.node.rows, value.column_id, partitions)
+            num_missing += len(missing)
+            num_cached += len(partitions) - len(missing)
+            row_bytes = planned.graph.type_of(value).row_bytes or 0
+            num_bytes += row_bytes * sum(record.partition(p).rows for p in missing)
+        return BuildReport(
+            partitions=num_missing,
+            cached=num_cached,
+            bytes=num_bytes,
+            fitted=tuple(sorted(planned.fits)),
+            is_dry=True,
+        )
 
     def run(self, planned: Plan, scheduler: Scheduler, shown: Shown) -> BuildReport:
         """Compute every missing partition of every column."""
-        missing, cached = self.count(planned)
-        jobs = [
-            (job, segment.needs_process)
-            for segment in planned.segments
-            for job in self._jobs(planned, segment)
-        ]
-        reports: list[JobReport] = []
-        rows = sum(job.rows for job, _ in jobs)
-        with shown.task("build", total=rows) as bar:
-            for report in scheduler.map("taskloom.pipeline.partition:build_partition", jobs, bar):
-                assert isinstance(report, JobReport), "build_partition returns nothing else"
-                reports.append(report)
-                self._check_errors(reports)
-        problems = {p.address: p for report in reports for p in report.first}
-        return BuildReport(
-            partitions=missing,
-            cached=cached,
-            rows=sum(report.rows for report in reports),
-            rejects=sum(report.rejects for report in reports),
-            bytes=sum(receipt.bytes for report in reports for receipt in report.receipts),
-            problems=tuple(problems.values()),
-        )
+        expected = self.estimate(planned)
+        filters = planned.filters()
+        jobs = [job for part in planned.segments for job in self._jobs(planned, part, filters)]
+        rows = {(job.source.name, job.partition): job.rows for job in jobs}
+        tally = Tally(rows=sum(rows.values()), max_errors=self.max_errors)
+        if jobs:
+            shown.say(tell_estimate(expected.partitions, expected.cached, expected.bytes))
+            with shown.task("build", total=sum(job.rows for job in jobs), unit="rows") as bar:
+                for report in scheduler.map(_BUILD_PARTITION, jobs, bar):
+                    tally.add(report)
+        return tally.report(expected.partitions, expected.cached)
 
-    def finish(self, planned: Plan, report: BuildReport) -> None:
+    def record(self, planned: Plan, report: BuildReport) -> None:
         """Write what was built, for people and for training."""
         for task in self.mixture.tasks:
             node = planned.documents[task.name]
@@ -227,7 +208,12 @@ class _Build:
                 },
             )
 
-    def _jobs(self, planned: Plan, segment: Segment) -> list[Job]:
+    def count_rows(self, planned: Plan) -> dict[str, TaskCount]:
+        """Return how many rows each task has, and how many of them are bad."""
+        dataset = Dataset.open(planned, self.store)
+        return {task: TaskCount(*dataset.count(task)) for task in planned.documents}
+
+    def _jobs(self, planned: Plan, segment: Segment, filters: Filters) -> list[Job]:
         record = self.records[segment.rows]
         partitions = [partition.id for partition in record.partitions]
         lacking: dict[str, list[Value]] = {}
@@ -235,33 +221,61 @@ class _Build:
             for partition in self.store.missing(segment.rows, value.column_id, partitions):
                 lacking.setdefault(partition, []).append(value)
         graphs: dict[tuple[Value, ...], Graph] = {}
-        for values in map(tuple, lacking.values()):
+        jobs: list[Job] = []
+        for number, partition in enumerate(partitions):
+            if not (values := tuple(lacking.get(partition, ()))):
+                continue
+            keeps = _keeps(values, filters)
             if values not in graphs:
-                graphs[values] = _part(planned.graph, [v.node for v in values], values)
-        return [
-            Job(
+                nodes = [value.node for value in (*values, *(k for task in keeps for k in task))]
+                graphs[values] = _part(planned.graph, nodes, values)
+            job = Job(
                 store=self.store.path,
-                source=record,
-                partition=partition,
-                graph=graphs[tuple(lacking[partition])],
+                source=only_partition(record, number),
+                graph=graphs[values],
+                needs_process=segment.needs_process,
+                keeps=keeps,
                 raises=self.raises,
             )
-            for partition in partitions
-            if partition in lacking
-        ]
+            jobs.append(job)
+        return jobs
 
-    def _check_errors(self, reports: Sequence[JobReport]) -> None:
-        if self.max_errors is None:
-            return
-        rows, rejects = sum(r.rows for r in reports), sum(r.rejects for r in reports)
-        limit = self.max_errors * rows if 0 < self.max_errors < 1 else self.max_errors
-        if rejects > limit:
-            message = (
-                f"{rejects:,} of {rows:,} rows are bad, more than max_errors={self.max_errors}"
-            )
-            first = tuple(p for report in reports for p in report.first)[:5]
-            help_ = "what was built stays; mend the rows, or raise max_errors, and build again"
-            raise OpError(Problem("T0313", message, help_), *first)
+
+@contextmanager
+def _open_scheduler(client: Any, workers: int | None, timeout_s: float) -> Generator[Scheduler]:
+    if client is None:
+        with open_machine(workers, timeout_s) as machine:
+            yield machine
+        return
+    try:
+        from .cluster import open_cluster  # noqa: PLC0415 - distributed is an extra
+    except ImportError as error:
+        message = "building with a client needs the extra cluster"
+        help_ = 'pip install "taskloom[cluster]"'
+        raise MissingExtraError.of("T0901", message, help_) from error
+    with open_cluster(client, timeout_s) as cluster:
+        yield cluster
+
+
+def _check(
+    *, workers: int | None, on_error: str, max_errors: float | None, timeout_s: float
+) -> None:
+    wrong = {
+        f"workers must be at least 1, got {workers}": workers is not None and workers < 1,
+        f'on_error must be "ledger" or "raise", got "{on_error}"': on_error
+        not in ("ledger", "raise"),
+        f"max_errors must be at least 0, got {max_errors}": not (max_errors or 0) >= 0,
+        f"timeout_s must be positive, got {timeout_s}": not timeout_s > 0,
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise PlanError.of("T0227", message)
+
+
+def _keeps(values: Sequence[Value], filters: Filters) -> tuple[tuple[Value, ...], ...]:
+    """Return the filters of each task that reads one of ``values``; none at all if a task takes every row."""
+    keeps = dict.fromkeys(keep for value in values for keep in filters.get(value, [()]))
+    return ((),) if () in keeps else tuple(keeps)
 
 
 def _part(graph: Graph, nodes: Sequence[NodeId], values: Sequence[Value] = ()) -> Graph:
@@ -269,3 +283,6 @@ def _part(graph: Graph, nodes: Sequence[NodeId], values: Sequence[Value] = ()) -
     needed = graph.needs(Value(node) for node in nodes)
     outputs = {f"column-{i}": value for i, value in enumerate(values)}
     return Graph({node.id: node for node in needed}, outputs)
+
+
+_BUILD_PARTITION = "taskloom.pipeline.partition:build_partition"

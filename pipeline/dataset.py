@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -50,15 +51,24 @@ def known_columns(mixture: Mixture, store: Store) -> dict[str, dict[str, str]]:
     Raises:
         StoreError: A source is not in the store.
     """
-    names = {task.named_source().name: task.name for task in mixture.tasks}
+    names = {task.name: task.named_source().name for task in mixture.tasks}
     known = set(store.sources())
-    if missing := [name for name in names if name not in known]:
-        problems = (
-            Problem("T0510", f'{store.path} does not hold source "{name}"', "build it first")
-            for name in missing
+    if missing := [task for task, source in names.items() if source not in known]:
+        help_ = "build the store with these tasks first"
+        raise StoreError(
+            *(
+                Problem(
+                    "T0511",
+                    f'task "{task}" is not built: {store.path} lacks its source "{names[task]}"',
+                    help_,
+                    address=task,
+                )
+                for task in missing
+            )
         )
-        raise StoreError(*problems)
-    return {name: column_dtypes(store.source(name).schema) for name in names}
+    return {
+        name: column_dtypes(store.source(name).schema) for name in dict.fromkeys(names.values())
+    }
 
 
 def pinned_artifacts(store: Store) -> dict[str, Pinned]:
@@ -90,7 +100,8 @@ def open_dataset(mixture: Mixture, store: Store, model: ModelConfig | None = Non
     planned = plan_stored(mixture, store, model=model)
     if planned.fits:
         names = ", ".join(sorted(planned.fits))
-        message = f"{store.path} is not built for these tasks: it lacks {names}"
+        tasks = ", ".join(task.name for task in mixture.tasks)
+        message = f"{store.path} is not built for {tasks}: it lacks {names}"
         raise StoreError.of("T0511", message, "build the store with these tasks first")
     return Dataset.open(planned, store)
 
@@ -158,25 +169,19 @@ class Dataset:
 
     def rows(self, task: str, split: Split) -> TaskRows:
         """Return the rows of ``task`` in ``split``."""
-        node = self.plan.graph.nodes[self.plan.documents[task]]
-        readers = {
-            port: self._reader(value) for port, value in node.inputs.items() if value.node.rows
-        }
-        belongs = readers["split"].scalars() == SPLIT_CODES[split]
-        belongs &= readers["split"].valid
-        usable = belongs.copy()
-        for port, reader in readers.items():
-            usable &= reader.valid
-            if port.startswith("keep."):
-                # A filter that could not be computed keeps the row: better counted as wrong than lost.
-                passes = reader.scalars() | ~reader.valid
-                belongs &= passes
-                usable &= passes
+        splits = self._readers(task)["split"]
+        belongs = (splits.scalars() == SPLIT_CODES[split]) & splits.valid
+        kept, complete = self._kept(task), self._complete(task)
         return TaskRows(
             template=make_template(self.plan, task),
-            expected=np.flatnonzero(belongs),
-            usable=np.flatnonzero(usable),
+            expected=np.flatnonzero(belongs & kept),
+            usable=np.flatnonzero(belongs & kept & complete),
         )
+
+    def count(self, task: str) -> tuple[int, int]:
+        """Return how many rows the filters of ``task`` keep, and how many of those lack a value."""
+        kept = self._kept(task)
+        return int(kept.sum()), int((kept & ~self._complete(task)).sum())
 
     def target(self, task: str) -> ColumnReader:
         """Return the column that the task's target slot is read from.
@@ -189,6 +194,24 @@ class Dataset:
             if port.startswith("target.") and value.node.rows:
                 return self._reader(value)
         raise PlanError.of("T0233", f'task "{task}" reads no target')
+
+    def _kept(self, task: str) -> npt.NDArray[np.bool_]:
+        """Return which rows pass the filters of ``task``.
+
+        A filter that could not be computed keeps the row: better counted as wrong than lost.
+        """
+        readers = self._readers(task)
+        filters = [reader for port, reader in readers.items() if port.startswith("keep.")]
+        every = np.ones(readers["split"].num_rows, np.bool_)
+        return reduce(np.logical_and, (f.scalars() | ~f.valid for f in filters), every)
+
+    def _complete(self, task: str) -> npt.NDArray[np.bool_]:
+        """Return which rows have a value in every column of ``task``."""
+        return np.logical_and.reduce([reader.valid for reader in self._readers(task).values()])
+
+    def _readers(self, task: str) -> dict[str, ColumnReader]:
+        inputs = self.plan.graph.nodes[self.plan.documents[task]].inputs
+        return {port: self._reader(value) for port, value in inputs.items() if value.node.rows}
 
     def _reader(self, value: Value) -> ColumnReader:
         return self.columns[value.node.rows, value.column_id]

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..graph.errors import CheckpointError, PlanError, Problem
+from ..graph.errors import CheckpointError, PlanError, Problem, suggest
 from ..ops.host.bpe import Bpe
 from ..ops.metric import accuracy, chance_corrected, majority
 from ..ops.recipe.text import BPE
@@ -58,8 +59,15 @@ class Evaluation:
         return iter(self.scores)
 
     def __getitem__(self, task: str) -> TaskScore:
-        """Return the score of ``task``."""
-        return next(score for score in self.scores if score.task == task)
+        """Return the score of ``task``.
+
+        Raises:
+            PlanError: There is none.
+        """
+        by_task = {score.task: score for score in self.scores}
+        if task not in by_task:
+            raise PlanError.of("T0219", f'no task "{task}" was scored', suggest(task, by_task))
+        return by_task[task]
 
     def to_json(self) -> dict[str, dict[str, Any]]:
         """Return the scores by task as plain data."""
@@ -92,7 +100,7 @@ class Evaluation:
 def evaluate(
     model: Model,
     mixture: Mixture | Task | Sequence[Task],
-    store: str | Store,
+    store: str | Path | Store,
     *,
     split: Split = "test",
 ) -> Evaluation:
@@ -105,7 +113,7 @@ def evaluate(
         split: ``"valid"`` to choose settings, ``"test"`` to report.
 
     Raises:
-        PlanError: Some task has no held-out rows.
+        PlanError: Some task has no held-out rows, or the model cannot follow its instruction.
         StoreError: Some task is not built.
         CheckpointError: The model reads and writes another vocabulary than the store's.
     """
@@ -116,21 +124,32 @@ def evaluate(
     held_out = {task.name: dataset.rows(task.name, split) for task in mixture.tasks}
     if empty := [name for name, rows in held_out.items() if not len(rows.expected)]:
         raise PlanError(*(_nothing_held_out(name, split) for name in empty))
-    return Evaluation(tuple(score_task(model, dataset, name, split) for name in held_out))
+    return Evaluation(tuple(score_task(model, dataset, task, split) for task in mixture.tasks))
 
 
-def score_task(model: Model, dataset: Dataset, task: str, split: Split) -> TaskScore:
-    """Score ``model`` on the rows of ``task`` in ``split``, read from the columns of ``dataset``."""
-    bpe = Bpe.from_bytes(model.artifacts[BPE])
-    rows = dataset.rows(task, split)
-    written = model.write(_unanswered(rows.template), dataset.columns, rows.usable)
-    references = read_targets(dataset, task, rows.expected, bpe)
+def score_task(model: Model, dataset: Dataset, task: Task | str, split: Split) -> TaskScore:
+    """Score ``model`` on the rows of ``task`` in ``split`` of ``dataset``, which has its vocabulary.
+
+    Args:
+        model: The model.
+        dataset: Columns of the task.
+        task: The task, or the name of one that the model knows.
+        split: There must be rows in it.
+
+    Raises:
+        PlanError: The model cannot follow the task's instruction.
+    """
+    writer = model.writer(task)
+    rows = dataset.rows(writer.task, split)
+    written = writer.write(_unanswered(rows.template), dataset.columns, rows.usable)
+    references = read_targets(dataset, writer.task, rows.expected, writer.bpe)
     predictions = [written[row].text if row in written else None for row in rows.expected]
-    learned = read_targets(dataset, task, dataset.rows(task, "train").usable, bpe)
-    score = accuracy(predictions, references)
-    baseline = majority(learned, references)
+    learned = read_targets(
+        dataset, writer.task, dataset.rows(writer.task, "train").usable, writer.bpe
+    )
+    score, baseline = accuracy(predictions, references), majority(learned, references)
     return TaskScore(
-        task=task,
+        task=writer.task,
         metric="accuracy",
         expected=len(rows.expected),
         evaluated=len(written),

@@ -5,9 +5,6 @@ call raises, the rows at fault are found: an op may name them all at once (`RowE
 on no rows at all, to tell a broken op from a bad row, and then on ever smaller halves.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions when it is imported)
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..graph.errors import OpError, Problem, TaskloomError
 from ..graph.graph import Graph
@@ -63,14 +59,15 @@ class Execution:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Columns of the source that the nodes read."""
-        read = (op.column for op in self._ops.values() if op.traits.name == "read_columns")
-        return tuple(dict.fromkeys(read))
+        return tuple(dict.fromkeys(c for node in self.nodes for c in self.columns_of(node)))
 
-    def column_of(self, node: Node) -> str:
-        """Return the names of the columns that ``node`` is computed from."""
-        made_of = self.graph.needs([Value(node.id)])
-        read = (str(n.params["column"]) for n in made_of if n.op == "read_columns")
-        return ", ".join(dict.fromkeys(read))
+    def columns_of(self, node: NodeId) -> tuple[str, ...]:
+        """Return the columns of the source that ``node`` is computed from."""
+        if node not in self._columns:
+            made_of = self.graph.needs([Value(node)])
+            read = (str(n.params["column"]) for n in made_of if n.op == "read_columns")
+            self._columns[node] = tuple(dict.fromkeys(read))
+        return self._columns[node]
 
     def run(self, batch: pa.RecordBatch) -> tuple[dict[Value, Any], list[Failure]]:
         """Run every node on ``batch``.
@@ -100,6 +97,10 @@ class Execution:
         return values[value]
 
     @cached_property
+    def _columns(self) -> dict[NodeId, tuple[str, ...]]:
+        return {}
+
+    @cached_property
     def _ops(self) -> dict[NodeId, Any]:
         nodes = (self.graph.nodes[node] for node in self.nodes)
         return {node.id: self.catalogue[node.op](**node.params) for node in nodes}
@@ -118,7 +119,10 @@ class _Call:
     def run(self, values: Mapping[Value, Any]) -> Any:
         """Return the node's output, null where an input is null or the row failed."""
         if self.op.traits.rows is Rows.READ:
-            return self.op(self.batch)
+            try:
+                return self.op(self.batch)
+            except OpError as error:
+                raise error.at(**self._place(self.node)) from None
         if self.node.op == "load_artifacts":
             return self.execution.load(self.op.kind, self.op.digest)
         inputs = {port: values[value] for port, value in self.node.inputs.items()}
@@ -126,66 +130,93 @@ class _Call:
 
     def _map(self, inputs: Mapping[str, Any]) -> pa.Array:
         num_rows = self.batch.num_rows
-        is_const = {port: not value.node.rows for port, value in self.node.inputs.items()}
-        rows = np.arange(num_rows)
+        consts = {p for p, value in self.node.inputs.items() if not value.node.rows}
+        has_value = np.ones(num_rows, np.bool_)
         if not self.op.traits.accepts_null:
             for port, array in inputs.items():
-                if not is_const[port] and array.null_count:
+                if port not in consts and array.null_count:
                     self._note_missing(port, array)
-                    rows = rows[np.asarray(pc.is_valid(array.take(pa.array(rows))))]
-        row_inputs = {p: a for p, a in inputs.items() if not is_const[p]}
-        const_inputs = {p: a for p, a in inputs.items() if is_const[p]}
-        parts = list(self._compute(row_inputs, const_inputs, rows))
-        return _scatter(parts, num_rows)
+                    has_value &= np.asarray(array.is_valid())
+        row_inputs = {port: array for port, array in inputs.items() if port not in consts}
+        const_inputs = {port: value for port, value in inputs.items() if port in consts}
+
+        def call(rows: np.ndarray) -> pa.Array:
+            taken = {port: _take(array, rows) for port, array in row_inputs.items()}
+            made = self.op(**taken, **const_inputs)
+            if len(made) != len(rows):
+                message = f"{self.node.op} gives {len(made)} values for {len(rows)} rows"
+                raise OpError.of("T0305", message)
+            return made
+
+        return _scatter(self._compute(call, np.flatnonzero(has_value)), num_rows)
 
     def _compute(
-        self, row_inputs: Mapping[str, Any], const_inputs: Mapping[str, Any], rows: np.ndarray
+        self, call: Callable[[np.ndarray], pa.Array], rows: np.ndarray
     ) -> list[tuple[np.ndarray, pa.Array]]:
         """Return outputs for as many of ``rows`` as can be computed."""
-        taken = {p: _take(a, rows, self.batch.num_rows) for p, a in row_inputs.items()}
+        parts: list[tuple[np.ndarray, pa.Array]] = []
+        is_sound = False
+        waiting = [rows]
+        while waiting:
+            rows = waiting.pop()
+            try:
+                parts.append((rows, self._told(rows, call(rows))))
+            except RowErrors as errors:
+                bad = list(errors.reasons)
+                for row, problem in zip(rows[bad], errors.reasons.values(), strict=True):
+                    self._fail(int(row), problem)
+                waiting.append(np.delete(rows, bad))
+            except Exception as error:  # noqa: BLE001 - whatever an op raises, a row made it
+                if not is_sound:
+                    parts.append((rows[:0], self._on_no_rows(call, error)))
+                    is_sound = True
+                if len(rows) == 1:
+                    self._fail(int(rows[0]), _problem_of(error))
+                elif len(rows) > 1:
+                    half = len(rows) // 2
+                    waiting += [rows[half:], rows[:half]]
+        return parts
+
+    def _told(self, rows: np.ndarray, made: pa.Array) -> pa.Array:
+        """Return ``made``, having noted where it has no value: no row vanishes without a word."""
+        if made.null_count:
+            for row in rows[np.asarray(made.is_null())]:
+                self._fail(int(row), Problem("T0303", f"{self.node.op} gives no value"))
+        return made
+
+    def _on_no_rows(self, call: Callable[[np.ndarray], pa.Array], first: Exception) -> pa.Array:
+        """Return what the op makes of no rows.
+
+        Raises:
+            OpError: It fails on them as well, so no row is to blame for ``first``.
+        """
         try:
-            return [(rows, self.op(**taken, **const_inputs))]
-        except RowErrors as errors:
-            for position, problem in errors.reasons.items():
-                self._fail(int(rows[position]), problem)
-            good = np.delete(rows, list(errors.reasons))
-            return self._compute(row_inputs, const_inputs, good)
-        except Exception as error:  # whatever a row makes an op raise is that row's fault
-            if len(rows) == 0:
-                raise self._broken(error) from error
-            if len(rows) == 1:
-                self._fail(int(rows[0]), _problem_of(error))
-                return self._compute(row_inputs, const_inputs, rows[:0])
-            self._compute(row_inputs, const_inputs, rows[:0])
-            half = len(rows) // 2
-            return [
-                *self._compute(row_inputs, const_inputs, rows[:half]),
-                *self._compute(row_inputs, const_inputs, rows[half:]),
-            ]
+            return call(np.zeros(0, np.int64))
+        except Exception as error:  # noqa: BLE001 - as above
+            problem = _problem_of(error)
+            message = f"{self.node.op} fails on no rows at all: {problem.message}"
+            broken = Problem("T0305", message, problem.help)
+            raise OpError(broken).at(**self._place(self.node)) from first
 
     def _note_missing(self, port: str, array: pa.Array) -> None:
         maker = self.execution.graph.nodes[self.node.inputs[port].node]
         if maker.op != "read_columns":
             return  # the node that failed has said why
-        column = str(maker.params["column"])
-        for row in np.flatnonzero(np.asarray(pc.is_null(array))):
-            problem = Problem("T0302", "the value is missing", "fill it in, or filter with where=")
-            self._fail(int(row), problem, maker, column)
+        help_ = "fill it in, or leave such rows out with where="
+        problem = Problem("T0302", "the value is missing", help_)
+        for row in np.flatnonzero(np.asarray(array.is_null())):
+            self._fail(int(row), problem, maker)
 
-    def _fail(self, row: int, problem: Problem, node: Node | None = None, column: str = "") -> None:
+    def _fail(self, row: int, problem: Problem, node: Node | None = None) -> None:
         node = node or self.node
-        column = column or self.execution.column_of(node)
+        column = ", ".join(self.execution.columns_of(node.id))
         if problem.column:  # an op knows the value, not the column it came from
             column = f"{column} ({problem.column})"
-        place = {"address": node.address, "sites": tuple(sorted(node.note.sites))}
-        placed = OpError(replace(problem, column=column)).at(**place).problems[0]
+        placed = OpError(replace(problem, column=column)).at(**self._place(node)).problems[0]
         self.failures.append(Failure(row, node.id, placed))
 
-    def _broken(self, error: Exception) -> OpError:
-        problem = _problem_of(error)
-        message = f"{self.node.op} fails on no rows at all: {problem.message}"
-        sites = tuple(sorted(self.node.note.sites))
-        return OpError(Problem("T0305", message, problem.help, sites, self.node.address))
+    def _place(self, node: Node) -> dict[str, Any]:
+        return {"address": node.address, "sites": tuple(sorted(node.note.sites))}
 
 
 def _problem_of(error: Exception) -> Problem:
@@ -194,10 +225,8 @@ def _problem_of(error: Exception) -> Problem:
     return Problem("T0303", f"{type(error).__name__}: {error}")
 
 
-def _take(array: pa.Array, rows: np.ndarray, num_rows: int) -> pa.Array:
-    if len(rows) == num_rows:
-        return array
-    return _take_nullable(array, pa.array(rows, pa.int64()))
+def _take(array: pa.Array, rows: np.ndarray) -> pa.Array:
+    return array if len(rows) == len(array) else _take_nullable(array, pa.array(rows, pa.int64()))
 
 
 def _take_nullable(array: pa.Array, indices: pa.Array) -> pa.Array:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from ..graph.errors import OpError
 from ..graph.graph import Graph
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Rows
 from ..ops.host.catalogue import HOST_CATALOGUE
 from ..storage.record import SourceRecord
 from ..storage.store import Store
-from .partition import FitPart, Job
+from .job import FitPart, Job, only_partition
 from .planning import Plan
 from .progress import Shown
 from .scheduler import Scheduler
@@ -31,22 +33,33 @@ def fit_artifacts(
     graph = planned.graph
     ready = {name: graph.nodes[v.node] for name, v in planned.fits.items() if _is_ready(graph, v)}
     jobs = [
-        (job, True)
+        job
         for source, record in records.items()
         for job in _jobs(graph, list(ready.values()), source, record, store)
     ]
     learned: dict[NodeId, Any] = {}
     ops: dict[NodeId, Any] = {n.id: HOST_CATALOGUE[n.op](**n.params) for n in ready.values()}
-    with shown.task("fit", total=sum(job.rows for job, _ in jobs)) as bar:
+    with shown.task("fit", total=sum(job.rows for job in jobs), unit="rows") as bar:
         for part in scheduler.map("taskloom.pipeline.partition:observe_partition", jobs, bar):
             for node, state in part.items():
-                is_first = node not in learned
-                learned[node] = state if is_first else ops[node].merge(learned[node], state)
+                with _blaming(graph.nodes[node]):
+                    is_first = node not in learned
+                    learned[node] = state if is_first else ops[node].merge(learned[node], state)
     for name, node in sorted(ready.items()):
         made_by = {"op": node.op, "version": node.version, "params": dict(node.params)}
-        store.pin(name, node.type.kind, ops[node.id].finish(learned[node.id]), made_by)
+        with _blaming(node):
+            content = ops[node.id].finish(learned[node.id])
+        store.pin(name, node.type.kind, content, made_by)
         shown.say(f"fitted {name}")
     return tuple(sorted(ready))
+
+
+@contextmanager
+def _blaming(fit: Node) -> Generator[None]:
+    try:
+        yield
+    except OpError as error:
+        raise error.at(address=fit.address) from None
 
 
 def _is_ready(graph: Graph, value: Value) -> bool:
@@ -59,7 +72,7 @@ def _jobs(
 ) -> list[Job]:
     """Return a job for every partition of a source that some fit reads."""
     parts = [
-        FitPart(node=fit.id, op=fit.op, params=fit.params, groups=groups)
+        FitPart(node=fit.id, address=fit.address, op=fit.op, params=fit.params, groups=groups)
         for fit in fits
         if (groups := _groups(fit, source))
     ]
@@ -71,12 +84,12 @@ def _jobs(
     return [
         Job(
             store=store.path,
-            source=record,
-            partition=partition.id,
+            source=only_partition(record, number),
             graph=small,
+            needs_process=True,
             fits=tuple(parts),
         )
-        for partition in record.partitions
+        for number in range(len(record.partitions))
     ]
 
 

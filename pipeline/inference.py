@@ -1,21 +1,18 @@
 """Answering: a trained model, and rows it has never seen.
 
 A model is self-contained: its directory holds the instructions, the artifacts, the sizes and the weights, and
-needs no store. Rows go through the same host ops as in a build, are packed as in training, encoded once, and
-written token by token within what the decode automaton allows.
+needs no store. Rows go through the same host ops as in a build and are then written to (`writing`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -24,46 +21,24 @@ from ..graph.errors import (
     PlanError,
     Problem,
     RowError,
-    SourceError,
     TaskloomError,
-    suggest,
 )
 from ..graph.recipe import Pinned
-from ..graph.vocabulary import PAD
-from ..ops.architecture import DECODER_SCOPE, UNKNOWN, VOCABULARY_SCOPE, PackLayout
+from ..ops.architecture import PackLayout
 from ..ops.artifact import load_artifact
-from ..ops.device.automaton import (
-    FINISHED,
-    ClosedLanguage,
-    DecodeAutomaton,
-    FreeLanguage,
-    Language,
-    build_automaton,
-)
 from ..ops.device.config import ModelConfig
-from ..ops.device.generation import Generated, generate
-from ..ops.host.bpe import Bpe
-from ..ops.host.closed_set import ClosedSet
 from ..ops.recipe.text import BLOCK, BPE
-from ..storage.array_column import ArrayColumn
-from ..storage.capacity import Capacity
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
-from ..storage.one_pass import pack_documents
-from ..storage.pack import Pack
-from ..storage.template import Columns, ConstPiece, Template, measure_documents
-from ..storage.values import to_table
-from .document import answers_digest, make_template
-from .execute import Execution
-from .packing import to_inputs
+from .document import make_template
+from .given_rows import RowReader
 from .planning import Plan, plan
-from .program import Program
+from .program import Program, choose_device
+from .record import SOURCE_TOKENS, describe_vocabulary, refuse_other_ops
 from .task import Mixture, Task
+from .writing import Writer
 
-_CHUNK = 1024
-"""Rows that are computed at a time."""
-
-_BATCH = 16
-"""Documents written together are a multiple of this, so that few shapes occur."""
+_KEPT_WRITERS = 32
+"""Instructions that a model keeps ready to follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +67,8 @@ class Model:
         program: Its parameters.
         artifacts: Content of every artifact, by name.
         pinned: Kind and digest of every artifact, by name.
-        max_length: Most ids that are written where a target is free text.
-        source_tokens: Length of the source stream that rows are packed into.
+        source_tokens: Most tokens that it reads at once; longer rows are not answered.
+        max_length: Most ids that it writes where a target is free text.
     """
 
     mixture: Mixture
@@ -102,10 +77,10 @@ class Model:
     program: Program
     artifacts: Mapping[str, bytes]
     pinned: Mapping[str, Pinned]
+    source_tokens: int = SOURCE_TOKENS
     max_length: int = 64
-    source_tokens: int = 2048
     _loaded: dict[str, Any] = field(default_factory=dict[str, Any])
-    _programs: dict[int, Program] = field(default_factory=dict[int, Program])
+    _writers: dict[tuple[Any, ...], Writer] = field(default_factory=dict[Any, Any])
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
@@ -113,29 +88,34 @@ class Model:
 
         Args:
             path: The directory.
-            device: Where it computes.
+            device: Where it computes; ``"auto"`` takes a GPU where there is one.
 
         Raises:
-            CheckpointError: There is no whole checkpoint, or it was made by a newer taskloom.
+            CheckpointError: There is no whole checkpoint, it was made by another version of some op, or its
+                parts do not fit each other.
+            TrainingError: There is no such device.
         """
         path = Path(path)
+        chosen = choose_device(device)
         checkpoint = read_checkpoint(latest_checkpoint(path) or path)
-        model = cls.make(
-            Mixture(
-                [Task(name, text) for name, text in checkpoint.record["tasks"].items()],
-                slots=checkpoint.record["slots"],
-                bpe_size=checkpoint.record["bpe_size"],
-            ),
-            ModelConfig(**checkpoint.record["model"]),
-            {name: Pinned(**pin) for name, pin in checkpoint.record["pinned"].items()},
-            checkpoint.artifacts,
+        record, path = checkpoint.record, checkpoint.path
+        if missing := [name for name in _RECORDED if name not in record]:
+            message = f"{path} is no model: its record lacks {', '.join(missing)}"
+            raise CheckpointError.of("T0720", message, "give the directory that training wrote")
+        mixture = Mixture(
+            [Task(name, text) for name, text in record["tasks"].items()],
+            slots=record["slots"],
+            bpe_size=record["bpe_size"],
         )
-        missing, unexpected = model.program.load_state_dict(checkpoint.tensors, strict=False)
-        if missing or unexpected:
-            message = f"{path} holds parameters of another graph"
-            help_ = f"missing: {missing[:3]}\nnot known: {unexpected[:3]}"
-            raise CheckpointError.of("T0720", message, help_)
-        model.program.to(device).eval()
+        pinned = {name: Pinned(**pin) for name, pin in record["pinned"].items()}
+        # Parameters are about to be read: none are drawn, and no random numbers used up.
+        with torch.device("meta"):
+            model = cls.make(mixture, ModelConfig(**record["model"]), pinned, checkpoint.artifacts)
+        refuse_other_ops(path, record, model.plan)
+        _refuse_other_vocabulary(path, record, model)
+        model.program.load(checkpoint.tensors, path)
+        model.program.to(chosen).eval()
+        model.source_tokens = record["source_tokens"]
         return model
 
     @classmethod
@@ -148,11 +128,14 @@ class Model:
         program: Program | None = None,
     ) -> Self:
         """Return a model of ``mixture``; its parameters are new, or shared with ``program``."""
-        contents = {pinned[name].digest: content for name, content in artifacts.items()}
-        load = lru_cache(lambda kind, digest: load_artifact(kind, contents[digest]))
-        planned = plan(mixture, "infer", model=config, pinned=pinned, load=load)
+        planned = plan(mixture, "infer", model=config, pinned=pinned)
         scopes = None if program is None else program.scopes
         return cls(mixture, planned, config, Program(planned, scopes), artifacts, pinned)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.program.parameters()).device
 
     def infer(
         self,
@@ -171,188 +154,52 @@ class Model:
 
         Raises:
             RowError: Some rows cannot be answered.
+            SourceError: The rows lack a column that the instruction names, or are no rows at all.
             PlanError: The model cannot follow the instruction.
         """
-        model, name = self._for(task)
-        table = to_table(list(rows)).combine_chunks()
+        writer = self.writer(task)
+        reader = RowReader.make(writer.plan, writer.task, self.load_artifact)
         predictions: list[Prediction] = []
-        for batch in table.to_batches(max_chunksize=_CHUNK):
-            predictions += model._answer(name, batch, len(predictions))  # noqa: SLF001 - same class
+        for batch in reader.batches(list(rows)):
+            predictions += _answer(writer, reader, batch, len(predictions))
         errors = [p.error for p in predictions if p.error is not None]
         if errors and on_error == "raise":
             raise RowError(*(problem for error in errors for problem in error.problems))
         return predictions
 
-    def write(
-        self, template: Template, columns: Columns, rows: npt.NDArray[np.int64]
-    ) -> dict[int, Prediction]:
-        """Write the target of each of ``rows``; rows longer than the model reads are missing."""
-        if not len(rows):
-            return {}
-        automaton = build_automaton(
-            [self._language(template.task)], num_ids=self.plan.vocabulary.size
-        )
-        capacity = self._capacity(template)
-        packs = pack_documents([template], {template.task: rows}, columns, capacity, pad_id=PAD)
-        longest = measure_documents(template, columns, rows).source_lengths.max()
-        program = self._program_for(min(int(longest), capacity.source))
-        predictions: dict[int, Prediction] = {}
-        for pack in packs:
-            written = self._write_pack(pack, program, automaton)
-            numbers = (int(row) for _, row in pack.rows)
-            # The batch is wider than its documents; what stands past them is padding.
-            predictions |= dict(zip(numbers, self._read(template.task, written), strict=False))
-        return predictions
+    def writer(self, task: Task | str) -> Writer:
+        """Return what writes the targets of ``task``: a task, the name of a known one, or an instruction.
 
-    def _for(self, task: Task | str) -> tuple[Model, str]:
-        """Return a model that plans ``task`` with these parameters, and the task's name."""
-        names = [known.name for known in self.mixture.tasks]
-        if isinstance(task, str) and "->" not in task:
-            return self, self.mixture[task].name
-        if isinstance(task, str):
-            task = Task("instruction", task)
-        if task.name in names and self.mixture[task.name].instruction == task.instruction:
-            return self, task.name
-        mixture = replace(self.mixture, tasks=[Task(task.name, task.instruction)])
-        model = Model.make(mixture, self.config, self.pinned, self.artifacts, self.program)
-        if unknown := set(model.program.scopes) - set(self.program.scopes):
-            message = f"the model was not trained to read this: {', '.join(sorted(unknown))}"
-            raise PlanError.of("T0234", message, "use the sizes and modalities of its tasks")
-        model.program.to(self.device).eval()
-        return model, task.name
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-        return next(self.program.parameters()).device
-
-    def _answer(self, task: str, batch: pa.RecordBatch, first: int) -> list[Prediction]:
-        columns, problems = self._compute(task, batch, first)
-        usable = [row for row in range(batch.num_rows) if row not in problems]
-        template = make_template(self.plan, task)
-        written = self.write(template, columns, np.array(usable, np.int64))
-        for row in usable:
-            if row not in written:
-                message = (
-                    f"the row is longer than the {self.source_tokens:,} tokens the model reads"
-                )
-                problems[row] = [Problem("T0312", message, row=str(first + row), address=task)]
-        return [
-            written.get(row) or Prediction(text=None, error=RowError(*problems[row]))
-            for row in range(batch.num_rows)
-        ]
-
-    def _compute(
-        self, task: str, batch: pa.RecordBatch, first: int
-    ) -> tuple[dict[tuple[str, str], ArrayColumn], dict[int, list[Problem]]]:
-        """Return the columns that the task's documents read, and the problems of bad rows."""
-        graph = self.plan.graph
-        wanted = [
-            value
-            for value in graph.nodes[self.plan.documents[task]].inputs.values()
-            if value.node.rows
-        ]
-        nodes = [node.id for node in graph.needs(wanted)]
-        execution = Execution(graph, nodes, self.plan.catalogue, self._load)
-        if missing := [c for c in execution.columns if c not in batch.schema.names]:
-            raise SourceError(
-                *(
-                    Problem(
-                        "T0212",
-                        f'the rows have no column "{column}"',
-                        suggest(column, batch.schema.names),
-                        column=column,
-                    )
-                    for column in missing
-                )
-            )
-        values, failures = execution.run(batch)
-        problems: dict[int, list[Problem]] = {}
-        for failure in failures:
-            placed = dataclasses.replace(failure.problem, row=str(first + failure.offset))
-            problems.setdefault(failure.offset, []).append(placed)
-        columns = {(v.node.rows, v.column_id): ArrayColumn(values[v]) for v in wanted}
-        return columns, problems
-
-    @torch.no_grad()
-    def _write_pack(self, pack: Pack, program: Program, automaton: DecodeAutomaton) -> Generated:
-        inputs = to_inputs(self.plan, pack, self.device)
-        memory = program.compute("memory", inputs)
-        num_documents = len(pack.rows)
-        size = -(-num_documents // _BATCH) * _BATCH
-        keys = torch.zeros(2, size, dtype=torch.int64)
-        keys[:, :num_documents] = torch.from_numpy(pack.source_ranges.T.astype(np.int64))
-        roots = torch.full((size,), FINISHED)
-        roots[:num_documents] = automaton.roots[0]
-        longest = -(-int((keys[1] - keys[0]).max()) // UNKNOWN.tile) * UNKNOWN.tile
-        return generate(
-            self.program.scope(DECODER_SCOPE),
-            self.program.scope(VOCABULARY_SCOPE),
-            automaton.to(self.device),
-            memory_MC=memory,
-            source_keys_2B=keys.to(self.device),
-            roots_B=roots.to(self.device),
-            longest_source=max(longest, 1),
-            max_length=automaton.longest or self.max_length,
-        )
-
-    def _program_for(self, longest: int) -> Program:
-        """Return the program whose attention reaches as far as ``longest`` documents need, no further.
-
-        It shares the parameters of `program`; reaching further changes no answer and costs time.
+        Raises:
+            PlanError: The model cannot follow the instruction.
         """
-        tile = UNKNOWN.tile
-        window = tile
-        while window < longest:
-            window *= 2
-        if 2 * window > self.source_tokens:
-            return self.program
-        if window not in self._programs:
-            layout = PackLayout(tile=tile, longest_source=window)
-            planned = plan(
-                self.mixture, "infer", model=self.config, pinned=self.pinned, layout=layout
-            )
-            self._programs[window] = Program(planned, self.program.scopes).eval()
-        return self._programs[window]
+        if isinstance(task, str):
+            task = Task("instruction", task) if "->" in task else self.mixture[task]
+        key = (task.name, task.instruction, self.source_tokens, self.max_length)
+        if key not in self._writers:
+            if len(self._writers) == _KEPT_WRITERS:
+                self._writers.pop(next(iter(self._writers)))
+            self._writers[key] = self._make_writer(task)
+        return self._writers[key]
 
-    def _read(self, task: str, written: Generated) -> Iterator[Prediction]:
-        """Yield what the ids of each document say, without what the instruction forces."""
-        bpe: Bpe = self._load("bpe", self.pinned[BPE].digest)
-        offset = self.plan.vocabulary.offset(BLOCK)
-        num_forced = len(self._prefix(task))
-        log_probs = written.log_probs_B.tolist()
-        for ids, log_prob in zip(written.ids_BL.cpu().numpy(), log_probs, strict=True):
-            texts = ids[num_forced:]
-            texts = texts[texts >= offset] - offset
-            yield Prediction(text=bpe.decode(texts), log_prob=log_prob)
-
-    def _language(self, task: str) -> Language:
-        prefix = self._prefix(task)
-        offset = self.plan.vocabulary.offset(BLOCK)
-        bpe: Bpe = self._load("bpe", self.pinned[BPE].digest)
-        if digest := answers_digest(self.plan, task):
-            closed: ClosedSet = self._load("closed_set", digest)
-            ids = bpe.encode(pa.array(closed.answers, pa.string()), dtype="uint32").to_pylist()
-            return ClosedLanguage(tuple((*prefix, *(offset + i for i in one)) for one in ids))
-        return FreeLanguage(prefix=prefix, first=offset, stop=offset + bpe.size)
-
-    def _prefix(self, task: str) -> tuple[int, ...]:
-        """Return the ids that every target begins with, after the first."""
-        pieces = make_template(self.plan, task).target
-        ids = [i for piece in pieces if isinstance(piece, ConstPiece) for i in piece.ids]
-        return tuple(ids[1:])
-
-    def _capacity(self, template: Template) -> Capacity:
-        lanes = {piece.lane: piece.length for piece in template.tensors}
-        forced = -(-len(self._prefix(template.task)) // UNKNOWN.tile) * UNKNOWN.tile
-        return Capacity(
-            source=self.source_tokens,
-            target=forced * self.source_tokens // UNKNOWN.tile,
-            tensors={lane: self.source_tokens // length for lane, length in lanes.items()},
-            tile=UNKNOWN.tile,
+    def _make_writer(self, task: Task) -> Writer:
+        mixture = replace(self.mixture, tasks=[Task(task.name, task.instruction)])
+        return Writer(
+            task=task.name,
+            replan=partial(self._replan, mixture),
+            load=self.load_artifact,
+            bpe=self.load_artifact("bpe", self.pinned[BPE].digest),
+            parameters=self.program,
+            source_tokens=self.source_tokens,
+            max_length=self.max_length,
         )
 
-    def _load(self, kind: str, digest: str) -> Any:
+    def load_artifact(self, kind: str, digest: str) -> Any:
+        """Return the artifact of ``kind`` with ``digest``.
+
+        Raises:
+            PlanError: The model holds none.
+        """
         if digest not in self._loaded:
             contents = {self.pinned[name].digest: c for name, c in self.artifacts.items()}
             if digest not in contents:
@@ -361,3 +208,66 @@ class Model:
                 raise PlanError.of("T0235", message, help_)
             self._loaded[digest] = load_artifact(kind, contents[digest])
         return self._loaded[digest]
+
+    def _replan(self, mixture: Mixture, layout: PackLayout) -> Plan:
+        return plan(
+            mixture,
+            "infer",
+            model=self.config,
+            pinned=self.pinned,
+            load=self.load_artifact,
+            layout=layout,
+        )
+
+
+def _answer(
+    writer: Writer, reader: RowReader, batch: pa.RecordBatch, first: int
+) -> Iterator[Prediction]:
+    """Yield the answers to the rows of ``batch``, the first of which is row ``first`` of all."""
+    columns, problems = reader.read(batch, first)
+    usable = [row for row in range(batch.num_rows) if row not in problems]
+    template = make_template(writer.plan, writer.task)
+    written = writer.write(template, columns, np.array(usable, np.int64))
+    for row in range(batch.num_rows):
+        if row in written:
+            yield Prediction(text=written[row].text, log_prob=written[row].log_prob)
+        else:
+            bad = problems.get(row) or [_too_long(writer, first + row)]
+            yield Prediction(text=None, error=RowError(*bad))
+
+
+def _too_long(writer: Writer, row: int) -> Problem:
+    message = f"the row is longer than the {writer.source_tokens:,} tokens that the model reads"
+    return Problem("T0312", message, "shorten it", row=str(row), address=writer.task)
+
+
+def _refuse_other_vocabulary(path: Path, record: Mapping[str, Any], model: Model) -> None:
+    """Check that ids mean what they meant, and that no text has an id without a parameter."""
+    ours = describe_vocabulary(model.plan)
+    size, used = (
+        dict(map(tuple, ours))[BLOCK],
+        model.load_artifact("bpe", model.pinned[BPE].digest).size,
+    )
+    told: list[str] = []
+    if record["vocabulary"] != ours:
+        told.append(
+            f"its parameters are of vocabulary {record['vocabulary']}, its instructions of {ours}"
+        )
+    if used > size:
+        told.append(f"its text vocabulary has {used:,} ids, its parameters are for {size:,}")
+    if told:
+        help_ = "use the checkpoint as training wrote it"
+        raise CheckpointError(*(Problem("T0721", f"{path}: {line}", help_) for line in told))
+
+
+_RECORDED = (
+    "taskloom",
+    "tasks",
+    "slots",
+    "bpe_size",
+    "model",
+    "source_tokens",
+    "pinned",
+    "vocabulary",
+    "ops",
+)

@@ -14,13 +14,14 @@ def deferred_interrupts() -> Generator[Callable[[], bool]]:
     """Note the first Ctrl-C instead of raising; a second one raises at once.
 
     Yields a function that says whether there was one. In threads other than the main one, where signals
-    never arrive, it says no.
+    never arrive, and in processes that ignore them, it says no.
     """
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or previous in (signal.SIG_IGN, None):
         yield lambda: False
         return
     seen = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
 
     def note(_number: int, _frame: FrameType | None) -> None:
         if seen.is_set():

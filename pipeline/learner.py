@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..graph.errors import CheckpointError
 from ..storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
 from ..storage.pack import Pack
 from .packing import to_inputs
 from .planning import Plan
 from .program import Program
 from .settings import TrainConfig
+from .tally import Tally
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Learner:
         device: Where it computes.
         is_compiled: Whether layers are compiled.
         step: Steps taken.
+        tally: What happened since the last line of the log.
     """
 
     plan: Plan
@@ -41,11 +43,8 @@ class Learner:
     device: torch.device
     is_compiled: bool = False
     step: int = 0
-    _sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    tally: Tally = field(default_factory=Tally)
     _is_warm: bool = False
-    _tokens: int = 0
-    _since: float = field(default_factory=time.perf_counter)
-    _since_step: int = 0
 
     @classmethod
     def make(cls, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
@@ -94,60 +93,63 @@ class Learner:
             with torch.compiler.set_stance(stance):
                 outputs = self.program(to_inputs(self.plan, pack, self.device), divisor)
                 outputs["loss"].backward()
-            self._add("task_losses", outputs["task_losses"])
-            self._add("task_weights", outputs["task_weights"])
-            self._tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
+            for name in ("task_losses", "task_weights"):
+                self.tally.add(name, outputs[name])
+            self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
         limit = self.config.clip or math.inf
-        self._add("norm", nn.utils.clip_grad_norm_(self.program.parameters(), limit))
+        norm = nn.utils.clip_grad_norm_(self.program.parameters(), limit)
+        self.tally.add("gradient_norm", norm)
         self.optimizer.step()
         self.step += 1
+        self.tally.steps += 1
         self._is_warm = True
 
-    def measure(self, tasks: Sequence[str], *, waited_s: float) -> dict[str, Any]:
-        """Return what happened since the last call: loss and tokens in all and by task, pace, gradient."""
-        losses, weights = self._sums["task_losses"].tolist(), self._sums["task_weights"].tolist()
-        seconds = time.perf_counter() - self._since
-        steps = self.step - self._since_step
-        line = {
-            "step": self.step,
-            "loss": sum(losses) / max(sum(weights), 1e-9),
-            "rate": self.rate(self.step - 1),
-            "gradient_norm": float(self._sums["norm"]) / steps,
-            "seconds": round(seconds, 3),
-            "waited_s": round(waited_s, 3),
-            "tokens": self._tokens,
-            "tasks": {
-                task: {"loss": loss / max(weight, 1e-9), "labels": weight}
-                for task, loss, weight in zip(tasks, losses, weights, strict=True)
-            },
-        }
-        self._sums.clear()
-        self._tokens, self._since, self._since_step = 0, time.perf_counter(), self.step
-        return line
+    def trouble(self, tasks: Sequence[str]) -> str:
+        """Return what is no longer a finite number since the last line of the log; empty if all is well."""
+        if told := self.tally.trouble(tasks):
+            return told
+        are_finite = torch.stack([p.isfinite().all() for p in self.program.parameters()])
+        return "" if are_finite.all() else "a parameter"
 
-    def save(self, run: Path, record: Mapping[str, Any], artifacts: Mapping[str, bytes]) -> None:
-        """Write a checkpoint of the run in directory ``run``."""
-        training = {"optimizer": self.optimizer.state_dict(), "random": torch.get_rng_state()}
+    def measure(self, tasks: Sequence[str], *, waited_s: float) -> dict[str, Any]:
+        """Return a line of the log, on what happened since the last one."""
+        tally, self.tally = self.tally, Tally()
+        line = {"step": self.step, "rate": self.rate(self.step - 1), **tally.describe(tasks)}
+        return line | {"waited_s": round(waited_s, 3)}
+
+    def save(self, run: Path, record: Mapping[str, Any], artifacts: Mapping[str, bytes]) -> Path:
+        """Write a checkpoint of the run in directory ``run`` and return its path."""
+        training = {
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "tally": self.tally.to_plain(),
+        }
         if self.device.type == "cuda":
             training["cuda_random"] = torch.cuda.get_rng_state(self.device)
+        path = checkpoint_path(run, self.step)
         write_checkpoint(
-            checkpoint_path(run, self.step),
+            path,
             tensors=self.program.state_dict(),
             training=training,
             record=record,
             artifacts=artifacts,
         )
+        return path
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where ``checkpoint`` was written."""
-        self.program.load_state_dict(checkpoint.tensors)
+        """Go on where ``checkpoint`` was written.
+
+        Raises:
+            CheckpointError: It holds other parameters, or nothing to go on with.
+        """
+        if checkpoint.training is None:
+            message = f"{checkpoint.path} holds a model, but no optimizer to train it with"
+            raise CheckpointError.of("T0724", message, "train into another directory")
+        self.program.load(checkpoint.tensors, checkpoint.path)
         training: Any = checkpoint.training
         self.optimizer.load_state_dict(training["optimizer"])
         torch.set_rng_state(training["random"])
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and "cuda_random" in training:
             torch.cuda.set_rng_state(training["cuda_random"], self.device)
-        self.step = self._since_step = checkpoint.record["step"]
-
-    def _add(self, name: str, value: Tensor) -> None:
-        value = value.detach()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self.step = checkpoint.record["step"]
+        self.tally = Tally.from_plain(training["tally"], self.device)

@@ -1,7 +1,6 @@
 """What one Dask task does: one segment over one partition.
 
-A job carries a small graph, never samples; it reads its partition itself, writes columns, a ledger of bad rows
-and receipts, and returns the receipts.
+It reads the partition itself, writes columns, a ledger of bad rows and receipts, and returns the receipts.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -9,82 +8,41 @@ and receipts, and returns the receipts.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..graph.errors import Problem, RowError
-from ..graph.graph import Graph
+from ..graph.errors import OpError, Problem, RowError
 from ..graph.node import NodeId, Value
 from ..ops.artifact import load_artifact
 from ..ops.host.catalogue import HOST_CATALOGUE
-from ..storage.column import open_writer
+from ..storage.column import ColumnWriter, open_writer
 from ..storage.ledger import LedgerEntry, make_capsule
 from ..storage.receipt import Receipt
-from ..storage.record import SourceRecord
 from ..storage.source import read_batches
 from ..storage.store import Store
 from .execute import Execution, Failure, LoadArtifact
+from .job import Job
 
 Report = Callable[[object], None]
+
+_MAX_PROBLEMS = 20
+"""Bad rows that one error names."""
 
 
 class Progress(NamedTuple):
     """How far a job has come since it last said so."""
 
-    source: str
     rows: int
     rejects: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitPart:
-    """What one fit reads of one source.
-
-    Attributes:
-        node: The node of the fit.
-        op: Its op.
-        params: The op's parameters.
-        groups: Values that are observed together, by the argument they feed.
-    """
-
-    node: NodeId
-    op: str
-    params: Mapping[str, Any]
-    groups: tuple[Mapping[str, Value], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One segment over one partition.
-
-    Attributes:
-        store: Folder of the store.
-        source: The source.
-        partition: Id of the partition.
-        graph: The segment's nodes; its outputs are the values to compute.
-        fits: The fits that learn from them.
-        raises: Whether a bad row ends the build instead of going to the ledger.
-    """
-
-    store: Path
-    source: SourceRecord
-    partition: str
-    graph: Graph
-    fits: tuple[FitPart, ...] = ()
-    raises: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Rows of the partition."""
-        return self.source.partition(self.partition).rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +54,16 @@ class JobReport:
         partition: Id of the partition.
         receipts: One for each column written.
         rows: Rows of the partition.
-        rejects: Bad rows.
-        first: The first problem of each node that refused a row.
-        seconds: CPU and other time it took, by the wall.
+        bad: Offsets of the bad rows that some task keeps.
+        first: The first problem of each node that refused one of them.
     """
 
     source: str
     partition: str
     receipts: tuple[Receipt, ...]
     rows: int
-    rejects: int
+    bad: npt.NDArray[np.uint32]
     first: tuple[Problem, ...]
-    seconds: float
 
 
 def build_partition(job: Job, report: Report) -> JobReport:
@@ -117,40 +73,25 @@ def build_partition(job: Job, report: Report) -> JobReport:
         RowError: A row is bad and the job was told to raise.
         TaskloomError: The partition cannot be read or written.
     """
-    start = time.perf_counter()
     store = Store.open(job.store)
-    graph = job.graph
-    bad: list[LedgerEntry] = []
-    rows = 0
+    execution = _execution(job)
+    bad = _BadRows(job, execution)
     with ExitStack() as stack:
-        writers = {
-            value: stack.enter_context(
-                open_writer(
-                    store, job.source.name, value.column_id, job.partition, graph.type_of(value)
-                )
-            )
-            for value in graph.outputs.values()
-        }
-        for batch, values, failures in _run(job, store):
-            if failures and job.raises:
-                raise RowError(*(_problem(job, rows, failure) for failure in failures))
+        writers = {value: stack.enter_context(_writer(job, store, value)) for value in job.values}
+        for batch in _batches(job, store, execution):
+            values, failures = execution.run(batch)
+            rejects = bad.add(batch, values, failures)
             for value, writer in writers.items():
                 writer.write(values[value])
-            bad += [_entry(job, rows, batch, failure) for failure in failures]
-            rows += batch.num_rows
-            report(Progress(job.source.name, batch.num_rows, len({f.offset for f in failures})))
-        receipts = tuple(
-            writer.commit(_concerning(value, bad, graph)) for value, writer in writers.items()
-        )
-    first = {entry.problem.address: entry.problem for entry in reversed(bad)}
+            report(Progress(batch.num_rows, rejects))
+        receipts = tuple(w.commit(bad.concerning(value)) for value, w in writers.items())
     return JobReport(
         source=job.source.name,
         partition=job.partition,
         receipts=receipts,
-        rows=rows,
-        rejects=len({entry.offset for entry in bad}),
-        first=tuple(first.values()),
-        seconds=time.perf_counter() - start,
+        rows=bad.num_rows,
+        bad=np.array(sorted(bad.offsets), np.uint32),
+        first=tuple(bad.first.values()),
     )
 
 
@@ -158,29 +99,98 @@ def observe_partition(job: Job, report: Report) -> dict[NodeId, Any]:
     """Return what the fits of ``job`` learn from its partition.
 
     A bad row teaches nothing; it goes to the ledger when the columns are built.
+
+    Raises:
+        TaskloomError: The partition cannot be read, or there is too much to learn.
     """
     store = Store.open(job.store)
     learned: dict[NodeId, Any] = {}
-    for batch, values, failures in _run(job, store):
+    execution = _execution(job)
+    for batch in _batches(job, store, execution):
+        values, _ = execution.run(batch)
         for part in job.fits:
             op: Any = HOST_CATALOGUE[part.op](**part.params)
-            for group in part.groups:
-                arrays = _usable([values[value] for value in group.values()], batch.num_rows)
-                seen = op.observe(**dict(zip(group, arrays, strict=True)))
-                is_first = part.node not in learned
-                learned[part.node] = seen if is_first else op.merge(learned[part.node], seen)
-        report(Progress(job.source.name, batch.num_rows, len({f.offset for f in failures})))
+            try:
+                for group in part.groups:
+                    arrays = _usable([values[value] for value in group.values()], batch.num_rows)
+                    seen = op.observe(**dict(zip(group, arrays, strict=True)))
+                    is_first = part.node not in learned
+                    learned[part.node] = seen if is_first else op.merge(learned[part.node], seen)
+            except OpError as error:
+                raise error.at(address=part.address) from None
+        report(Progress(batch.num_rows, 0))
     return learned
 
 
-def _run(
-    job: Job, store: Store
-) -> Iterator[tuple[pa.RecordBatch, dict[Value, Any], list[Failure]]]:
-    """Run the job's graph on every record batch of its partition."""
-    load = _artifacts(job.store)
-    execution = Execution(job.graph, list(job.graph.nodes), HOST_CATALOGUE, load)
-    for batch in read_batches(store, job.source, job.partition, execution.columns):
-        yield batch, *execution.run(batch)
+@dataclass(slots=True)
+class _BadRows:
+    """The rows of a job that could not be computed."""
+
+    job: Job
+    execution: Execution
+    num_rows: int = 0
+    entries: list[LedgerEntry] = field(default_factory=list[LedgerEntry])
+    offsets: set[int] = field(default_factory=set[int])
+    first: dict[str, Problem] = field(default_factory=dict[str, Problem])
+
+    def add(
+        self, batch: pa.RecordBatch, values: Mapping[Value, Any], failures: list[Failure]
+    ) -> int:
+        """Take note of the failures of one record batch; return how many bad rows some task keeps.
+
+        Raises:
+            RowError: There are some, and the job was told to raise.
+        """
+        start = self.num_rows
+        self.num_rows += batch.num_rows
+        if not failures:
+            return 0
+        is_kept = self._kept(values, batch.num_rows)
+        kept: dict[int, list[Problem]] = {}
+        for failure in failures:
+            offset = start + failure.offset
+            problem = replace(failure.problem, row=f"{self.job.partition}:{offset}")
+            read = batch.select(self.execution.columns_of(failure.node))
+            capsule = make_capsule(read, failure.offset)
+            self.entries.append(
+                LedgerEntry(offset=offset, node=failure.node.key, problem=problem, capsule=capsule)
+            )
+            if is_kept[failure.offset]:
+                kept.setdefault(offset, []).append(problem)
+                self.first.setdefault(problem.address, problem)
+        if kept and self.job.raises:
+            raise RowError(*[p for problems in kept.values() for p in problems][:_MAX_PROBLEMS])
+        self.offsets |= kept.keys()
+        return len(kept)
+
+    def concerning(self, value: Value) -> list[LedgerEntry]:
+        """Return the entries that leave ``value`` without a row."""
+        made_of = {node.key for node in self.job.graph.needs([value])}
+        return [entry for entry in self.entries if entry.node in made_of]
+
+    def _kept(self, values: Mapping[Value, Any], num_rows: int) -> npt.NDArray[np.bool_]:
+        """Return which rows pass the filters of at least one task."""
+        kept = np.zeros(num_rows, np.bool_)
+        for filters in self.job.keeps:
+            passes = np.ones(num_rows, np.bool_)
+            for keep in filters:
+                # A row whose filter could not be computed is not known to be left out.
+                passes &= np.asarray(values[keep].fill_null(True))  # noqa: FBT003 - Arrow's way
+            kept |= passes
+        return kept
+
+
+def _execution(job: Job) -> Execution:
+    return Execution(job.graph, list(job.graph.nodes), HOST_CATALOGUE, _artifacts(job.store))
+
+
+def _batches(job: Job, store: Store, execution: Execution) -> Iterator[pa.RecordBatch]:
+    return read_batches(store, job.source, job.partition, execution.columns)
+
+
+def _writer(job: Job, store: Store, value: Value) -> ColumnWriter:
+    type_ = job.graph.type_of(value)
+    return open_writer(store, job.source.name, value.column_id, job.partition, type_)
 
 
 def _usable(arrays: list[pa.Array], num_rows: int) -> list[pa.Array]:
@@ -192,25 +202,6 @@ def _usable(arrays: list[pa.Array], num_rows: int) -> list[pa.Array]:
     for array in rows[1:]:
         keep = pc.and_(keep, pc.is_valid(array))
     return [array.filter(keep) if len(array) == num_rows else array for array in arrays]
-
-
-def _concerning(value: Value, bad: list[LedgerEntry], graph: Graph) -> list[LedgerEntry]:
-    """Return the entries that leave ``value`` without a row."""
-    made_of = {node.key for node in graph.needs([value])}
-    return [entry for entry in bad if entry.node in made_of]
-
-
-def _entry(job: Job, start: int, batch: pa.RecordBatch, failure: Failure) -> LedgerEntry:
-    return LedgerEntry(
-        offset=start + failure.offset,
-        node=failure.node.key,
-        problem=_problem(job, start, failure),
-        capsule=make_capsule(batch, failure.offset),
-    )
-
-
-def _problem(job: Job, start: int, failure: Failure) -> Problem:
-    return replace(failure.problem, row=f"{job.partition}:{start + failure.offset}")
 
 
 @lru_cache(maxsize=8)

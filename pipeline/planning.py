@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from ..graph.errors import PlanError, Problem, TaskloomError
 from ..graph.graph import Graph
 from ..graph.node import Node, NodeId, Value
-from ..graph.op import Catalogue, Rows
+from ..graph.op import Catalogue, Op, Rows
 from ..graph.passes.cut import Cut, cut
 from ..graph.passes.fold import fold
 from ..graph.passes.prune import prune
@@ -20,12 +20,15 @@ from ..graph.vocabulary import Vocabulary
 from ..ops.architecture import UNKNOWN, EncoderDecoder, PackLayout
 from ..ops.catalogue import CATALOGUE
 from ..ops.device.config import ModelConfig
+from ..ops.host.bpe import Bpe
 from ..ops.host.filter import parse_where
-from ..ops.recipe.text import TextRecipe
+from ..ops.recipe.text import BLOCK, BPE, TextRecipe
 from .execute import Execution, LoadArtifact
 from .task import Mixture, Task, as_mixture
 
 Mode: TypeAlias = Literal["train", "infer"]
+Filters: TypeAlias = Mapping[Value, Sequence[tuple[Value, ...]]]
+"""The filters of each task that reads a stored value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,16 @@ class Plan:
     fits: Mapping[str, Value]
     vocabulary: Vocabulary
     catalogue: Catalogue
+
+    def filters(self) -> Filters:
+        """Return the filters that rows must pass, for each stored value and each task that reads it."""
+        found: dict[Value, list[tuple[Value, ...]]] = {}
+        for document in self.documents.values():
+            inputs = self.graph.nodes[document].inputs
+            filters = tuple(value for port, value in inputs.items() if port.startswith("keep."))
+            for value in inputs.values():
+                found.setdefault(value, []).append(filters)
+        return found
 
     def stored_of(self, task: str) -> dict[Value, str]:
         """Return the stored values that ``task`` reads, by the port of its document."""
@@ -101,6 +114,7 @@ def plan(
     outputs = architecture.add(planned, is_inference=mode == "infer")
     graph = prune(planned.draft.graph({**outputs, **planned.fits}))
     if load is not None:
+        _refuse_small_block(vocabulary, pinned or {}, load)
         graph = fold(graph, CATALOGUE, _evaluator(load))
     stages = cut(graph, CATALOGUE, persist)
     packed = graph["pack"].inputs
@@ -129,11 +143,11 @@ def _specs(
                 name=task.name,
                 instruction=task.parse(),
                 source=source,
-                columns=None if columns is None else columns.get(source),
+                columns=(columns or {}).get(source) if is_bound else None,
                 key=task.key or "",
                 test=task.holdout,
                 valid=task.valid,
-                where=[parse_where(text) for text in task.filters],
+                where=[_parse_filter(task, text) for text in task.filters],
                 defaults=mixture.slots,
             )
             specs.append(spec)
@@ -142,6 +156,32 @@ def _specs(
     if problems:
         raise PlanError(*problems)
     return specs
+
+
+def _parse_filter(task: Task, text: str) -> tuple[str, Op]:
+    try:
+        return parse_where(text)
+    except TaskloomError as error:
+        raise error.at(address=f"{task.name}/where") from None
+
+
+def _refuse_small_block(
+    vocabulary: Vocabulary, pinned: Mapping[str, Pinned], load: LoadArtifact
+) -> None:
+    """Check that every id of the pinned vocabulary has a place in the model's.
+
+    Raises:
+        PlanError: It has more ids than the mixture says.
+    """
+    if BPE not in pinned:
+        return
+    bpe = load(pinned[BPE].kind, pinned[BPE].digest)
+    assert isinstance(bpe, Bpe), "nothing else is pinned under the name"
+    (size,) = (block.size for block in vocabulary.blocks if block.name == BLOCK)
+    if bpe.size > size:
+        message = f"{BPE} has {bpe.size:,} ids, and the mixture asks for {size:,}"
+        help_ = f'set bpe_size={bpe.size}, or build with refit=["{BPE}"]'
+        raise PlanError.of("T0228", message, help_)
 
 
 def _evaluator(load: LoadArtifact) -> Callable[[Graph, Node], Sequence[int] | None]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.fx.traceback import annotate
 
+from ..graph.errors import CheckpointError, Problem, TrainingError
 from ..graph.node import Node, Value
 from ..graph.passes.cut import Stage
 from ..ops.device.layer import DecoderLayer, EncoderLayer
@@ -46,7 +48,8 @@ class Program(nn.Module):
                 assert module is not None, f"scope {node_id} has parameters"
                 self.scopes[name] = module
         self._empty = nn.Identity()
-        self._nodes = self._needed(plan.graph.outputs.keys() - plan.fits.keys())
+        self._outputs = [name for name in plan.graph.outputs if name not in plan.fits]
+        self._nodes = self._needed(self._outputs)
 
     def forward(
         self, pack: Mapping[str, Tensor], divisor: Tensor | None = None
@@ -58,8 +61,7 @@ class Program(nn.Module):
             divisor: Sum of the weights of the whole step, where it is more than this pack.
         """
         values = self._walk(self._nodes, pack, divisor)
-        outputs = self._plan.graph.outputs
-        return {name: values[outputs[name]] for name in outputs if name not in self._plan.fits}
+        return {name: values[self._plan.graph.outputs[name]] for name in self._outputs}
 
     def compute(self, output: str, pack: Mapping[str, Tensor]) -> Tensor:
         """Compute one output, and nothing that it does not need."""
@@ -106,6 +108,23 @@ class Program(nn.Module):
             if isinstance(module, EncoderLayer | DecoderLayer):
                 module.compile(fullgraph=True, dynamic=False)
 
+    def load(self, parameters: Mapping[str, Tensor], origin: object) -> None:
+        """Take over ``parameters``, by their names in `state_dict`, as they were read from ``origin``.
+
+        Raises:
+            CheckpointError: They are of another program; every name that differs is listed with its sizes.
+        """
+        ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        theirs = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+        if told := [
+            f"{name} is {theirs.get(name, 'missing')} in {origin}, {ours.get(name, 'unknown')} here"
+            for name in dict.fromkeys([*ours, *theirs])
+            if ours.get(name) != theirs.get(name)
+        ]:
+            help_ = "load it with the sizes and the vocabulary that it was trained with"
+            raise CheckpointError(*(Problem("T0720", message, help_) for message in told))
+        self.load_state_dict(parameters, assign=any(p.is_meta for p in self.parameters()))
+
 
 def scope_name(scope: str) -> str:
     """Return ``scope`` as a module's name, which may hold no dot."""
@@ -115,3 +134,20 @@ def scope_name(scope: str) -> str:
 def _op(plan: Plan, node: Node) -> DeviceOp:
     op: Any = plan.catalogue[node.op](**node.params)
     return op
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; a GPU where there is one if it is ``"auto"``.
+
+    Raises:
+        TrainingError: There is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        message = f'device "{name}" cannot be used: {str(error).splitlines()[0]}'
+        raise TrainingError.of("T0733", message, 'use "cpu", or "auto"') from None
+    return device

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 _LINE_EVERY_S = 15.0
 
@@ -26,20 +27,23 @@ _LINE_EVERY_S = 15.0
 class Bar:
     """One piece of work on the way."""
 
-    def __init__(self, shown: Shown, name: str, total: int | None, done: int) -> None:
+    def __init__(self, shown: Shown, name: str, total: int | None, done: int, unit: str) -> None:
         self._shown = shown
         self._name = name
         self._total = total
+        self._unit = f" {unit}" if unit else ""
         self._done = self._first = done
+        self._rejects = 0
         self._note = ""
         self._start = self._said = time.monotonic()
         self._id = shown.add(name, total, done)
         self._lock = threading.Lock()
 
-    def advance(self, number: int = 1) -> None:
-        """Count ``number`` more units."""
+    def advance(self, number: int = 1, rejects: int = 0) -> None:
+        """Count ``number`` more units, ``rejects`` of them bad."""
         with self._lock:
             self._done += number
+            self._rejects += rejects
             self._tell()
 
     def note(self, text: str) -> None:
@@ -48,23 +52,33 @@ class Bar:
             self._note = text
             self._tell()
 
+    def line(self) -> str:
+        """Return where it stands: units, rate, time left and rejects."""
+        rate = self._rate
+        parts = [f"{self._name}: {self._done:,}{self._unit}", f"{rate:,.1f}{self._unit}/s"]
+        if self._total is not None:
+            parts[0] = f"{self._name}: {self._done:,} of {self._total:,}{self._unit}"
+            left_s = max(0, self._total - self._done) / max(rate, 1e-9)
+            parts.append(f"{left_s:,.0f} s left")
+        return ", ".join([*parts, *self._remarks])
+
+    @property
+    def _rate(self) -> float:
+        return (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    @property
+    def _remarks(self) -> list[str]:
+        rejected = [f"{self._rejects:,} rejected"] if self._rejects else []
+        return [*rejected, self._note] if self._note else rejected
+
     def _tell(self) -> None:
         now = time.monotonic()
         if self._id is not None:
-            self._shown.update(self._id, self._done, self._note)
+            remarks = [f"{self._rate:,.1f}{self._unit}/s", *self._remarks]
+            self._shown.update(self._id, self._done, ", ".join(remarks))
         elif now - self._said >= _LINE_EVERY_S:
             self._said = now
             self._shown.say(self.line())
-
-    def line(self) -> str:
-        """Return where it stands: units, rate and time left."""
-        rate = (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
-        parts = [f"{self._name}: {self._done:,}"]
-        if self._total is not None:
-            parts[0] += f" of {self._total:,}"
-            parts.append(f"{max(0.0, self._total - self._done) / max(rate, 1e-9):,.0f} s left")
-        parts.insert(1, f"{rate:,.1f}/s")
-        return ", ".join([*parts, self._note] if self._note else parts)
 
 
 class Shown:
@@ -76,15 +90,16 @@ class Shown:
         self._is_quiet = is_quiet
 
     def say(self, text: str) -> None:
-        """Show a line."""
+        """Show lines as they are: nothing in them is markup, and none is broken."""
         if not self._is_quiet:
-            self._console.print(escape(text), highlight=False)
+            self._console.print(Text(text), soft_wrap=True)
 
     @contextmanager
-    def task(self, name: str, *, total: int | None = None, done: int = 0) -> Generator[Bar]:
+    def task(
+        self, name: str, *, total: int | None = None, done: int = 0, unit: str = ""
+    ) -> Generator[Bar]:
         """Show a piece of work of ``total`` units, ``done`` of which are behind it."""
-        bar = Bar(self, name, total, done)
-        yield bar
+        yield Bar(self, name, total, done, unit)
 
     def add(self, name: str, total: int | None, done: int) -> TaskID | None:
         """Add a bar, where there are bars."""

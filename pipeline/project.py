@@ -1,73 +1,29 @@
 """Project files: a mixture, its store and its training run in one YAML file.
 
 Keys are those of `Task`, `Mixture`, `ModelConfig` and `TrainConfig`; a key that none of them has is refused
-with the nearest one that exists. Paths are relative to the file.
+with the nearest one that exists. Paths are relative to the file. ``sources:`` gives rows a name that several
+tasks use; whatever else a task names as its source is a file, or a pattern of files.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import glob
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-
-from ..graph.errors import Problem, ProjectError, suggest
+from ..graph.errors import Problem, ProjectError, TaskloomError, suggest
 from ..ops.device.config import ModelConfig
+from ..storage.files import local_path
+from .sections import Sections, read_sections
 from .settings import TrainConfig
-from .task import Mixture, Task
+from .task import Mixture, Source, Task
+from .yaml_file import YamlFile, read_yaml
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
-
-
-class _TaskSection(BaseModel):
-    model_config = _STRICT
-    instruction: str
-    source: str | list[str] | dict[str, str | list[str]] | None = None
-    holdout: float = 0.0
-    valid: float = 0.0
-    key: str | None = None
-    where: str | list[str] = Field(default_factory=list)
-    weight: float | None = None
-
-
-class _TextSection(BaseModel):
-    model_config = _STRICT
-    bpe_size: int = 4096
-    bpe_files: list[str] | None = Field(default=None, min_length=2, max_length=2)
-
-
-def _section(name: str, settings: type) -> type[BaseModel]:
-    """Return a model of the fields of the dataclass ``settings``."""
-    hints = get_type_hints(settings)
-    fields: dict[str, Any] = {
-        field.name: (
-            hints[field.name],
-            Field(default=field.default)
-            if field.default_factory is dataclasses.MISSING
-            else Field(default_factory=field.default_factory),
-        )
-        for field in dataclasses.fields(settings)
-    }
-    return create_model(name, __config__=_STRICT, **fields)
-
-
-_ModelSection = _section("_ModelSection", ModelConfig)
-_TrainSection = _section("_TrainSection", TrainConfig)
-
-
-class _File(BaseModel):
-    model_config = _STRICT
-    store: str
-    out: str
-    tasks: dict[str, _TaskSection] = Field(min_length=1)
-    slots: dict[str, dict[str, int | float | str | bool]] = Field(default_factory=dict)
-    text: _TextSection = Field(default_factory=_TextSection)
-    model: _ModelSection = Field(default_factory=_ModelSection)  # pyright: ignore[reportInvalidTypeForm]
-    train: _TrainSection = Field(default_factory=_TrainSection)  # pyright: ignore[reportInvalidTypeForm]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,85 +51,110 @@ def load_project(path: str | Path) -> Project:
     """Read a project file.
 
     Raises:
-        ProjectError: The file is missing or no YAML, or some keys are unknown or of a wrong type; all of
-            them are named together.
-        TaskloomError: What the keys say makes no task, model or run.
+        ProjectError: The file is missing or not YAML, or what some keys say makes no task, model or run. All
+            problems are shown together, each with the line and the key.
     """
-    path = Path(path)
-    content = _read(path)
-    try:
-        file = _File.model_validate(content)
-    except ValidationError as error:
-        raise ProjectError(*_problems(error, path)) from None
-    base = path.resolve().parent
-    tasks = [_task(name, section, base) for name, section in file.tasks.items()]
-    files = file.text.bpe_files
-    mixture = Mixture(
-        tasks,
-        slots=file.slots,
-        bpe_size=file.text.bpe_size,
-        bpe_files=None if files is None else (str(base / files[0]), str(base / files[1])),
-    )
-    return Project(
-        path=path,
-        store=base / file.store,
-        out=base / file.out,
-        mixture=mixture,
-        model=ModelConfig(**dict(file.model)),
-        train=TrainConfig(**dict(file.train)),
-    )
+    file = read_yaml(Path(path))
+    return _Maker(file, read_sections(file), []).project()
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content: object = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ProjectError.of("T0801", f"there is no project file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError.of("T0801", f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ProjectError.of("T0802", f"{path} is no YAML: {error}") from None
-    if not isinstance(content, dict):
-        help_ = "it begins with keys such as store:, out: and tasks:"
-        raise ProjectError.of("T0802", f"{path} holds no keys", help_)
-    return content
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """What the sections of a file stand for; what is wrong with them is gathered in ``problems``."""
 
+    file: YamlFile
+    sections: Sections
+    problems: list[Problem]
 
-def _task(name: str, section: _TaskSection, base: Path) -> Task:
-    fields = dict(section)
-    fields["source"] = _absolute(section.source, base)
-    return Task(name, **fields)
+    def project(self) -> Project:
+        """Return the project.
 
+        Raises:
+            ProjectError: Something is wrong.
+        """
+        sections = self.sections
+        store = self._try(("store",), lambda: local_path(self._absolute(sections.store)))
+        out = self._try(("out",), lambda: local_path(self._absolute(sections.out)))
+        model = self._try(("model",), lambda: ModelConfig(**dict(sections.model)))
+        train = self._try(("train",), lambda: TrainConfig(**dict(sections.train)))
+        mixture = self._mixture()
+        if not (store and out and model and train and mixture) or self.problems:
+            raise ProjectError(*self.problems)
+        path = self.file.path
+        return Project(path=path, store=store, out=out, mixture=mixture, model=model, train=train)
 
-def _absolute(source: Any, base: Path) -> Any:
-    if isinstance(source, dict):
-        return {split: _absolute(one, base) for split, one in source.items()}
-    if isinstance(source, list):
-        return [_absolute(one, base) for one in source]
-    return source if source is None or "://" in source else str(base / source)
+    def _mixture(self) -> Mixture | None:
+        sections = self.sections
+        sources = {
+            name: self._try(("sources", name), lambda n=name, r=rows: Source(n, self._rows(r)))
+            for name, rows in sections.sources.items()
+        }
+        tasks = [
+            self._try(("tasks", name), lambda n=name: self._task(n, sources))
+            for name in sections.tasks
+        ]
+        good = [task for task in tasks if task is not None]
+        if not good:
+            return None
+        files = [self._absolute(file) for file in sections.text.bpe_files or ()]
+        mixture = self._try(
+            ("text", "bpe_files"),
+            lambda: Mixture(
+                good,
+                bpe_size=sections.text.bpe_size,
+                bpe_files=(files[0], files[1]) if files else None,
+            ),
+        )
+        if mixture is not None:
+            self.problems.extend(self._wrong_slots(mixture))
+        if mixture is None or self.problems:
+            return None
+        return dataclasses.replace(mixture, slots=sections.slots)
 
+    def _task(self, name: str, sources: Mapping[str, Source | None]) -> Task:
+        fields = dict(self.sections.tasks[name])
+        given = fields.pop("source")
+        is_named = isinstance(given, str) and given in sources
+        return Task(name, source=sources[given] if is_named else self._rows(given), **fields)
 
-def _problems(error: ValidationError, path: Path) -> Iterator[Problem]:
-    for item in error.errors():
-        where = [str(part) for part in item["loc"]]
-        place = f"{path}: {'.'.join(where)}"
-        if item["type"] == "extra_forbidden":
-            known = _keys_at(item["loc"][:-1])
-            yield Problem("T0803", f'{place}: unknown key "{where[-1]}"', suggest(where[-1], known))
-        elif item["type"] == "missing":
-            yield Problem("T0804", f"{place} is missing")
-        else:
-            got = repr(item["input"])[:60]
-            message = item["msg"].removeprefix("Input ")
-            yield Problem("T0805", f"{place} {message[:1].lower()}{message[1:]}, got {got}")
+    def _rows(self, source: Any) -> Any:
+        """Return a source with its paths made absolute."""
+        if isinstance(source, dict):
+            return {split: self._rows(one) for split, one in source.items()}
+        if isinstance(source, list):
+            return [self._absolute(one) for one in source]
+        return source if source is None else self._absolute(source)
 
+    def _absolute(self, path: str) -> str:
+        """Return ``path``, or a pattern of paths, from where the file stands."""
+        if "://" in path:
+            return path
+        path = os.path.expanduser(path)  # noqa: PTH111 - Path raises where a home is not known
+        base = str(self.file.path.absolute().parent)
+        # The folder's own name is no pattern, whatever is in it.
+        return str(Path(glob.escape(base) if glob.has_magic(path) else base) / path)
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that the file may have at ``location``."""
-    sections: dict[tuple[int | str, ...], type[BaseModel]] = {
-        (): _File,
-        ("text",): _TextSection,
-        ("model",): _ModelSection,
-        ("train",): _TrainSection,
-    }
-    return list(sections.get(location, _TaskSection).model_fields)
+    def _wrong_slots(self, mixture: Mixture) -> Iterator[Problem]:
+        recipes = mixture.recipes()
+        for modality, values in self.sections.slots.items():
+            if modality not in recipes:
+                message = f"{self.file.place(('slots', modality))}: there is no such recipe"
+                yield Problem("T0803", message, suggest(modality, recipes))
+                continue
+            known = [attribute.name for attribute in recipes[modality].attributes]
+            for name in values:
+                if name not in known:
+                    place = self.file.place(("slots", modality, name))
+                    message = f'{place}: {modality} slots have no attribute "{name}"'
+                    yield Problem("T0803", message, suggest(name, known))
+
+    def _try(self, location: tuple[str, ...], make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except TaskloomError as error:
+            place = self.file.place(location)
+            self.problems.extend(
+                dataclasses.replace(problem, message=f"{place}: {problem.message}")
+                for problem in error.problems
+            )
+            return None

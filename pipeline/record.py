@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..graph.errors import CheckpointError, Problem
+from .planning import Plan, plan
 from .stream import Stream
 from .task import Mixture
 
+SOURCE_TOKENS = 2048
+"""Tokens that every model can read at once, however short the rows it was trained on."""
+
 
 def model_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
-    """Return the instructions, settings, graph, op versions, vocabulary and artifacts of a model."""
+    """Return the instructions, sizes, graph, op versions, vocabulary and artifacts of a model."""
     used = set(used_artifacts(stream))
+    # Not folded: plain text is read with ops, too.
+    answering = plan(mixture, "infer", model=stream.model, pinned=stream.pinned)
     return {
+        "taskloom": taskloom_version(),
         "tasks": {task.name: task.instruction for task in mixture.tasks},
         "slots": {modality: dict(values) for modality, values in mixture.slots.items()},
         "bpe_size": mixture.bpe_size,
         "model": asdict(stream.model),
+        "source_tokens": max(SOURCE_TOKENS, stream.capacity.source),
         "pinned": {name: asdict(pin) for name, pin in stream.pinned.items() if name in used},
-        "vocabulary": [[block.name, block.size] for block in stream.plan.vocabulary.blocks],
-        "ops": {node.op: node.version for node in stream.plan.graph},
+        "vocabulary": describe_vocabulary(stream.plan),
+        "ops": {n.op: n.version for n in (*stream.plan.graph, *answering.graph)},
         "graph": str(stream.plan.graph),
     }
+
+
+def run_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
+    """Return what every checkpoint of a run records: its model, and what it is a run of."""
+    # Settings of which no parameter depends; threads and device change no more than rounding.
+    free = {"log_every", "checkpoint_every", "keep_checkpoints", "threads", "device", "compile"}
+    return {
+        **model_record(mixture, stream),
+        "settings": {k: v for k, v in asdict(stream.config).items() if k not in free},
+        "rows": {
+            task.name: {
+                "holdout": task.holdout,
+                "valid": task.valid,
+                "key": task.key or "",
+                "where": list(task.filters),
+                "weight": stream.weights[task.name],
+                "number": len(stream.rows[task.name]),
+            }
+            for task in mixture.tasks
+        },
+        "digest": stream.digest,
+    }
+
+
+def describe_vocabulary(plan: Plan) -> list[list[Any]]:
+    """Return the names and sizes of the blocks of ids."""
+    return [[block.name, block.size] for block in plan.vocabulary.blocks]
 
 
 def used_artifacts(stream: Stream) -> dict[str, bytes]:
@@ -32,3 +71,76 @@ def used_artifacts(stream: Stream) -> dict[str, bytes]:
         for name, pin in stream.pinned.items()
         if pin.digest in digests
     }
+
+
+def refuse_other_run(origin: object, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that record ``was``, as it was read from ``origin``, is of the run that ``now`` is of.
+
+    Both are a `run_record` and the state of the loader.
+
+    Raises:
+        CheckpointError: It is of another; every difference is named.
+    """
+    now = json.loads(json.dumps(now))  # as it would be read back
+    told = [line for name in _CHOSEN for line in _tell((name,), was.get(name), now[name])]
+    told = told or [
+        line for name in _FOLLOWING for line in _tell((name,), was.get(name), now[name])
+    ]
+    was_loader, now_loader = was["loader"], now["loader"]
+    if not told and _made_from(was_loader) != _made_from(now_loader):
+        told = ["the rows, or their lengths, are not those that it began with"]
+    if told:
+        problems = [Problem("T0722", f"{origin} holds another run: {line}") for line in told]
+        help_ = "train into another directory, or with what this one was begun with"
+        raise CheckpointError(*problems[:-1], replace(problems[-1], help=help_))
+
+
+def refuse_other_ops(origin: object, record: Mapping[str, Any], plan: Plan) -> None:
+    """Check that the ops of this taskloom compute what those of the model in ``record`` did.
+
+    Raises:
+        CheckpointError: An op is not known here, is older than the model's, or is used to answer and is newer.
+    """
+    made_with: Mapping[str, int] = record["ops"]
+    used = {node.op for node in plan.graph}
+    told: list[str] = []
+    for name, was in made_with.items():
+        if name not in plan.catalogue:
+            told.append(f"it was made with op {name}, which this taskloom lacks")
+        elif was > (now := plan.catalogue[name].traits.version) or (was < now and name in used):
+            told.append(f"it was made with version {was} of op {name}, this taskloom has {now}")
+    told += [
+        f"it was made without op {name}, which this taskloom answers with"
+        for name in sorted(used - set(made_with))
+    ]
+    if told:
+        help_ = f"taskloom {record['taskloom']} made it: use that one, or train again"
+        raise CheckpointError(*(Problem("T0723", f"{origin}: {line}", help_) for line in told))
+
+
+def taskloom_version() -> str:
+    """Return the version of taskloom, where it is installed."""
+    try:
+        return version("taskloom")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+_CHOSEN = ("settings", "tasks", "rows", "slots", "bpe_size", "model", "pinned", "ops")
+_FOLLOWING = ("vocabulary", "digest")
+
+
+def _tell(path: tuple[str, ...], was: Any, now: Any) -> Iterator[str]:
+    """Say in what two pieces of plain data differ."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys([*was, *now]):
+            yield from _tell((*path, name), was.get(name), now.get(name))
+    elif was != now:
+        before, after = ("nothing" if value in (None, "", []) else value for value in (was, now))
+        yield f"{' '.join(path)} was {before}, is {after}"
+
+
+def _made_from(loader_state: Mapping[str, Any]) -> list[Any]:
+    """Return the part of a loader's state that no step changes."""
+    tasks = [(task["name"], task["digest"]) for task in loader_state["tasks"]]
+    return [loader_state["capacity"], tasks]

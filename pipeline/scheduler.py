@@ -1,132 +1,74 @@
-"""Where Dask runs the jobs of a build: threads and worker processes of this machine, or a cluster.
+"""What runs the jobs of a build, wherever that is, and how one job is run.
 
 Jobs that gain nothing from threads, or that parse bytes from outside, run in worker processes of their own
-(`pool`), each watched over by one of Dask's threads. On a cluster every job runs in one of its workers.
+(`pool`), each watched over by the thread that Dask has given the job to: on this machine (`machine`) and on
+every machine of a cluster (`cluster`).
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from dask.base import compute
-from dask.delayed import delayed
-
-from ..graph.errors import MissingExtraError
-from .pool import WorkerPool
+from ..graph.errors import TaskloomError
+from .job import Job
+from .pool import WorkerDiedError, WorkerPool
 from .progress import Bar
-from .worker import Report, resolve
+from .worker import resolve
 
 
 class Scheduler(Protocol):
     """Something that runs jobs and hands back their results as they come."""
 
-    def map(self, function: str, jobs: Sequence[tuple[Any, bool]], bar: Bar) -> Iterator[Any]:
+    def map(self, function: str, jobs: Sequence[Job], bar: Bar) -> Iterator[Any]:
         """Call ``function``, a ``"module:name"``, on every job and yield results in any order.
 
         Args:
             function: Takes a job and a function that reports progress.
-            jobs: Each with whether it needs a process of its own.
+            jobs: The jobs.
             bar: Shows the progress that is reported.
         """
         ...
 
 
-@contextmanager
-def open_scheduler(client: Any, num_workers: int, timeout_s: float) -> Generator[Scheduler]:
-    """Open a scheduler on ``client``, or on ``num_workers`` threads and processes of this machine."""
-    if client is not None:
-        yield Cluster(client)
-        return
-    with WorkerPool(num_workers, timeout_s=timeout_s) as pool:
-        yield LocalMachine(pool, num_workers)
+def run_job(
+    function: str, job: Job, pool: WorkerPool, count: Callable[[int, int], None] | None = None
+) -> Any:
+    """Call ``function`` on ``job`` here or in a process of ``pool``, and again if that process dies.
 
+    Args:
+        function: A ``"module:name"`` that takes the job and a function that reports progress.
+        job: The job.
+        pool: The processes.
+        count: Takes how many rows were done and rejected since the last time; negative numbers take back
+            what is done again. It may raise to break the job off.
 
-class LocalMachine:
-    """Dask's threads, and worker processes for the jobs that need them."""
+    Raises:
+        TaskloomError: Something is wrong; where is filled in.
+    """
+    done = rejects = 0
 
-    def __init__(self, pool: WorkerPool, num_workers: int) -> None:
-        self._pool = pool
-        self._num_workers = num_workers
+    def report(progress: Any) -> None:
+        add(progress.rows, progress.rejects)
 
-    def map(self, function: str, jobs: Sequence[tuple[Any, bool]], bar: Bar) -> Generator[Any]:
-        """Yield results as they come."""
-        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        stopped = threading.Event()
+    def add(more_done: int, more_rejects: int) -> None:
+        nonlocal done, rejects
+        done, rejects = done + more_done, rejects + more_rejects
+        if count is not None:
+            count(more_done, more_rejects)
 
-        def run(job: Any, needs_process: bool) -> None:  # noqa: FBT001 - Dask calls it
-            if not stopped.is_set():
-                results.put(self._call(function, job, bar, needs_process=needs_process))
-
-        def work() -> None:
-            try:
-                tasks = [delayed(run, pure=False, traverse=False)(*job) for job in jobs]
-                compute(*tasks, scheduler="threads", num_workers=self._num_workers)
-                results.put(_DONE)
-            except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-                stopped.set()
-                results.put(_Failed(error))
-
-        threading.Thread(target=work, name="taskloom-dask", daemon=True).start()
-        try:
-            while (result := results.get()) is not _DONE:
-                if isinstance(result, _Failed):
-                    raise result.error
-                yield result
-        finally:
-            stopped.set()
-
-    def _call(self, function: str, job: Any, bar: Bar, *, needs_process: bool) -> Any:
-        def report(progress: Any) -> None:
-            bar.advance(progress.rows)
-
-        if needs_process:
-            return self._pool.call(function, job, report)
+    def run() -> Any:
+        if job.needs_process:
+            return pool.call(function, job, report)
         return resolve(function)(job, report)
 
-
-class Cluster:
-    """A `distributed.Client`."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def map(self, function: str, jobs: Sequence[tuple[Any, bool]], bar: Bar) -> Iterator[Any]:
-        """Yield results as they come; a worker that dies is replaced, and its job tried again."""
+    try:
         try:
-            from distributed import as_completed  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            message = "building on a cluster needs the extra cluster"
-            raise MissingExtraError.of(
-                "T0901", message, 'pip install "taskloom[cluster]"'
-            ) from error
-        futures = {
-            self._client.submit(_run, function, job, pure=False, retries=2): job for job, _ in jobs
-        }
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-                bar.advance(futures[future].rows)
-        finally:
-            self._client.cancel(list(futures))
-
-
-def _run(function: str, job: Any) -> Any:
-    return resolve(function)(job, _ignore)
-
-
-def _ignore(progress: object) -> None:
-    pass
-
-
-class _Failed:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-_DONE = object()
-
-__all__ = ["Cluster", "LocalMachine", "Report", "Scheduler", "open_scheduler"]
+            return run()
+        except WorkerDiedError:
+            # Once may be bad luck, on a machine short of memory for example; twice is not.
+            add(-done, -rejects)
+            return run()
+    except TaskloomError as error:
+        located = job.locate(error, done)
+        raise located.with_traceback(error.__traceback__) from error.__cause__

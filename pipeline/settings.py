@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Final, Literal, get_args, get_type_hints
 
-from ..graph.errors import Problem, TrainingError
+from ..graph.errors import Problem, TrainingError, suggest
+
+LONGEST_TILE: Final = 128
+"""Lengths of streams are multiples of it, so that every tile packs may be aligned to divides them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,26 +56,44 @@ class TrainConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if problems := [*self._out_of_range()]:
+        if problems := tuple(self._out_of_range()):
             raise TrainingError(*problems)
 
-    def _out_of_range(self) -> list[Problem]:
-        least = {"steps": 1, "source_tokens": 128, "packs_per_step": 1, "max_document": 1}
-        least |= {"log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 1}
-        problems: list[Problem] = []
+    def _out_of_range(self) -> Iterator[Problem]:
+        known: Any = get_type_hints(type(self))
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, str):
-                continue
-            low = least.get(field.name, 0)
-            if not (math.isfinite(value) and value >= low):
-                message = f"{field.name} must be at least {low}, got {value}"
-                problems.append(Problem("T0730", message))
-        problems += [
-            Problem("T0730", f"{name} is a share and must be at most 1, got {value}")
-            for name in ("warmup", "final_rate")
-            if (value := getattr(self, name)) > 1
-        ]
-        if self.source_tokens % 128 or self.target_tokens % 128:
-            problems.append(Problem("T0730", "lengths of streams must be multiples of 128"))
-        return problems
+            value, type_ = getattr(self, field.name), known[field.name]
+            if choices := get_args(type_):
+                if value not in choices:
+                    message = f'{field.name} is one of {", ".join(choices)}, got "{value}"'
+                    yield Problem("T0730", message, suggest(str(value), choices))
+            elif isinstance(value, bool) or not isinstance(value, _ACCEPTED[type_]):
+                yield Problem("T0730", f"{field.name} must be {_KINDS[type_]}, got {value!r}")
+            elif not isinstance(value, str):
+                yield from _refuse_range(field.name, value)
+        lengths = {name: getattr(self, name) for name in ("source_tokens", "target_tokens")}
+        for name, value in lengths.items():
+            if isinstance(value, int) and value % LONGEST_TILE:
+                yield Problem("T0730", f"{name} must be a multiple of {LONGEST_TILE}, got {value}")
+
+
+_LEAST: Final = {
+    "steps": 1,
+    "source_tokens": LONGEST_TILE,
+    "packs_per_step": 1,
+    "max_document": 1,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+}
+_SHARES: Final = ("warmup", "final_rate")
+_KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
+_ACCEPTED: Final = {int: int, float: int | float, str: str}
+
+
+def _refuse_range(name: str, value: float) -> Iterator[Problem]:
+    low = _LEAST.get(name, 0)
+    if not (math.isfinite(value) and value >= low):
+        yield Problem("T0730", f"{name} must be at least {low}, got {value}")
+    elif name in _SHARES and value > 1:
+        yield Problem("T0730", f"{name} is a share and must be at most 1, got {value}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..graph.errors import LoaderError, Problem
 from ..graph.recipe import Pinned
 from ..graph.vocabulary import PAD
 from ..ops.architecture import DECODER_SCOPE, ENCODER_SCOPE, PackLayout
@@ -18,7 +19,7 @@ from ..storage.capacity import Capacity
 from ..storage.loader import Loader, LoaderConfig
 from ..storage.store import Store
 from ..storage.template import Documents, Template, measure_documents
-from .dataset import Dataset, open_dataset, pinned_artifacts, plan_stored
+from .dataset import Dataset, TaskRows, open_dataset, pinned_artifacts, plan_stored
 from .learner import Learner
 from .packing import choose_capacity
 from .planning import Plan
@@ -65,7 +66,7 @@ class Stream:
         made_of = sorted((task, node.key) for task, node in self.plan.documents.items())
         return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
 
-    def loader(self, state: Mapping[str, Any] | None) -> Loader:
+    def loader(self, state: Mapping[str, Any] | None = None) -> Loader:
         """Return a loader that begins, or goes on at ``state``."""
         config = LoaderConfig(
             capacity=self.capacity,
@@ -83,15 +84,14 @@ class Stream:
             state=state,
         )
 
-    def header(self, learner: Learner, config: TrainConfig) -> list[str]:
+    def header(self, loader: Loader, learner: Learner) -> list[str]:
         """Return what the run learns from and with, in sentences."""
         sizes = learner.program.num_parameters
-        with self.loader(None) as loader:
-            seen = loader.header(
-                config.steps,
-                source_flops=sizes[ENCODER_SCOPE],
-                target_flops=sizes[DECODER_SCOPE],
-            )
+        seen = loader.header(
+            self.config.steps,
+            source_flops=sizes[ENCODER_SCOPE],
+            target_flops=sizes[DECODER_SCOPE],
+        )
         parts = ", ".join(f"{scope} {number:,}" for scope, number in sizes.items())
         return [*seen, f"{sum(sizes.values()):,} parameters: {parts}", learner.remark]
 
@@ -105,6 +105,7 @@ def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: Trai
     """
     dataset = open_dataset(mixture, store, model)
     rows = {task.name: dataset.rows(task.name, "train") for task in mixture.tasks}
+    _refuse_empty(rows)
     templates = tuple(rows[task.name].template for task in mixture.tasks)
     documents = [measure_documents(t, dataset.columns, rows[t.task].usable) for t in templates]
     weights = {
@@ -125,6 +126,21 @@ def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: Trai
         store=store,
         config=config,
     )
+
+
+def _refuse_empty(rows: Mapping[str, TaskRows]) -> None:
+    empty = {name: len(each.expected) for name, each in rows.items() if not len(each.usable)}
+    if not empty:
+        return
+    problems: list[Problem] = []
+    for task, expected in empty.items():
+        message = f'task "{task}" has no training rows'
+        help_ = "no row of its source passes its filters, or all are held out"
+        if expected:
+            message += f": none of {expected:,} could be computed"
+            help_ = "the ledger of the store says why; mend the rows and build again"
+        problems.append(Problem("T0601", message, help_, address=task))
+    raise LoaderError(*problems)
 
 
 def _layout(documents: list[Documents], capacity: Capacity) -> PackLayout:

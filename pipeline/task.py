@@ -18,8 +18,10 @@ import xxhash
 from ..graph.errors import PlanError, suggest
 from ..graph.instruction import Instruction, parse_instruction
 from ..graph.recipe import AttributeValue, Recipe
+from ..ops.host.bpe import Bpe
 from ..ops.recipe.image import ImageRecipe
 from ..ops.recipe.text import TextRecipe
+from ..storage.formats import is_files
 
 Rows: TypeAlias = "Iterable[Mapping[str, object]]"
 OneSource: TypeAlias = (
@@ -106,8 +108,8 @@ class Task:
     def named_source(self) -> Source:
         """Return the source with its name.
 
-        Files are named after their place, so that tasks over the same files share their columns; other
-        rows are named after the task.
+        One file, or one glob, is named after its place, so that tasks over the same files share their
+        columns. Lists of files, which grow, and other rows are named after the task.
 
         Raises:
             PlanError: The task has no source.
@@ -135,7 +137,8 @@ class Mixture:
         tasks: At least one; names differ.
         slots: Attributes for all slots of a modality that do not set them themselves, such as
             ``{"IMAGE": {"size": 32}}``.
-        bpe_size: Ids of the text vocabulary that is fitted on the training rows.
+        bpe_size: Ids of the text vocabulary that is fitted on the training rows; those of `bpe_files` if
+            they are given.
         bpe_files: GPT-2 style ``vocab.json`` and ``merges.txt`` to use instead of fitting.
     """
 
@@ -153,6 +156,8 @@ class Mixture:
             raise PlanError.of("T0219", "a mixture needs at least one task")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise PlanError.of("T0219", f"two tasks are named {', '.join(twice)}")
+        if self.bpe_files is not None:
+            object.__setattr__(self, "bpe_size", Bpe.from_files(*self.bpe_files).size)
         for modality in self.slots:
             if modality not in (known := self.recipes()):
                 message = f'slots: no recipe for "{modality}"'
@@ -174,6 +179,10 @@ class Mixture:
         """Return the recipe of each modality."""
         return {"IMAGE": ImageRecipe(), "TEXT": TextRecipe(size=self.bpe_size)}
 
+    def tasks_of(self, source: str) -> list[str]:
+        """Return the names of the tasks whose rows are those of ``source``."""
+        return [task.name for task in self.tasks if task.named_source().name == source]
+
     def sources(self) -> dict[str, Source]:
         """Return the sources of all tasks by name.
 
@@ -184,7 +193,7 @@ class Mixture:
         for task in self.tasks:
             source = task.named_source()
             known = sources.setdefault(source.name, source)
-            if known.data is not source.data and known.data != source.data:
+            if not _is_same(known, source):
                 message = f'two different sources are named "{source.name}"'
                 raise PlanError.of(
                     "T0218", message, "name one of them apart with Source(name, data)"
@@ -197,6 +206,21 @@ def as_mixture(tasks: Mixture | Task | Sequence[Task]) -> Mixture:
     if isinstance(tasks, Mixture):
         return tasks
     return Mixture([tasks] if isinstance(tasks, Task) else tasks)
+
+
+def _is_same(one: Source, other: Source) -> bool:
+    if one.data is other.data:
+        return one.version == other.version
+    # Rows are never compared: they may be many, or arrays, or gone once they were read.
+    files = _files(one.data)
+    return files is not None and files == _files(other.data)
+
+
+def _files(data: object) -> object | None:
+    if not isinstance(data, Mapping):
+        return data if is_files(data) else None
+    files = {split: _files(part) for split, part in data.items()}
+    return None if None in files.values() else files
 
 
 def _check_name(what: str, name: str) -> None:

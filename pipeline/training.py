@@ -7,16 +7,16 @@ again goes on from its last checkpoint with the same parameters, optimizer, rand
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..graph.errors import CheckpointError, Problem, TrainingError, suggest
+from ..graph.errors import Problem, TrainingError, suggest
 from ..ops.device.config import ModelConfig
 from ..storage.checkpoint import keep_last, latest_checkpoint, read_checkpoint
 from ..storage.loader import Loader
@@ -24,8 +24,10 @@ from ..storage.store import Store
 from .inference import Model
 from .interrupt import deferred_interrupts
 from .learner import Learner
-from .progress import open_progress
-from .record import model_record, used_artifacts
+from .program import choose_device
+from .progress import Shown, open_progress
+from .record import refuse_other_run, run_record, used_artifacts
+from .run_log import open_log
 from .settings import TrainConfig
 from .stream import Stream, open_stream
 from .task import Mixture, Task, as_mixture
@@ -73,6 +75,7 @@ def train(
 
     Raises:
         StoreError: Some task is not built, or was built otherwise than it stands now.
+        LoaderError: Some task has no training rows.
         CheckpointError: ``out`` holds a run of other tasks or settings.
         TrainingError: A setting is unknown or out of range, or the loss is no longer a number.
         KeyboardInterrupt: The run was interrupted; it was saved first.
@@ -80,126 +83,117 @@ def train(
     config = _configure(config or TrainConfig(), settings)
     mixture = as_mixture(mixture)
     store = store if isinstance(store, Store) else Store.open(store)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = _choose_device(config.device)
-    torch.manual_seed(config.seed)
-    run = _Run(
-        Path(out), mixture, config, open_stream(mixture, store, model or ModelConfig(), config)
-    )
-    learner = Learner.make(run.stream.plan, config, device)
-    checkpoint = latest_checkpoint(run.path)
-    state: Mapping[str, Any] | None = None
-    if checkpoint is not None:
-        saved = read_checkpoint(checkpoint, with_training=True)
-        run.refuse_other(saved.record)
-        learner.restore(saved)
-        state = saved.record["loader"]
-    header = run.stream.header(learner, config)
-    last = min(config.steps, config.steps if stop_at is None else stop_at)
-    with run.stream.loader(state) as loader, open_progress(shown=progress) as shown:
-        for line in header:
+    device = choose_device(config.device)
+    with _own_torch(config, device), open_progress(shown=progress) as shown:
+        stream = open_stream(mixture, store, model or ModelConfig(), config)
+        learner = Learner.make(stream.plan, config, device)
+        run = _Run(Path(out), mixture, stream, run_record(mixture, stream), learner, shown)
+        loader = run.begin()
+        for line in (header := stream.header(loader, learner)):
             shown.say(line)
-        run.go(learner, loader, last, shown)
-    return Run(
-        path=run.path,
-        step=learner.step,
-        model=run.model(learner),
-        header=tuple(header),
-    )
+        with loader:
+            run.go(loader, min(config.steps, config.steps if stop_at is None else stop_at))
+    return Run(path=run.path, step=learner.step, model=run.model(), header=tuple(header))
 
 
 @dataclass(slots=True)
 class _Run:
-    """A run's directory and what it is a run of."""
+    """A run, its directory, and where it is shown."""
 
     path: Path
     mixture: Mixture
-    config: TrainConfig
     stream: Stream
-    _waited_s: float = field(default=0.0)
+    record: Mapping[str, Any]
+    learner: Learner
+    shown: Shown
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What must not change between two parts of a run."""
-        free = {"log_every", "checkpoint_every", "keep_checkpoints", "threads", "device", "compile"}
-        settings = {k: v for k, v in asdict(self.config).items() if k not in free}
-        return {"plan": self.stream.digest, "settings": settings}
-
-    def refuse_other(self, record: Mapping[str, Any]) -> None:
-        """Check that a checkpoint's ``record`` is of this run.
+    def begin(self) -> Loader:
+        """Go to the last checkpoint, if there is one, and return the loader that goes on from there.
 
         Raises:
-            CheckpointError: It is of another; every difference is named.
+            CheckpointError: The directory holds another run, or a damaged one.
         """
-        theirs, ours = record["run"], self.identity
-        told = [
-            f"{name} was {theirs['settings'].get(name)} in the run, is {value} now"
-            for name, value in ours["settings"].items()
-            if theirs["settings"].get(name) != value
-        ]
-        if theirs["plan"] != ours["plan"]:
-            told += _tell_plans(record, model_record(self.mixture, self.stream))
-        if told:
-            help_ = "train into another directory, or with what this one was begun with"
-            problems = (
-                Problem("T0722", f"{self.path} holds another run: {t}", help_) for t in told
-            )
-            raise CheckpointError(*problems)
+        loader = self.stream.loader()
+        checkpoint = latest_checkpoint(self.path)
+        if checkpoint is None:
+            return loader
+        saved = read_checkpoint(checkpoint, with_training=True)
+        refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
+        self.learner.restore(saved)
+        return self.stream.loader(saved.record["loader"])
 
-    def go(self, learner: Learner, loader: Loader, last: int, shown: Any) -> None:
+    def go(self, loader: Loader, last: int) -> None:
         """Take steps until ``last``, writing the log and checkpoints."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        start = learner.step
+        learner, config, waited_s = self.learner, self.stream.config, 0.0
         with (
             deferred_interrupts() as interrupted,
-            (self.path / "log.jsonl").open("a", encoding="utf-8") as log,
-            shown.task("train", total=last, done=start) as bar,
+            open_log(self.path, learner.step) as log,
+            self.shown.task("train", total=last, done=learner.step) as bar,
         ):
             packs = iter(loader)
             while learner.step < last:
                 began = time.perf_counter()
                 step = next(packs)
-                self._waited_s += time.perf_counter() - began
+                waited_s += time.perf_counter() - began
                 learner.take(step)
                 bar.advance()
-                is_last = learner.step == last or interrupted()
-                if learner.step % self.config.log_every == 0 or is_last:
-                    line = learner.measure(self.stream.tasks, waited_s=self._waited_s)
-                    self._waited_s = 0.0
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
+                is_stopped = interrupted()  # asked once, or an interrupt might go by unsaved
+                is_last = is_stopped or learner.step == last
+                is_saved = is_last or learner.step % config.checkpoint_every == 0
+                is_logged = learner.step == config.steps or learner.step % config.log_every == 0
+                if is_logged or is_saved:
+                    self._refuse_no_number()
+                if is_logged:
+                    line = learner.measure(self.stream.tasks, waited_s=waited_s)
+                    log.write(line)
                     bar.note(f"loss {line['loss']:.3f}")
-                    self._refuse_no_number(line)
-                if learner.step % self.config.checkpoint_every == 0 or is_last:
-                    self._save(learner, loader)
-                if interrupted():
+                    waited_s = 0.0
+                if is_saved:
+                    self._save(loader)
+                if is_stopped:
+                    self.shown.say(f"interrupted, and saved at step {learner.step:,}")
                     raise KeyboardInterrupt
 
-    def _save(self, learner: Learner, loader: Loader) -> None:
-        record = model_record(self.mixture, self.stream)
-        record |= {"run": self.identity, "loader": loader.state(), "step": learner.step}
-        learner.save(self.path, record, used_artifacts(self.stream))
-        keep_last(self.path, self.config.keep_checkpoints)
+    def _save(self, loader: Loader) -> None:
+        record = {**self.record, "loader": loader.state(), "step": self.learner.step}
+        self.learner.save(self.path, record, used_artifacts(self.stream))
+        keep_last(self.path, self.stream.config.keep_checkpoints)
 
-    def _refuse_no_number(self, line: Mapping[str, Any]) -> None:
-        if line["loss"] != line["loss"]:
-            bad = [task for task, sums in line["tasks"].items() if sums["loss"] != sums["loss"]]
-            message = f"the loss is no longer a number at step {line['step']}"
-            help_ = f"tasks: {', '.join(bad)}\nlower learning_rate; training goes on from the last checkpoint"
-            raise TrainingError.of("T0731", message, help_)
+    def _refuse_no_number(self) -> None:
+        if not (trouble := self.learner.trouble(self.stream.tasks)):
+            return
+        message = f"{trouble} is no longer a finite number at step {self.learner.step:,}"
+        good = latest_checkpoint(self.path)
+        saved = "no checkpoint was written before" if good is None else f"{good} is still good"
+        help_ = f"{saved}\nlower learning_rate, or clip, and train into another directory"
+        raise TrainingError.of("T0731", message, help_)
 
-    def model(self, learner: Learner) -> Model:
+    def model(self) -> Model:
         """Return what the run has come to, as a model."""
         model = Model.make(
             replace(self.mixture, tasks=[Task(t.name, t.instruction) for t in self.mixture.tasks]),
             self.stream.model,
             self.stream.pinned,
             used_artifacts(self.stream),
-            learner.program,
+            self.learner.program,
         )
-        model.program.to(learner.device).eval()
+        model.program.to(self.learner.device).eval()
         return model
+
+
+@contextmanager
+def _own_torch(config: TrainConfig, device: torch.device) -> Generator[None]:
+    """Give the run its own random numbers and threads, and the caller's back after it."""
+    num_threads = torch.get_num_threads()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(config.seed)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(num_threads)
 
 
 def _configure(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
@@ -211,28 +205,3 @@ def _configure(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
         )
         raise TrainingError(*problems)
     return replace(config, **settings)
-
-
-def _choose_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        message = f'device "{name}" cannot be used: {str(error).splitlines()[0]}'
-        raise TrainingError.of("T0733", message, 'use "cpu", or "auto"') from None
-    return device
-
-
-def _tell_plans(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Say in what two models' records differ."""
-    told: list[str] = []
-    for what in ("tasks", "pinned", "slots", "model"):
-        was, now = theirs[what], ours[what]
-        told += [
-            f'{what} "{name}" was {was.get(name)}, is {now.get(name)}'
-            for name in dict.fromkeys([*was, *now])
-            if was.get(name) != now.get(name)
-        ]
-    return told or ["its columns were built by other versions of ops"]

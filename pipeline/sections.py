@@ -1,0 +1,171 @@
+"""The sections of a project file: which keys there are, of which types, and how a wrong one is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, TypeAlias, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from ..graph.errors import Problem, ProjectError, suggest
+from ..ops.device.config import ModelConfig
+from ..storage.record import SPLITS
+from .settings import TrainConfig
+from .yaml_file import YamlFile
+
+
+def _expect(words: str, is_right: Callable[[Any], bool]) -> BeforeValidator:
+    """Return a check that says in ``words`` what was expected, where pydantic would list its attempts."""
+
+    def check(value: object) -> object:
+        if not is_right(value):
+            raise PydanticCustomError("expected", words)  # pyright: ignore[reportArgumentType]
+        return value
+
+    return BeforeValidator(check)
+
+
+def _is_words(value: Any) -> bool:
+    is_list = isinstance(value, list) and bool(value)
+    return isinstance(value, str) or (is_list and all(isinstance(one, str) for one in value))
+
+
+def _is_source(value: Any) -> bool:
+    is_split = isinstance(value, dict) and bool(value) and value.keys() <= set(SPLITS)
+    return all(map(_is_words, value.values())) if is_split else _is_words(value)
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, int | float | str)
+
+
+_SOURCE = "must be a path, a list of paths, or one of these for each of train, valid and test"
+
+Rows: TypeAlias = Annotated[Any, _expect(_SOURCE, _is_source)]
+Conditions: TypeAlias = Annotated[
+    Any, _expect("must be a condition, or a list of conditions", _is_words)
+]
+Scalar: TypeAlias = Annotated[Any, _expect("must be a number, text, true or false", _is_scalar)]
+
+_STRICT: Final = ConfigDict(extra="forbid", strict=True)
+
+
+class TaskSection(BaseModel):
+    """``tasks: NAME:``, the fields of `Task`."""
+
+    model_config = _STRICT
+    instruction: str
+    source: Rows | None = None
+    holdout: float = 0.0
+    valid: float = 0.0
+    key: str | None = None
+    where: Conditions = Field(default_factory=list)
+    weight: float | None = None
+
+
+class TextSection(BaseModel):
+    """``text:``, the vocabulary."""
+
+    model_config = _STRICT
+    bpe_size: int = Field(default=4096, ge=256)
+    bpe_files: list[str] | None = Field(default=None, min_length=2, max_length=2)
+
+
+def _section(name: str, settings: type) -> type[BaseModel]:
+    """Return a model of the fields of the dataclass ``settings``."""
+    hints = get_type_hints(settings)
+    fields: dict[str, Any] = {
+        field.name: (hints[field.name], field.default) for field in dataclasses.fields(settings)
+    }
+    return create_model(name, __config__=_STRICT, **fields)
+
+
+ModelSection = _section("ModelSection", ModelConfig)
+TrainSection = _section("TrainSection", TrainConfig)
+
+
+class Sections(BaseModel):
+    """A whole file."""
+
+    model_config = _STRICT
+    store: str
+    out: str
+    tasks: dict[str, TaskSection] = Field(min_length=1)
+    sources: dict[str, Rows] = Field(default_factory=dict)
+    slots: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    text: TextSection = Field(default_factory=TextSection)
+    model: ModelSection = Field(default_factory=ModelSection)  # pyright: ignore[reportInvalidTypeForm]
+    train: TrainSection = Field(default_factory=TrainSection)  # pyright: ignore[reportInvalidTypeForm]
+
+
+def read_sections(file: YamlFile) -> Sections:
+    """Return the sections of ``file``.
+
+    Raises:
+        ProjectError: A key is unknown, missing or given twice, or a value is of a wrong type; all of them are
+            shown together.
+    """
+    problems = [
+        Problem("T0808", f"{file.path}:{line}: {'.'.join(location)} is given twice", "drop one")
+        for location, line in file.repeated
+    ]
+    try:
+        sections = Sections.model_validate(file.content)
+    except ValidationError as error:
+        problems += [_problem(item, file) for item in error.errors()]
+    else:
+        if not problems:
+            return sections
+    raise ProjectError(*problems)
+
+
+_WORDS: Final[Mapping[str, str]] = {
+    "bool_type": "must be true or false",
+    "dict_type": "must hold keys",
+    "float_type": "must be a number",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "model_type": "must hold keys",
+    "string_type": "must be text",
+    "too_long": "must have {max_length} entries",
+    "too_short": "must have {min_length} or more entries",
+}
+
+
+def _problem(item: ErrorDetails, file: YamlFile) -> Problem:
+    """Return what pydantic found, in the words of all other messages."""
+    location = [part for part in item["loc"] if part != "[key]"]
+    place = file.place(location)
+    if item["type"] == "missing":
+        return Problem("T0804", f"{place} is missing")
+    if item["type"] == "extra_forbidden":
+        name, known = str(location[-1]), _keys_at(tuple(location[:-1]))
+        return Problem("T0803", f'{place}: unknown key "{name}"', suggest(name, known))
+    words = _WORDS.get(item["type"], item["msg"]).format(**item.get("ctx", {}))
+    hint = "put the name in quotes" if location != list(item["loc"]) else ""
+    return Problem("T0805", f"{place} {words}, got {_spell(item['input'])}", hint)
+
+
+def _spell(value: object) -> str:
+    """Return ``value`` about as the file spells it, shortened."""
+    if value is None:
+        return "nothing"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that the file may have at ``location``."""
+    sections: dict[tuple[int | str, ...], type[BaseModel]] = {
+        (): Sections,
+        ("text",): TextSection,
+        ("model",): ModelSection,
+        ("train",): TrainSection,
+    }
+    return list(sections.get(location, TaskSection).model_fields)

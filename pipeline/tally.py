@@ -1,0 +1,74 @@
+"""What happened in a run since the last line of its log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over some steps, kept on the device until they are asked for.
+
+    Attributes:
+        sums: Losses and weights by task, and the norm of the gradient.
+        tokens: Tokens that were read and written.
+        steps: Steps that were taken.
+        since: When it began.
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    tokens: int = 0
+    steps: int = 0
+    since: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], device: torch.device) -> Self:
+        """Return the tally that `to_plain` gave."""
+        sums = {name: total.to(device) for name, total in plain["sums"].items()}
+        return cls(sums, plain["tokens"], plain["steps"])
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, so that the log goes on as if nothing had happened."""
+        sums = {name: total.cpu() for name, total in self.sums.items()}
+        return {"sums": sums, "tokens": self.tokens, "steps": self.steps}
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Add ``value`` to the sum ``name``."""
+        value = value.detach()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def trouble(self, tasks: Sequence[str]) -> str:
+        """Return which sum is no longer a finite number, and of which of ``tasks``; empty if none is."""
+        is_finite = self.sums["task_losses"].isfinite().tolist()
+        if bad := [task for task, is_well in zip(tasks, is_finite, strict=True) if not is_well]:
+            return f"the loss of {', '.join(bad)}"
+        if not self.sums["gradient_norm"].isfinite():
+            weights = self.sums["task_weights"].tolist()
+            seen = [task for task, weight in zip(tasks, weights, strict=True) if weight]
+            return f"the gradient of {', '.join(seen)}"
+        return ""
+
+    def describe(self, tasks: Sequence[str]) -> dict[str, Any]:
+        """Return losses and labels in all and by task, the mean norm of the gradient, tokens and seconds."""
+        losses, weights = (self.sums[f"task_{name}"].tolist() for name in ("losses", "weights"))
+        return {
+            "loss": _divide(sum(losses), sum(weights)),
+            "gradient_norm": float(self.sums["gradient_norm"]) / self.steps,
+            "tokens": self.tokens,
+            "seconds": round(time.perf_counter() - self.since, 3),
+            "tasks": {
+                task: {"loss": _divide(loss, weight), "labels": weight}
+                for task, loss, weight in zip(tasks, losses, weights, strict=True)
+            },
+        }
+
+
+def _divide(loss: float, weight: float) -> float | None:
+    """Return the loss of a label; None where there was none."""
+    return loss / weight if weight else None

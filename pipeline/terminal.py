@@ -1,0 +1,66 @@
+"""What the command line reads and prints: rows as JSON lines, JSON for programs, text for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..graph.errors import Problem, ProjectError
+from ..graph.render.printable import printable
+
+
+def say(text: str, *, is_error: bool = False) -> None:
+    """Print lines for people; what users wrote moves no cursor and changes no colour."""
+    typer.echo("\n".join(printable(line) for line in text.split("\n")), err=is_error)
+
+
+def say_answer(text: str) -> None:
+    """Print one line, whatever a model wrote."""
+    typer.echo(printable(text))
+
+
+def print_json(content: object, *, is_line: bool = False) -> None:
+    """Print ``content`` for a program, on one line or indented."""
+    typer.echo(json.dumps(content, indent=None if is_line else 1, allow_nan=False))
+
+
+def describe(problem: Problem) -> dict[str, str]:
+    """Return ``problem`` as plain data."""
+    names = ("code", "message", "help", "address", "row", "column")
+    return {name: getattr(problem, name) for name in names}
+
+
+def read_rows(path: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines, or of standard input if there is none.
+
+    Raises:
+        ProjectError: The file cannot be read (T0806), or some line is no JSON object (T0807).
+    """
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(_read(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row: object = json.loads(line)
+        except json.JSONDecodeError as error:
+            message = f"line {number} of the rows is not JSON: {error.msg}"
+            raise ProjectError.of("T0807", message, f"at column {error.colno}") from None
+        if not isinstance(row, dict):
+            help_ = 'give one object a line, such as {"text": "…"}'
+            raise ProjectError.of("T0807", f"line {number} of the rows is not a row", help_)
+        rows.append(row)
+    return rows
+
+
+def _read(path: Path | None) -> str:
+    try:
+        content = sys.stdin.buffer.read() if path is None else path.read_bytes()
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ProjectError.of("T0806", f"{path or 'standard input'} is not UTF-8") from None
+    except OSError as error:
+        raise ProjectError.of("T0806", f"cannot read {path}: {error.strerror}") from None
