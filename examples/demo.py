@@ -31,7 +31,7 @@ OUT = Path("demo")
 MODEL = ModelConfig(
     width=128, num_heads=4, num_encoder_layers=3, num_decoder_layers=2, ffn_width=512
 )
-TRAIN = TrainConfig(steps=1500, source_tokens=2048, learning_rate=1.5e-3, checkpoint_every=300)
+TRAIN = TrainConfig(steps=3000, source_tokens=1024, learning_rate=1.2e-3)
 
 
 def make_mixture() -> Mixture:
@@ -53,7 +53,7 @@ def make_mixture() -> Mixture:
                 source=Source("easy-vqa", vqa(), version="1.0"),
                 valid=0.05,
                 key="picture",
-                weight=0.53,
+                weight=0.58,
             ),
             Task(
                 "sentiment",
@@ -62,7 +62,7 @@ def make_mixture() -> Mixture:
                 holdout=0.2,
                 valid=0.1,
                 key="review",
-                weight=0.25,
+                weight=0.2,
             ),
         ],
         slots={"IMAGE": {"size": 32, "patch": 8}},
