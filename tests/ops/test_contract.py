@@ -23,7 +23,7 @@ from taskloom.ops.host.constant import LoadArtifacts, MakeIds, MakeTexts
 from taskloom.ops.host.filter import CompareValues
 from taskloom.ops.host.image import DECODED, DecodeImages, ResizeImages
 from taskloom.ops.host.read import SPLIT_COLUMN, ReadColumns, ReadSplits
-from taskloom.ops.host.split import AssignSplits
+from taskloom.ops.host.split import AssignSplits, MaskSplits
 from taskloom.ops.host.text import FormatTexts, NormalizeTexts
 
 
@@ -69,6 +69,7 @@ CASES = (
     Case(EncodeTexts(), {"texts": TEXTS}, {"bpe": VOCABULARY}),
     Case(EncodeTexts(dtype="uint32", max_length=3), {"texts": TEXTS}, {"bpe": VOCABULARY}),
     Case(FormatTexts(), {"values": NUMBERS}, {}),
+    Case(MaskSplits(), {"split": SPLITS, "keep": pa.array([True, False])}, {}),
     Case(NormalizeTexts(is_lowercase=True, has_punctuation=False), {"texts": TEXTS}, {}),
     Case(ResizeImages(height=4, width=2), {"images": PIXELS}, {}),
     Case(RestrictTexts(), {"texts": TEXTS}, {"closed_set": ANSWERS}),

@@ -1,0 +1,243 @@
+"""Each verb does its work in a process of its own, and what is wrong is said without a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from taskloom.pipeline.cli import app
+from taskloom.pipeline.terminal import say, say_answer
+
+from .conftest import Built, Project, make_rows
+
+# Listed so that the command line does not grow by accident: adding here is a decision.
+COMMANDS = {
+    "build": {"project", "--dry-run", "--workers", "--refit", "--max-errors", "--json"},
+    "evaluate": {"project", "--split", "--model", "--json"},
+    "explain": {"project", "--mode", "--json"},
+    "graph": {"project", "--out", "-o", "--mode"},
+    "infer": {"model", "task", "rows", "--json"},
+    "train": {"project", "--steps", "--json"},
+    "verify": {"project", "--json"},
+}
+OPTIONS = {"--debug", "--version"}
+INSTRUCTION = "[IMAGE:image] what does the image describe? -> [TEXT:label,closed_set]"
+
+
+def spell(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts} - {"--help", "-h"}
+
+
+def test_commands_and_options_are_those_listed_here() -> None:
+    group: Any = typer.main.get_command(app)
+    assert {name: spell(command) for name, command in group.commands.items()} == COMMANDS
+    assert spell(group) == OPTIONS
+
+
+def test_help_names_every_command(project: Project) -> None:
+    done = project.taskloom("--help")
+    assert done.code == 0
+    assert all(command in done.out for command in COMMANDS)
+    for command in COMMANDS:
+        group: Any = typer.main.get_command(app)
+        assert all(parameter.help for parameter in group.commands[command].params), command
+
+
+def test_help_waits_for_no_large_library(project: Project) -> None:
+    code = (
+        "import sys; from taskloom.pipeline.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(sorted({'dask', 'polars', 'pyarrow', 'torch'} & {*sys.modules}))"
+    )
+    done = project.python(code, "--help")
+    assert done.out.endswith("[]\n"), done.err
+
+
+def test_version_is_that_of_the_package(project: Project) -> None:
+    done = project.taskloom("--version")
+    assert (done.code, done.out.count("."), done.err) == (0, 2, "")
+
+
+def test_build_reports_what_it_built(built: Built) -> None:
+    report = built.build.json
+    assert report["partitions"] == 5  # two targets, the split, a filter, and one image column
+    assert report["fitted"] == ["bpe-main", "closed-set-digits.label", "closed-set-parity.parity"]
+    assert (report["cached"], report["rejects"], report["problems"]) == (0, 0, [])
+
+
+def test_a_second_build_builds_nothing_and_says_so(built: Built) -> None:
+    done = built.project.taskloom("build", "project.yaml")
+    assert (done.code, done.out) == (0, "")
+    assert "nothing to build: all 5 column partitions are cached" in done.err
+
+
+@pytest.mark.slow
+def test_a_dry_run_builds_nothing(project: Project) -> None:
+    done = project.taskloom("build", "project.yaml", "--dry-run")
+    assert done.code == 0
+    assert done.out == (
+        "5 column partitions to build, 0 cached, after fitting "
+        "bpe-main, closed-set-digits.label, closed-set-parity.parity\n"
+    )
+    assert not (project.folder / "store" / "columns").exists()
+
+
+def test_train_writes_a_run(built: Built) -> None:
+    assert built.train.json == {"run": str(built.project.folder / "run"), "step": 8}
+    assert (built.project.folder / "run" / "step-00000008" / "manifest.json").exists()
+
+
+def test_evaluate_scores_every_task(built: Built) -> None:
+    done = built.project.taskloom("evaluate", "project.yaml", "--json")
+    assert done.code == 0, done.err
+    scores = done.json
+    assert list(scores) == ["digits", "parity"]
+    assert scores["digits"]["expected"] == scores["digits"]["evaluated"] > 0
+    assert 0 <= scores["parity"]["score"] <= 1
+
+
+def test_infer_answers_one_line_a_row_and_returns_1_for_bad_rows(built: Built) -> None:
+    rows = [*make_rows()[:2], {"image": "bm8gaW1hZ2U="}]
+    (built.project.folder / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    done = built.project.taskloom("infer", "project.yaml", "digits", "asked.jsonl", "--json")
+    assert done.code == 1
+    *good, bad = [json.loads(line) for line in done.out.splitlines()]
+    assert all(line["text"].isdigit() and line["error"] is None for line in good)
+    assert bad["text"] is None
+    assert "T0301" in bad["error"]
+
+
+@pytest.mark.slow
+def test_infer_reads_standard_input_and_follows_an_instruction(built: Built) -> None:
+    row = json.dumps(make_rows()[0])
+    done = built.project.taskloom("infer", "run", INSTRUCTION.replace(",closed_set", ""), stdin=row)
+    assert done.code == 0, done.err
+    assert done.out.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_explain_needs_no_data(project: Project) -> None:
+    done = project.taskloom("explain", INSTRUCTION)
+    assert done.code == 0, done.err
+    assert done.out.startswith(INSTRUCTION)
+    assert "decode_images" in done.out
+
+
+def test_explain_tells_what_is_cached_and_shows_the_model_of_the_project(built: Built) -> None:
+    view = built.project.taskloom("explain", "project.yaml", "--json").json
+    states = [node["state"]["status"] for node in view["nodes"] if node["state"]]
+    assert states == ["cached"] * 5
+    (encoder,) = (node for node in view["nodes"] if node["op"] == "encode_streams")
+    assert encoder["params"]["model_width"] == 32
+
+
+@pytest.mark.parametrize("name", ["g.json", pytest.param("g.html", marks=pytest.mark.slow)])
+def test_graph_writes_a_view_or_a_page(built: Built, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    done = built.project.taskloom("graph", "project.yaml", "-o", str(out))
+    assert (done.code, done.out) == (0, f"wrote {out}\n"), done.err
+    text = out.read_text("utf-8")
+    if name == "g.json":
+        assert json.loads(text)["title"] == "project"
+    else:
+        assert text.startswith("<!doctype html>")
+
+
+def test_verify_names_the_file_that_is_damaged(copy_built: Callable[[], Project]) -> None:
+    project = copy_built()
+    assert project.taskloom("verify", "project.yaml").code == 0
+    column = next((project.folder / "store" / "columns").glob("*/*/*.arrow"))
+    content = bytearray(column.read_bytes())
+    content[len(content) // 2] ^= 1
+    column.write_bytes(content)
+    done = project.taskloom("verify", "store", "--json")
+    assert done.code == 1
+    assert column.name.removesuffix(".arrow") in done.json["problems"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        pytest.param(("build", "nowhere.yaml"), "T0801", id="no project file"),
+        pytest.param(("build", "broken.yaml"), "T0803", id="unknown key"),
+        pytest.param(("train", "project.yaml"), "T0503", id="nothing was built"),
+        pytest.param(("evaluate", "project.yaml", "--split", "dev"), "T0806", id="unknown split"),
+        pytest.param(("infer", "run", "digits", "nowhere.jsonl"), "T0806", id="no rows"),
+        pytest.param(("infer", "run", "digits", "project.yaml"), "T0807", id="rows are not JSON"),
+        pytest.param(("explain", "[IMGE:a] -> [TEXT:b]"), "T0103", id="wrong instruction"),
+        pytest.param(("explain", "project.yaml", "--mode", "both"), "T0806", id="unknown mode"),
+        pytest.param(("graph", "project.yaml", "-o", "g.svg"), "T0806", id="unknown suffix"),
+        pytest.param(("verify", "nowhere"), "T0801", id="no store"),
+    ],
+)
+def test_errors_are_said_without_a_traceback(
+    project: Project, arguments: tuple[str, ...], code: str
+) -> None:
+    (project.folder / "broken.yaml").write_text("stoer: s\nout: o\ntasks: {}\n", "utf-8")
+    done = project.taskloom(*arguments)
+    assert done.code == 1
+    assert f"error[{code}]: " in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "build"), ("build", "--debug")], ids=" ".join)
+def test_debug_shows_the_traceback_before_and_after_the_verb(
+    project: Project, arguments: tuple[str, ...]
+) -> None:
+    done = project.taskloom(*arguments, "nowhere.yaml")
+    assert done.code == 1
+    assert "Traceback" in done.err
+    assert "error[T0801]" in done.err
+
+
+def test_an_unknown_option_returns_2(project: Project) -> None:
+    done = project.taskloom("build", "project.yaml", "--dryrun")
+    assert (done.code, done.out) == (2, "")
+    assert "--dry-run" in done.err
+
+
+def test_an_interrupt_returns_130(project: Project) -> None:
+    os.mkfifo(project.folder / "rows")
+    process = project.start("infer", "run", "digits", "rows")
+    with (project.folder / "rows").open("w"):  # opens when the command does
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted; the same command goes on where this one stopped\n"
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_where_it_was_saved(copy_built: Callable[[], Project]) -> None:
+    project = copy_built()
+    project.change("out: run", "out: long")
+    project.change("steps: 8", "steps: 500")
+    process = project.start("train", "project.yaml")
+    log = project.folder / "long" / "log.jsonl"
+    while not log.exists() or log.stat().st_size == 0:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    (saved,) = (project.folder / "long").glob("step-*")
+    assert int(saved.name.removeprefix("step-")) < 500
+    done = project.taskloom("train", "project.yaml", "--json")
+    assert done.json["step"] == 500
+    steps = [json.loads(line)["step"] for line in log.read_text("utf-8").splitlines()]
+    assert steps == sorted(set(steps)), "no step is taken twice"
+
+
+def test_what_users_and_models_write_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    say_answer("a\x1b[2Jb\nc")
+    say("one\x07\ntwo\x1b[31m", is_error=True)
+    printed = capsys.readouterr()
+    assert printed.out == "a\\x1b[2Jb\\nc\n"
+    assert printed.err == "one\\x07\ntwo\\x1b[31m\n"

@@ -1,0 +1,370 @@
+"""Bad rows are told and the build goes on; whatever else is wrong is told where, and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskloom.graph.errors import (
+    OpError,
+    PlanError,
+    RowError,
+    SourceError,
+    StoreError,
+    TaskloomError,
+)
+from taskloom.pipeline import BuildReport, Mixture, Source, Task, build
+from taskloom.pipeline.dataset import open_dataset
+from taskloom.storage.ledger import open_capsule, read_ledger
+from taskloom.storage.store import Store
+
+from .rows import DIGITS, NUM_ROWS, Row, digit_rows, digits_mixture, digits_task, mix, tree
+from .workers import worker_pids
+
+HERE = Path(__file__).parent
+
+
+def run(mixture: Mixture | Task, store: Path, **settings: Any) -> BuildReport:
+    """Build without a word."""
+    return build(mixture, store, **{"progress": False} | settings)
+
+
+def spoiled(rows: list[Row] | None = None, *bad: int) -> Mixture:
+    """Return a mixture some of whose images are no images."""
+    rows = rows or digit_rows()
+    for number in bad or (3, 41):
+        rows[number]["image"] = b"notajpeg"
+    return mix(digits_task(Source("digits", rows)))
+
+
+def test_the_ledger_lists_exactly_the_images_that_are_none(tmp_path: Path) -> None:
+    report = run(spoiled(), tmp_path)
+    assert (report.rows, report.rejects) == (NUM_ROWS, 2)
+    assert report.tasks == {"digits": (NUM_ROWS, 2)}
+    assert "digits: 2 of 60 rows are bad; the ledger says why" in str(report)
+    store = Store.open(tmp_path)
+    entries = read_ledger(store).to_pylist()
+    assert [entry["offset"] for entry in entries] == [3, 41]
+    for entry in entries:
+        assert (entry["source"], entry["code"]) == ("digits", "T0301")
+        assert entry["address"] == "digits.image/decode"
+        assert entry["message"] == "cannot identify image file"
+        assert entry["column"] == "image (8 bytes, starts b'notajpeg')"
+        assert open_capsule(entry["capsule"]).to_pylist() == [{"image": b"notajpeg"}]
+    (problem,) = report.problems
+    partition = entries[0]["partition"]
+    assert str(problem) == (
+        "error[T0301]: cannot identify image file\n"
+        f"  node digits.image/decode    row {partition}:3    column image (8 bytes, starts b'notajpeg')\n"
+        "  --> digits:1\n"
+        f"   | {DIGITS}\n"
+        "   | ^^^^^^^^^^^^^"
+    )
+
+
+def test_rows_that_are_bad_are_left_out_and_all_others_are_there(tmp_path: Path) -> None:
+    mixture = spoiled()
+    run(mixture, tmp_path)
+    dataset = open_dataset(mixture, Store.open(tmp_path))
+    rows = [dataset.rows("digits", split) for split in ("train", "valid", "test")]
+    usable = sorted(row for part in rows for row in part.usable)
+    assert usable == [row for row in range(NUM_ROWS) if row not in (3, 41)]
+    assert sum(len(part.expected) for part in rows) == NUM_ROWS
+
+
+def test_a_store_with_bad_rows_is_complete_and_still_says_so(tmp_path: Path) -> None:
+    run(spoiled(), tmp_path)
+    again = run(spoiled(), tmp_path)
+    assert again.partitions == 0
+    assert again.tasks == {"digits": (NUM_ROWS, 2)}
+
+
+def test_a_row_that_is_bad_in_two_columns_is_one_bad_row(tmp_path: Path) -> None:
+    rows = digit_rows()
+    rows[3]["label"] = None
+    report = run(spoiled(rows), tmp_path)
+    assert report.rejects == 2
+    assert [problem.code for problem in report.problems] == ["T0301", "T0302"]
+    assert read_ledger(Store.open(tmp_path)).num_rows == 3
+
+
+def test_a_held_out_label_outside_the_closed_set_is_a_bad_row(tmp_path: Path) -> None:
+    train, test = digit_rows(20), digit_rows(5, 20)
+    test[2]["label"] = "seven"
+    source = Source("digits", {"train": train, "test": test})
+    report = run(mix(Task("digits", DIGITS, source=source)), tmp_path)
+    (entry,) = read_ledger(Store.open(tmp_path)).to_pylist()
+    assert (entry["offset"], entry["code"]) == (2, "T0304")
+    assert entry["address"] == "digits.label/restrict"
+    assert entry["message"].startswith('"seven" is not in the closed set')
+    assert report.tasks == {"digits": (25, 1)}
+
+
+def test_a_missing_key_is_told_and_puts_the_row_in_no_split(tmp_path: Path) -> None:
+    rows = digit_rows()
+    rows[5]["id"] = None
+    mixture = mix(digits_task(Source("digits", rows)))
+    run(mixture, tmp_path)
+    (entry,) = read_ledger(Store.open(tmp_path)).to_pylist()
+    assert (entry["offset"], entry["code"], entry["column"]) == (5, "T0302", "id")
+    dataset = open_dataset(mixture, Store.open(tmp_path))
+    assert all(5 not in dataset.rows("digits", s).expected for s in ("train", "valid", "test"))
+
+
+def test_a_bad_row_ends_the_build_where_that_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(RowError) as caught:
+        run(spoiled(), tmp_path, on_error="raise")
+    assert [problem.code for problem in caught.value.problems] == ["T0301"] * 2
+    assert [problem.row.partition(":")[2] for problem in caught.value.problems] == ["3", "41"]
+    with pytest.raises(RowError):
+        run(spoiled(), tmp_path, on_error="raise")
+    assert run(spoiled(), tmp_path).rejects == 2
+
+
+@pytest.mark.parametrize(("limit", "is_enough"), [(0, False), (1, False), (2, True), (0.03, False), (0.04, True)])
+def test_too_many_bad_rows_end_the_build(limit: float, is_enough: bool, tmp_path: Path) -> None:
+    if is_enough:
+        assert run(spoiled(), tmp_path, max_errors=limit).rejects == 2
+        return
+    with pytest.raises(OpError) as caught:
+        run(spoiled(), tmp_path, max_errors=limit)
+    assert [problem.code for problem in caught.value.problems] == ["T0313", "T0301"]
+    assert f"2 rows are bad, and max_errors allows {limit:g}" in str(caught.value)
+    # What was built stays, and is not built again.
+    assert run(spoiled(), tmp_path).cached > 0
+
+
+def test_an_image_column_of_numbers_ends_the_build_and_the_node_is_named(tmp_path: Path) -> None:
+    rows = [{"id": i, "image": i, "label": "a"} for i in range(5)]
+    with pytest.raises(OpError) as caught:
+        run(mix(digits_task(Source("digits", rows))), tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.code == "T0305"
+    assert "values of type int64 cannot be decoded as images" in problem.message
+    assert problem.address == "digits.image/decode"
+    assert problem.row.startswith("digits/")
+    assert [site.label for site in problem.sites] == ["digits:1"]
+
+
+def test_a_filter_that_compares_texts_with_numbers_names_its_node(tmp_path: Path) -> None:
+    with pytest.raises(OpError, match="T0305.*cannot be asked") as caught:
+        run(mix(digits_task(digit_rows(), where="label > 3")), tmp_path)
+    assert caught.value.problems[0].address == "digits/where.label/compare"
+
+
+def test_labels_without_a_training_row_are_told_of_their_closed_set(tmp_path: Path) -> None:
+    source = Source("digits", {"test": digit_rows(5)})
+    with pytest.raises(OpError, match="T0310") as caught:
+        run(mix(Task("digits", DIGITS, source=source)), tmp_path)
+    assert caught.value.problems[0].address == "closed-set-digits.label"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        pytest.param([], "T0404", id="no rows"),
+        pytest.param("nowhere.parquet", "T0401", id="no file"),
+        pytest.param("*.csv", "T0401", id="no match"),
+        pytest.param(7, "T0402", id="no source"),
+        pytest.param([{"id": 1}, {"id": "x"}], "T0405", id="rows that do not agree"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_told_with_its_task(
+    data: Any, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=code) as caught:
+        run(mix(digits_task(data)), tmp_path / "store")
+    assert caught.value.problems[0].address == "digits"
+
+
+def test_an_unknown_column_is_told_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="did you mean label"):
+        run(mix(digits_task(digit_rows(), DIGITS.replace("label", "labl"))), tmp_path)
+    assert not (tmp_path / "columns").exists()
+
+
+def test_training_on_a_store_that_lacks_a_task_names_it_and_says_to_build(
+    digits_dir: Path,
+) -> None:
+    store = Store.open(digits_dir)
+    other = mix(digits_task(Source("letters", []), name="letters"))
+    with pytest.raises(StoreError) as caught:
+        open_dataset(other, store)
+    (problem,) = caught.value.problems
+    assert problem.code == "T0511"
+    assert 'task "letters" is not built' in problem.message
+    assert "build" in problem.help
+
+
+@pytest.mark.parametrize(
+    ("instruction", "settings"),
+    [
+        pytest.param(DIGITS.replace("describe?", "describe? [TEXT:note]"), {}, id="new slot"),
+        pytest.param(DIGITS.replace("image]", "image,size=32]", 1), {}, id="other size"),
+        pytest.param(DIGITS, {"holdout": 0.3}, id="other share"),
+        pytest.param(DIGITS, {"where": "id != 'digit-0000'"}, id="new filter"),
+    ],
+)
+def test_training_on_a_stale_store_names_the_task_and_says_to_build(
+    instruction: str, settings: dict[str, Any], digits_dir: Path
+) -> None:
+    stale = mix(digits_task(Source("digits", []), instruction, **settings))
+    with pytest.raises(StoreError) as caught:
+        open_dataset(stale, Store.open(digits_dir))
+    for problem in caught.value.problems:
+        assert problem.code == "T0511"
+        assert 'task "digits" is not built' in problem.message
+        assert "build" in problem.help
+        assert problem.address
+
+
+def test_training_on_an_unfitted_store_names_the_tasks(digits_dir: Path) -> None:
+    free = mix(digits_task(Source("digits", []), name="other"))
+    with pytest.raises(StoreError, match=r"T0511.*not built for other: it lacks closed-set-other"):
+        open_dataset(free, Store.open(digits_dir))
+
+
+@pytest.mark.parametrize("kind", ["arrow", "c.0.0.0.0", "lengths", "receipt"])
+def test_a_truncated_file_is_told_when_training_opens_the_store(kind: str, tmp_path: Path) -> None:
+    mixture = digits_mixture()
+    run(mixture, tmp_path)
+    path = next(path for path in sorted((tmp_path / "columns").rglob(f"*{kind}")))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(StoreError, match="T0504") as caught:
+        open_dataset(mixture, Store.open(tmp_path))
+    (problem,) = caught.value.problems
+    assert str(path) in problem.message
+    assert "build again" in problem.help
+    # What the help says to do is done, and only that partition is built again.
+    path.with_name(path.name.partition(".")[0] + ".receipt").unlink(missing_ok=True)
+    for receipt in path.parent.parent.glob("*.receipt") if kind.startswith("c.") else ():
+        receipt.unlink()
+    assert run(mixture, tmp_path).partitions == 1
+    open_dataset(mixture, Store.open(tmp_path))
+
+
+def test_a_build_over_a_damaged_file_says_so_and_does_not_call_it_cached(tmp_path: Path) -> None:
+    run(digits_mixture(), tmp_path)
+    path = next((tmp_path / "columns").rglob("*.arrow"))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(StoreError, match="T0504"):
+        run(digits_mixture(), tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_is_told_and_what_was_committed_goes_on_when_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    mixture = mix(digits_task(Source("digits", digit_rows())), slots={"IMAGE": {"size": 80}})
+    with pytest.raises(StoreError) as caught:
+        run(mixture, small_disk / "store")
+    (problem,) = caught.value.problems
+    assert problem.code == "T0505"
+    assert "disk is full: cannot write" in problem.message
+    assert problem.row.startswith("digits/")
+    assert "build again" in problem.help
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    assert run(mixture, small_disk / "store").cached > 0
+    run(mixture, tmp_path / "whole")
+    assert tree(small_disk / "store") == tree(tmp_path / "whole")
+
+
+def end_workers(stop: threading.Event, how: signal.Signals) -> threading.Thread:
+    """Send a signal to every worker process of this one, again and again, until ``stop`` is set."""
+
+    def work() -> None:
+        while not stop.is_set():
+            for pid in worker_pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, how)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "told"),
+    [
+        pytest.param(signal.SIGKILL, "T0320", "signal 9", id="dies"),
+        pytest.param(signal.SIGSTOP, "T0321", "for 1 s", id="hangs"),
+    ],
+)
+def test_a_decoder_that_dies_or_hangs_is_told_with_its_partition_and_node(
+    how: signal.Signals, code: str, told: str, tmp_path: Path, digits_dir: Path
+) -> None:
+    mixture = digits_mixture()
+    fitted = Store.create(tmp_path)
+    for name, artifact in Store.open(digits_dir).artifacts().items():
+        content = Store.open(digits_dir).artifact_content(artifact.digest)
+        fitted.pin(name, artifact.kind, content, artifact.made_by)
+    stop = threading.Event()
+    thread = end_workers(stop, how)
+    try:
+        with pytest.raises(OpError) as caught:
+            run(mixture, tmp_path, timeout_s=1.0, workers=1)
+    finally:
+        stop.set()
+        thread.join()
+    (problem,) = caught.value.problems
+    assert problem.code == code
+    assert told in problem.message
+    (partition,) = Store.open(tmp_path).source("digits").partitions
+    assert problem.row == f"digits/{partition.id}"
+    assert problem.address in ("digits.image/decode", "digits/split")
+    assert "build again" in problem.help
+    assert run(mixture, tmp_path).partitions > 0
+    assert tree(tmp_path).keys() >= tree(digits_dir).keys()
+
+
+def test_a_worker_that_dies_once_is_replaced_and_the_build_goes_on(
+    tmp_path: Path, digits_dir: Path
+) -> None:
+    is_done = threading.Event()
+
+    def kill_one() -> None:
+        while not is_done.is_set():
+            for pid in worker_pids():
+                os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    try:
+        run(digits_mixture(), tmp_path)
+    finally:
+        is_done.set()
+        thread.join()
+    assert tree(tmp_path) == tree(digits_dir)
+
+
+def test_no_worker_is_left_when_a_build_ends_however_it_ends(tmp_path: Path) -> None:
+    run(digits_mixture(), tmp_path / "well")
+    with pytest.raises(TaskloomError):
+        run(spoiled(), tmp_path / "badly", on_error="raise")
+    assert worker_pids() == []

@@ -1,0 +1,222 @@
+"""Worker processes answer, fail, die and hang without taking anybody with them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskloom.graph.errors import OpError
+from taskloom.ops.errors import RowErrors
+from taskloom.pipeline.pool import WorkerDiedError, WorkerPool
+
+HERE = Path(__file__).parent
+FUNCTIONS = "worker_functions"
+
+
+def ignore(progress: object) -> None:
+    """Take no notice."""
+
+
+def is_running(pid: int) -> bool:
+    """Return whether there is a process ``pid`` that still runs."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pid: int, within_s: float) -> None:
+    """Wait for process ``pid`` to end."""
+    deadline = time.monotonic() + within_s
+    while is_running(pid):
+        assert time.monotonic() < deadline, f"process {pid} still runs"
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers find the functions of these tests."""
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    """One process at a time."""
+    with WorkerPool(1, timeout_s=30) as pool:
+        yield pool
+
+
+def test_a_call_returns_its_result_and_tells_of_its_progress(pool: WorkerPool) -> None:
+    told: list[object] = []
+    assert pool.call(f"{FUNCTIONS}:double", 21, told.append) == 42
+    assert told == ["half way"]
+
+
+def test_an_idle_worker_is_used_again(pool: WorkerPool) -> None:
+    first: Any = pool.call(f"{FUNCTIONS}:describe", None, ignore)
+    again: Any = pool.call(f"{FUNCTIONS}:describe", None, ignore)
+    assert first["pid"] == again["pid"] != os.getpid()
+
+
+def test_workers_import_neither_torch_nor_what_lies_in_the_working_directory(
+    pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('the wrong numpy')")
+    monkeypatch.chdir(tmp_path)
+    modules: Any = pool.call(f"{FUNCTIONS}:build_one", None, ignore)
+    assert "taskloom.pipeline.partition" in modules
+    assert "torch" not in modules
+    assert "dask" not in modules
+
+
+def test_workers_use_one_thread_each_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, expected in ((None, "1"), ("3", "3")):
+        if given:
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+        else:
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        with WorkerPool(1) as pool:
+            facts: Any = pool.call(f"{FUNCTIONS}:describe", None, ignore)
+            assert facts["threads"] == expected
+
+
+def test_errors_come_back_as_they_are_and_the_worker_stays(pool: WorkerPool) -> None:
+    before: Any = pool.call(f"{FUNCTIONS}:describe", None, ignore)
+    with pytest.raises(OpError, match=r"(?s)T0303.*mend it"):
+        pool.call(f"{FUNCTIONS}:fail", "named", ignore)
+    with pytest.raises(RowErrors) as caught:
+        pool.call(f"{FUNCTIONS}:fail", "rows", ignore)
+    assert list(caught.value.reasons) == [3]
+    after: Any = pool.call(f"{FUNCTIONS}:describe", None, ignore)
+    assert before["pid"] == after["pid"]
+
+
+@pytest.mark.parametrize(("how", "kind"), [("plain", KeyError), ("stubborn", RuntimeError)])
+def test_an_error_nobody_foresaw_says_where_in_the_worker_it_was_raised(
+    pool: WorkerPool, how: str, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind) as caught:
+        pool.call(f"{FUNCTIONS}:fail", how, ignore)
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "worker_functions.py" in told
+    assert "missing" in told or "will: not pickle" in told
+
+
+def test_a_call_of_what_is_not_there_is_an_error_and_not_the_end(pool: WorkerPool) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        pool.call("no_such_module:f", 1, ignore)
+    with pytest.raises(AttributeError):
+        pool.call(f"{FUNCTIONS}:no_such_function", 1, ignore)
+    assert pool.call(f"{FUNCTIONS}:double", 2, ignore) == 4
+
+
+def test_a_worker_that_dies_is_reported_and_replaced(pool: WorkerPool) -> None:
+    with pytest.raises(WorkerDiedError, match=r"(?s)T0320.*signal 9.*build again"):
+        pool.call(f"{FUNCTIONS}:die", None, ignore)
+    assert pool.call(f"{FUNCTIONS}:double", 2, ignore) == 4
+
+
+def test_a_worker_without_progress_is_killed_and_what_to_do_is_said() -> None:
+    pids: list[Any] = []
+    with WorkerPool(1, timeout_s=4) as pool:
+        pool.call(f"{FUNCTIONS}:double", 2, ignore)  # it has started
+        begin = time.monotonic()
+        with pytest.raises(OpError, match=r"(?s)T0321.*for 4 s.*raise timeout_s"):
+            pool.call(f"{FUNCTIONS}:sleep", 600, pids.append)
+        assert time.monotonic() - begin < 8
+        wait_until_gone(pids[0], 2)
+        assert pool.call(f"{FUNCTIONS}:double", 2, ignore) == 4
+
+
+def test_a_stopped_worker_is_killed_as_well() -> None:
+    def stop(pid: Any) -> None:
+        os.kill(pid, signal.SIGSTOP)
+
+    with (
+        WorkerPool(1, timeout_s=1.5) as pool,
+        pytest.raises(OpError, match="T0321"),
+    ):
+        pool.call(f"{FUNCTIONS}:sleep", 600, stop)
+
+
+def test_slow_work_that_tells_of_its_progress_is_left_alone() -> None:
+    with WorkerPool(1, timeout_s=3) as pool:
+        assert pool.call(f"{FUNCTIONS}:walk", 40, ignore) == 40
+
+
+def test_a_caller_that_breaks_off_leaves_no_answer_behind_for_the_next(pool: WorkerPool) -> None:
+    def interrupt(progress: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.call(f"{FUNCTIONS}:walk", 3, interrupt)
+    assert pool.call(f"{FUNCTIONS}:double", 2, ignore) == 4
+
+
+def test_many_threads_share_a_few_workers() -> None:
+    with WorkerPool(2) as pool, ThreadPoolExecutor(8) as threads:
+        facts: list[Any] = list(
+            threads.map(lambda i: pool.call(f"{FUNCTIONS}:describe", i, ignore), range(20))
+        )
+    assert 1 <= len({fact["pid"] for fact in facts}) <= 2
+    assert all(not is_running(fact["pid"]) for fact in facts)
+
+
+def test_closing_stops_workers_in_the_middle_of_calls_and_starts_no_more() -> None:
+    pids: list[Any] = []
+    errors: list[OpError] = []
+    is_busy = threading.Event()
+
+    def work() -> None:
+        def report(pid: object) -> None:
+            pids.append(pid)
+            is_busy.set()
+
+        try:
+            pool.call(f"{FUNCTIONS}:sleep", 600, report)
+        except OpError as error:
+            errors.append(error)
+
+    with WorkerPool(1) as pool:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        assert is_busy.wait(30)
+    for thread in threads:
+        thread.join(10)
+    assert len(errors) == 3
+    assert len(pids) == 1
+    assert not is_running(pids[0])
+
+
+PARENT = """
+import os, signal, sys
+from taskloom.pipeline.pool import WorkerPool
+
+def report(pid):
+    print(pid, flush=True)
+    if sys.argv[2] == "at once":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pool = WorkerPool(1, timeout_s=float(sys.argv[1]))
+pid = pool.call("worker_functions:sleep", 0 if sys.argv[2] == "idle" else 600, report)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("when", ["idle", "at once"])
+def test_a_worker_outlives_its_pool_by_no_more_than_its_time(when: str) -> None:
+    command = [sys.executable, "-c", PARENT, "1", when]
+    parent = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert parent.returncode == -signal.SIGKILL
+    wait_until_gone(int(parent.stdout.split()[0]), 4)

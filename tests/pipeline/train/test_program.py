@@ -1,0 +1,196 @@
+"""A program is the device half of its graph: named by scopes, annotated by nodes, the same compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.traceback import preserve_node_meta
+
+from taskloom.graph.errors import CheckpointError, TrainingError
+from taskloom.graph.passes.cut import Stage
+from taskloom.pipeline import Mixture, Plan, Task, plan
+from taskloom.pipeline.learner import Learner
+from taskloom.pipeline.packing import to_inputs
+from taskloom.pipeline.program import Program, choose_device
+from taskloom.pipeline.stream import Stream, open_stream
+from taskloom.storage.capacity import Capacity
+from taskloom.storage.one_pass import pack_documents
+from taskloom.storage.pack import Pack
+from taskloom.storage.store import Store
+
+from .stores import CONFIG, MODEL
+
+CPU = torch.device("cpu")
+Choice: TypeAlias = Literal["off", "on"]
+_CHOICES: tuple[Choice, ...] = ("off", "on")
+
+
+def plan_images(num_tasks: int) -> Plan:
+    tasks = [
+        Task(f"task-{i}", f"[IMAGE:image] what is number {i}? -> [TEXT:label,closed_set]")
+        for i in range(num_tasks)
+    ]
+    return plan(Mixture(tasks), model=MODEL)
+
+
+def device_addresses(planned: Plan) -> set[str]:
+    return {node.address for node in planned.graph if planned.cut.stages[node.id] is Stage.DEVICE}
+
+
+def shapes_of(program: Program) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in program.state_dict().items()}
+
+
+def gradients_of(
+    program: Program, planned: Plan, packs: list[Pack]
+) -> tuple[float, dict[str, Tensor]]:
+    program.zero_grad()
+    divisor = torch.tensor(sum(float(pack.weights.sum()) for pack in packs))
+    losses = [program(to_inputs(planned, pack, CPU), divisor)["loss"] for pack in packs]
+    total = torch.stack(losses).sum()
+    total.backward()
+    found = {n: p.grad.clone() for n, p in program.named_parameters() if p.grad is not None}
+    return total.item(), found
+
+
+@pytest.fixture
+def packs(stream: Stream) -> Iterator[list[Pack]]:
+    """The first packs of a run."""
+    with stream.loader() as loader:
+        yield [pack for step in islice(loader, 4) for pack in step]
+
+
+@pytest.fixture
+def program(stream: Stream) -> Program:
+    """A program with the same parameters in every test, without dropout."""
+    torch.manual_seed(0)
+    return Program(stream.plan).eval()
+
+
+def test_three_and_thirty_tasks_have_the_same_parameters_and_device_nodes() -> None:
+    few, many = plan_images(3), plan_images(30)
+    assert shapes_of(Program(few)) == shapes_of(Program(many))
+    assert device_addresses(few) == device_addresses(many)
+
+
+def test_parameters_are_named_after_scopes_alone(stream: Stream, program: Program) -> None:
+    scopes = {node.scope for node in stream.plan.graph if node.scope}
+    assert set(program.num_parameters) == scopes
+    prefixes = tuple(f"scopes.{scope.replace('.', '__')}." for scope in scopes)
+    assert all(name.startswith(prefixes) for name in program.state_dict())
+
+
+def test_programs_of_one_model_share_their_parameters(stream: Stream, program: Program) -> None:
+    other = Program(stream.plan, program.scopes)
+    ours = dict(program.named_parameters())
+    assert all(ours[name] is parameter for name, parameter in other.named_parameters())
+
+
+def test_every_call_that_runs_is_of_a_device_node_of_the_graph(
+    stream: Stream, program: Program, packs: list[Pack]
+) -> None:
+    with preserve_node_meta():
+        traced = make_fx(lambda inputs: program(inputs)["loss"])(
+            to_inputs(stream.plan, packs[0], CPU)
+        )
+    calls = [node for node in traced.graph.nodes if node.op == "call_function"]
+    named = {node.meta["custom"]["taskloom"] for node in calls}
+    assert named == device_addresses(stream.plan)
+
+
+def test_one_output_is_computed_without_what_it_does_not_need(
+    stream: Stream, program: Program, packs: list[Pack]
+) -> None:
+    whole = to_inputs(stream.plan, packs[0], CPU)
+    loss = program.compute("loss", whole)
+    assert torch.equal(loss, program(whole)["loss"])
+    answering = plan(
+        Mixture([Task("a", "[TEXT:q] -> [TEXT:a]")], bpe_size=300), "infer", model=MODEL
+    )
+    writer = Program(answering, program.scopes)
+    read = {name: whole[name] for name in ("source_ids", "source_positions", "source_keys")}
+    assert writer.compute("memory", read).shape == (stream.capacity.source, MODEL.width)
+
+
+def test_documents_split_into_packs_otherwise_give_the_same_gradient(stream: Stream) -> None:
+    torch.manual_seed(0)
+    program = Program(stream.plan).double().eval()
+    rows = {task: numbers[:24] for task, numbers in stream.rows.items()}
+
+    def pack(source: int) -> list[Pack]:
+        capacity = Capacity(
+            source=source, target=source, tensors={"image_16_8": source // 8}, tile=64
+        )
+        return list(
+            pack_documents(stream.templates, rows, stream.dataset.columns, capacity, pad_id=1)
+        )
+
+    together, apart = pack(1024), pack(128)
+    assert len(together) == 1
+    assert len(apart) > 3
+    loss, gradients = gradients_of(program, stream.plan, together)
+    other_loss, other_gradients = gradients_of(program, stream.plan, apart)
+    assert other_loss == pytest.approx(loss, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-6, atol=1e-9)
+
+
+def test_loading_other_parameters_names_every_difference_in_size(
+    stream: Stream, program: Program
+) -> None:
+    wide = plan_images(1)
+    with pytest.raises(CheckpointError) as caught:
+        program.load(Program(wide).state_dict(), "there")
+    text = str(caught.value)
+    size, other = (p.vocabulary.size for p in (stream.plan, wide))
+    table = (
+        f"vocabulary.weight_VC is ({other}, {MODEL.width}) in there, ({size}, {MODEL.width}) here"
+    )
+    assert table in text
+    assert "adapter__image_patch_16_8.projection.weight is missing in there" in text
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(TrainingError, match=f'device "{name}" cannot be used'):
+        choose_device(name)
+
+
+def test_the_device_is_a_gpu_only_where_there_is_one() -> None:
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own doings
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_compiled_equals_eager_and_never_compiles_again(mixture: Mixture, store_dir: Path) -> None:
+    deep = replace(MODEL, dropout=0.0, num_encoder_layers=3, num_decoder_layers=3)
+    stream = open_stream(mixture, Store.open(store_dir), deep, CONFIG)
+    torch.compiler.reset()
+    counters.clear()
+    learners = {choice: _start_learner(stream, choice) for choice in _CHOICES}
+    with stream.loader() as loader:
+        for packs in islice(loader, 50):
+            for learner in learners.values():
+                learner.take(packs)  # raises if anything is compiled after the first step
+    assert counters["stats"]["unique_graphs"] == 2  # one for each class of layers
+    eager, compiled = (learner.tally.describe(stream.tasks) for learner in learners.values())
+    for task in stream.tasks:
+        loss = eager["tasks"][task]["loss"]
+        assert compiled["tasks"][task]["loss"] == pytest.approx(loss, rel=1e-3)
+    torch.compiler.reset()
+
+
+def _start_learner(stream: Stream, compile_: Choice) -> Learner:
+    torch.manual_seed(0)
+    config = replace(CONFIG, compile=compile_)
+    return Learner.make(stream.plan, config, CPU)

@@ -1,0 +1,207 @@
+"""A run that was stopped, interrupted or killed goes on to the very same model and log."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskloom.graph.errors import CheckpointError
+from taskloom.pipeline import Mixture, Source, Task, build, train
+from taskloom.pipeline.run_log import NAME, read_log
+from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
+
+from .stores import (
+    CONFIG,
+    MODEL,
+    are_equal,
+    continue_run,
+    make_tasks,
+    signal_at,
+    spell_numbers,
+    train_until_signal,
+)
+
+STEPS = {"steps": 100, "packs_per_step": 2}
+SLOTS = {"IMAGE": {"size": 16, "patch": 8}}
+
+
+def last_of(out: Path) -> Checkpoint:
+    path = latest_checkpoint(out)
+    assert path is not None
+    return read_checkpoint(path, with_training=True)
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    timed = {"seconds", "waited_s"}
+    return [{k: v for k, v in line.items() if k not in timed} for line in read_log(out)]
+
+
+def assert_same_run(out: Path, other: Path) -> None:
+    ours, theirs = last_of(out), last_of(other)
+    assert ours.record == theirs.record
+    assert are_equal(ours.tensors, theirs.tensors)
+    assert are_equal(ours.training, theirs.training)
+    assert log_of(out) == log_of(other)
+
+
+@pytest.fixture(scope="module")
+def whole(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 100 steps in one go, with dropout and two packs a step."""
+    out = tmp_path_factory.mktemp("whole")
+    continue_run(store_dir, out, **STEPS)
+    return out
+
+
+def test_fifty_steps_and_fifty_more_are_a_hundred_to_the_bit(
+    whole: Path, store_dir: Path, tmp_path: Path
+) -> None:
+    assert MODEL.dropout > 0
+    assert continue_run(store_dir, tmp_path, stop_at=50, **STEPS).step == 50
+    assert continue_run(store_dir, tmp_path, **STEPS).step == 100
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_run_stopped_between_lines_of_its_log_writes_the_same_lines(
+    whole: Path, store_dir: Path, tmp_path: Path
+) -> None:
+    for stop in (1, 14, 37, 38, 99, 100):
+        continue_run(store_dir, tmp_path, stop_at=stop, **STEPS)
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
+    whole: Path, store_dir: Path, tmp_path: Path
+) -> None:
+    code, errors = train_until_signal(signal.SIGKILL, 45, store_dir, tmp_path, **STEPS, log_every=1)
+    assert code == -signal.SIGKILL, errors
+    killed_at = len((tmp_path / NAME).read_bytes().splitlines())
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert 40 <= int(checkpoint.name[5:]) <= killed_at < 100
+    continue_run(store_dir, tmp_path, **STEPS, log_every=1)
+    ours, theirs = last_of(tmp_path), last_of(whole)
+    assert are_equal(ours.tensors, theirs.tensors)
+    assert are_equal(ours.training["optimizer"], theirs.training["optimizer"])
+    assert [line["step"] for line in read_log(tmp_path)] == list(range(1, 101))
+
+
+def test_an_interrupted_run_is_saved_where_it_was(
+    whole: Path, store_dir: Path, tmp_path: Path
+) -> None:
+    code, errors = train_until_signal(
+        signal.SIGINT, 3, store_dir, tmp_path, **STEPS, checkpoint_every=1000
+    )
+    assert code == -signal.SIGINT, errors  # KeyboardInterrupt went all the way up
+    saved = last_of(tmp_path).record["step"]
+    assert 30 <= saved < 100
+    assert continue_run(store_dir, tmp_path, **STEPS).step == 100
+    assert_same_run(tmp_path, whole)
+
+
+def test_an_interrupt_is_raised_after_saving(store_dir: Path, tmp_path: Path) -> None:
+    thread = signal_at(signal.SIGINT, tmp_path, 1)
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(store_dir, tmp_path, steps=100_000)
+    thread.join()
+    step = last_of(tmp_path).record["step"]
+    assert continue_run(store_dir, tmp_path, steps=100_000, stop_at=step + 1).step == step + 1
+
+
+def test_a_finished_run_is_given_back_at_once(whole: Path, store_dir: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    done = continue_run(store_dir, whole, **STEPS)
+    assert done.step == 100
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+    assert are_equal(dict(done.model.program.state_dict()), last_of(whole).tensors)
+
+
+def test_how_a_run_is_watched_and_computed_may_change(store_dir: Path, tmp_path: Path) -> None:
+    continue_run(store_dir, tmp_path, stop_at=5)
+    free = {"log_every": 1, "checkpoint_every": 7, "keep_checkpoints": 1, "threads": 2}
+    assert continue_run(store_dir, tmp_path, stop_at=6, **free).step == 6
+
+
+def test_another_run_in_the_same_directory_is_refused_difference_by_difference(
+    whole: Path, store_dir: Path
+) -> None:
+    digits, spell = make_tasks(has_rows=False)
+    others = Mixture([replace(digits, weight=2.0), spell], slots=SLOTS, bpe_size=300)
+    with pytest.raises(CheckpointError) as caught:
+        train(
+            others,
+            store_dir,
+            out=whole,
+            model=replace(MODEL, label_smoothing=0.1),
+            config=CONFIG,
+            seed=5,
+            packs_per_step=2,
+            steps=100,
+        )
+    text = str(caught.value)
+    for difference in (
+        "settings seed was 0, is 5",
+        "rows digits weight was 173.0, is 2.0",
+        "model label_smoothing was 0.0, is 0.1",
+    ):
+        assert f"{whole} holds another run: {difference}" in text
+    assert "train into another directory" in text
+
+
+def test_other_instructions_and_tasks_are_named(whole: Path, store_dir: Path) -> None:
+    digits, _ = make_tasks(has_rows=False)
+    asked = replace(digits, instruction=digits.instruction.replace("what", "which digit"))
+    with pytest.raises(CheckpointError) as caught:
+        train(
+            Mixture([asked], slots=SLOTS, bpe_size=300),
+            store_dir,
+            out=whole,
+            model=MODEL,
+            config=CONFIG,
+        )
+    text = str(caught.value)
+    assert f"tasks digits was {digits.instruction}, is {asked.instruction}" in text
+    assert "tasks spell was write [TEXT:number] in words" in text
+    assert "is nothing" in text
+
+
+def test_another_vocabulary_is_named(tmp_path: Path) -> None:
+    task = Task("t", "[TEXT:number] -> [TEXT:words]", source=Source("s", spell_numbers()))
+    for name, size in {"small": 280, "large": 300}.items():
+        build(Mixture([task], bpe_size=size), tmp_path / name, progress=False)
+    settings: dict[str, Any] = {"out": tmp_path / "out", "model": MODEL, "config": CONFIG}
+    train(Mixture([task], bpe_size=280), tmp_path / "small", stop_at=1, progress=False, **settings)
+    with pytest.raises(CheckpointError) as caught:
+        train(Mixture([task], bpe_size=300), tmp_path / "large", progress=False, **settings)
+    text = str(caught.value)
+    assert "bpe_size was 280, is 300" in text
+    assert "pinned bpe-main digest was" in text
+
+
+def test_rows_that_are_others_than_before_are_named(tmp_path: Path) -> None:
+    rows = spell_numbers()
+    task = Task("t", "[TEXT:number] -> [TEXT:words]", source=Source("s", rows[:60]))
+    other = replace(task, source=Source("s", rows[:90]), holdout=0.2, key="number")
+    store = tmp_path / "store"
+    settings: dict[str, Any] = {"out": tmp_path / "out", "model": MODEL, "config": CONFIG}
+    for mixture in (Mixture([each], bpe_size=260) for each in (task, other)):
+        build(mixture, store, progress=False)
+        if mixture.tasks[0] is task:
+            train(mixture, store, stop_at=1, progress=False, **settings)
+    with pytest.raises(CheckpointError) as caught:
+        train(Mixture([other], bpe_size=260), store, progress=False, **settings)
+    text = str(caught.value)
+    assert "rows t number was 60, is 7" in text
+    assert "rows t holdout was 0.0, is 0.2" in text
+    assert "rows t key was nothing, is number" in text
+
+
+def test_a_damaged_checkpoint_is_refused_not_skipped(store_dir: Path, tmp_path: Path) -> None:
+    continue_run(store_dir, tmp_path, stop_at=3)
+    model = tmp_path / "step-00000003" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"step-00000003/model.safetensors is damaged"):
+        continue_run(store_dir, tmp_path)

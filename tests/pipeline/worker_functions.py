@@ -1,0 +1,86 @@
+"""What test_worker.py asks worker processes to do. They find it by name, and import nothing else of the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from taskloom.graph.errors import OpError
+from taskloom.ops.errors import RowErrors, bad_row
+
+Report = Callable[[object], None]
+
+
+class StubbornError(Exception):
+    """An error that cannot cross to another process."""
+
+    def __init__(self, what: str, why: object) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+def double(number: int, report: Report) -> int:
+    """Return twice ``number``."""
+    report("half way")
+    return 2 * number
+
+
+def describe(_: object, report: Report) -> dict[str, object]:
+    """Return facts of this process."""
+    del report
+    names = ("torch", "__main__", "dask", "taskloom.pipeline.partition")
+    return {
+        "pid": os.getpid(),
+        "modules": [name for name in names if name in sys.modules],
+        "path": list(sys.path),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def build_one(_: object, report: Report) -> list[str]:
+    """Return the modules that a worker has imported once it is ready to build."""
+    del report
+    from taskloom.pipeline import partition  # noqa: PLC0415 - in the worker alone
+
+    assert partition.build_partition
+    return sorted(sys.modules)
+
+
+def fail(how: str, report: Report) -> object:
+    """Raise, in some way."""
+    del report
+    if how == "named":
+        raise OpError.of("T0303", "bad", "mend it")
+    if how == "rows":
+        raise RowErrors({3: bad_row("T0301", "odd", b"abc")})
+    if how == "plain":
+        raise KeyError("missing")
+    raise StubbornError("will", "not pickle")
+
+
+def die(marker: str | None, report: Report) -> str:
+    """Die at once; with a ``marker``, only while there is no such file."""
+    del report
+    if marker is None or not Path(marker).exists():
+        if marker is not None:
+            Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def sleep(seconds: float, report: Report) -> int:
+    """Sleep in one piece, having said which process does."""
+    report(os.getpid())
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def walk(number: int, report: Report) -> int:
+    """Take ``number`` short steps and say so after each."""
+    for step in range(number):
+        time.sleep(0.1)
+        report(step)
+    return number
