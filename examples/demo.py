@@ -93,7 +93,7 @@ def main() -> None:
     print(f"\n{scores}\n")
     answers = answer_examples(run.model, mixture, store)
     print(answers)
-    planned = plan_for_view(mixture, store)
+    planned = plan_for_view(mixture, store, model=MODEL)
     view = view_plan(planned, title="demo", store=store)
     (OUT / "graph.html").write_text(render_page(view), "utf-8")
     seconds = time.perf_counter() - began

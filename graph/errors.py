@@ -28,6 +28,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Self
 
+from .render.printable import measure
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
@@ -52,8 +54,9 @@ class Site:
     span: Span
 
     def __str__(self) -> str:
-        width = max(1, self.span.stop - self.span.start)
-        return f"  --> {self.label}\n   | {self.text}\n   | {' ' * self.span.start}{'^' * width}"
+        before = measure(self.text[: self.span.start])
+        width = max(1, measure(self.text[self.span.start : self.span.stop]))
+        return f"  --> {self.label}\n   | {self.text}\n   | {' ' * before}{'^' * width}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from .planning import Filters, Plan, plan
 from .progress import Shown, open_progress
 from .report import BuildReport, Tally, TaskCount, tell_estimate
 from .scheduler import Scheduler
-from .task import Mixture, Task, as_mixture
+from .task import Mixture, Source, Task, as_mixture
 
 
 def build(  # noqa: PLR0913 - each is a choice of the caller's
@@ -74,13 +74,15 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     start = time.perf_counter()
     _check(workers=workers, on_error=on_error, max_errors=max_errors, timeout_s=timeout_s)
     mixture = as_mixture(mixture)
-    plan(mixture)  # what is wrong without knowing any rows is said before they are read
+    # What is wrong without knowing any rows is said before they are read.
+    plan(mixture)
+    sources = mixture.sources()
     if not isinstance(store, Store):
         store = Store.create(store)
     store.sweep()
     build_ = _Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=progress) as shown:
-        build_.register(shown)
+        build_.register(sources, shown)
         planned = build_.plan(refit)
         if dry_run:
             report = build_.estimate(planned)
@@ -111,9 +113,9 @@ class _Build:
         self.max_errors = max_errors
         self.records: dict[str, SourceRecord] = {}
 
-    def register(self, shown: Shown) -> None:
+    def register(self, sources: Mapping[str, Source], shown: Shown) -> None:
         """Register every source, and vocabulary files if there are any."""
-        for name, source in self.mixture.sources().items():
+        for name, source in sources.items():
             try:
                 record = register_source(self.store, name, source.data, version=source.version)
             except SourceError as error:

@@ -97,10 +97,10 @@ def build(
         progress=not as_json,
     )
     if as_json:
-        problems = [describe(problem) for problem in report.problems]
-        print_json({name: getattr(report, name) for name in _REPORT} | {"problems": problems})
-    elif dry_run:
-        say(str(report))
+        facts = {name: getattr(report, name) for name in _REPORT}
+        facts["tasks"] = {name: count._asdict() for name, count in report.tasks.items()}
+        facts["problems"] = [describe(problem) for problem in report.problems]
+        print_json(facts)
 
 
 @app.command()

@@ -64,6 +64,11 @@ class Job:
         return self.source.partitions[0].id
 
     @property
+    def place(self) -> str:
+        """The partition, for messages."""
+        return f"{self.source.name}/{self.partition}"
+
+    @property
     def rows(self) -> int:
         """Rows of the partition."""
         return self.source.partitions[0].rows
@@ -75,8 +80,7 @@ class Job:
 
     def locate(self, error: TaskloomError, done: int) -> TaskloomError:
         """Return ``error`` with the partition filled in, and the nodes that may be at fault."""
-        since = f", row {done} or later" if done else ""
-        error = error.at(row=f"{self.source.name}/{self.partition}{since}")
+        error = error.at(row=f"{self.place}:{done} or later" if done else self.place)
         if not isinstance(error, OpError):
             return error
         isolated = [node for node in self.graph if HOST_CATALOGUE[node.op].traits.is_isolated]

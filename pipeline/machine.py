@@ -55,8 +55,11 @@ class LocalMachine:
 
         def work() -> None:
             try:
-                # Dask knows jobs by number: it would search each of them for collections of its own.
-                tasks = [delayed(run, pure=False, traverse=False)(i) for i in range(len(jobs))]
+                # Dask knows jobs by number: it would search each of them for collections of its own. Of tasks
+                # that wait for nothing it takes the last name first.
+                run_later = delayed(run, traverse=False)
+                names = [f"taskloom-{number:09}" for number in range(len(jobs), 0, -1)]
+                tasks = [run_later(i, dask_key_name=name) for i, name in enumerate(names)]
                 compute(*tasks, scheduler="threads", num_workers=self._num_workers)
                 results.put(_DONE)
             except BaseException as error:  # noqa: BLE001 - handed to the caller's thread

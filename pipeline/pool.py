@@ -114,6 +114,7 @@ class _Worker:
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C is for the pool's owner, who decides what it means
             )
 
     def ask(

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..graph.render.printable import printable_lines
+
 _LINE_EVERY_S = 15.0
 
 
@@ -92,7 +94,7 @@ class Shown:
     def say(self, text: str) -> None:
         """Show lines as they are: nothing in them is markup, and none is broken."""
         if not self._is_quiet:
-            self._console.print(Text(text), soft_wrap=True)
+            self._console.print(Text(printable_lines(text)), soft_wrap=True)
 
     @contextmanager
     def task(

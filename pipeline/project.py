@@ -132,7 +132,8 @@ class _Maker:
         path = os.path.expanduser(path)  # noqa: PTH111 - Path raises where a home is not known
         base = str(self.file.path.absolute().parent)
         # The folder's own name is no pattern, whatever is in it.
-        return str(Path(glob.escape(base) if glob.has_magic(path) else base) / path)
+        base = glob.escape(base) if glob.has_magic(path) else base
+        return os.path.normpath(Path(base) / path)
 
     def _wrong_slots(self, mixture: Mixture) -> Iterator[Problem]:
         recipes = mixture.recipes()

@@ -13,8 +13,8 @@ from ..graph.errors import OpError, Problem
 from ..storage.files import count_bytes
 from .partition import JobReport
 
-_MAX_TASKS = 20
-"""Tasks whose bad rows are told of one by one."""
+_MAX_TOLD = 20
+"""Tasks and nodes whose bad rows are told of one by one."""
 
 
 class TaskCount(NamedTuple):
@@ -58,7 +58,7 @@ class BuildReport:
     is_dry: bool = False
 
     def __str__(self) -> str:
-        return "\n".join([self._summary(), *self._bad_tasks(), *map(str, self.problems)])
+        return "\n".join([self._summary(), *self._bad_tasks(), *self._first_problems()])
 
     def _summary(self) -> str:
         if self.is_dry:
@@ -74,10 +74,15 @@ class BuildReport:
 
     def _bad_tasks(self) -> Iterator[str]:
         bad = {name: count for name, count in self.tasks.items() if count.rejects}
-        for name, count in list(bad.items())[:_MAX_TASKS]:
+        for name, count in list(bad.items())[:_MAX_TOLD]:
             yield f"{name}: {count.rejects:,} of {count.rows:,} rows are bad; the ledger says why"
-        if len(bad) > _MAX_TASKS:
-            yield f"and {len(bad) - _MAX_TASKS:,} more tasks"
+        if len(bad) > _MAX_TOLD:
+            yield f"and {len(bad) - _MAX_TOLD:,} more tasks"
+
+    def _first_problems(self) -> Iterator[str]:
+        yield from map(str, self.problems[:_MAX_TOLD])
+        if len(self.problems) > _MAX_TOLD:
+            yield f"and {len(self.problems) - _MAX_TOLD:,} more nodes refuse rows"
 
 
 def tell_estimate(partitions: int, cached: int, dense_bytes: int) -> str:

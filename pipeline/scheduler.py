@@ -8,6 +8,7 @@ every machine of a cluster (`cluster`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..graph.errors import TaskloomError
@@ -45,30 +46,45 @@ def run_job(
 
     Raises:
         TaskloomError: Something is wrong; where is filled in.
+        Exception: Nobody foresaw it; a note says where.
     """
-    done = rejects = 0
-
-    def report(progress: Any) -> None:
-        add(progress.rows, progress.rejects)
-
-    def add(more_done: int, more_rejects: int) -> None:
-        nonlocal done, rejects
-        done, rejects = done + more_done, rejects + more_rejects
-        if count is not None:
-            count(more_done, more_rejects)
-
-    def run() -> Any:
-        if job.needs_process:
-            return pool.call(function, job, report)
-        return resolve(function)(job, report)
-
+    run = _JobRun(function, job, pool, count)
     try:
         try:
-            return run()
+            return run.try_once()
         except WorkerDiedError:
             # Once may be bad luck, on a machine short of memory for example; twice is not.
-            add(-done, -rejects)
-            return run()
+            run.add(-run.done, -run.rejects)
+            return run.try_once()
     except TaskloomError as error:
-        located = job.locate(error, done)
+        located = job.locate(error, run.done)
         raise located.with_traceback(error.__traceback__) from error.__cause__
+    except Exception as error:
+        error.add_note(f"in partition {job.place}")
+        raise
+
+
+@dataclass(slots=True)
+class _JobRun:
+    """A job on the way."""
+
+    function: str
+    job: Job
+    pool: WorkerPool
+    count: Callable[[int, int], None] | None
+    done: int = 0
+    rejects: int = 0
+
+    def try_once(self) -> Any:
+        if self.job.needs_process:
+            return self.pool.call(self.function, self.job, self.report)
+        return resolve(self.function)(self.job, self.report)
+
+    def report(self, progress: Any) -> None:
+        self.add(progress.rows, progress.rejects)
+
+    def add(self, done: int, rejects: int) -> None:
+        self.done += done
+        self.rejects += rejects
+        if self.count is not None:
+            self.count(done, rejects)

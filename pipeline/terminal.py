@@ -10,12 +10,12 @@ from typing import Any
 import typer
 
 from ..graph.errors import Problem, ProjectError
-from ..graph.render.printable import printable
+from ..graph.render.printable import printable, printable_lines
 
 
 def say(text: str, *, is_error: bool = False) -> None:
     """Print lines for people; what users wrote moves no cursor and changes no colour."""
-    typer.echo("\n".join(printable(line) for line in text.split("\n")), err=is_error)
+    typer.echo(printable_lines(text), err=is_error)
 
 
 def say_answer(text: str) -> None:

@@ -74,7 +74,6 @@ def portable(error: Exception) -> Exception:
 
 def main() -> None:
     """Serve the pipe whose file descriptor is the first argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides what an interrupt means
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         serve(Connection(int(sys.argv[1])), float(sys.argv[2]))

@@ -14,6 +14,11 @@ def printable(text: str) -> str:
     return "".join(c if _is_visible(c) else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """Return ``text`` with its line breaks, and everything else that is not visible as an escape."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
 def measure(text: str) -> int:
     """Return how many columns of a terminal, or of a monospaced font, ``text`` takes."""
     return sum(_measure(character) for character in text)

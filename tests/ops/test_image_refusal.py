@@ -140,7 +140,7 @@ def test_limits_hold_for_bytes_and_files_alike(tmp_path: Path, photo: Pixels) ->
         assert decode(value, DecodeImages(max_pixels=427 * 640)).shape == photo.shape
 
 
-def test_the_librarys_own_limit_warns_nobody(
+def test_the_library_s_own_limit_warns_nobody(
     photo: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Above its limit the library warns, and above twice the limit it refuses.

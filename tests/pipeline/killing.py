@@ -1,7 +1,7 @@
 """A program that builds a store, to be killed by tests.
 
-python killing.py build STORE               build everything
-python killing.py kill FOLDER SEED …        build into FOLDER/SEED and kill that build at a moment that SEED gives
+python killing.py build STORE           build everything
+python killing.py kill FOLDER SEED …    build into FOLDER/SEED, and kill that build when SEED says
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def make_mixture(folder: Path) -> Mixture:
     files = [folder / f"{part}.jsonl" for part in range(NUM_PARTITIONS)]
     for part, path in enumerate(files):
         if not path.exists():
-            path.write_text("".join(json.dumps(_row(part, i)) + "\n" for i in range(ROWS_PER_PARTITION)))
+            path.write_text(
+                "".join(json.dumps(_row(part, i)) + "\n" for i in range(ROWS_PER_PARTITION))
+            )
     task = Task(
         "pictures",
         "[IMAGE:image,size=32] [TEXT:note] -> [TEXT:label,closed_set]",
@@ -48,7 +50,12 @@ def _row(part: int, number: int) -> dict[str, Any]:
     header += (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24)
     pixels = np.random.default_rng(identity).integers(0, 256, 192, np.uint8).tobytes()
     image = base64.b64encode(header + pixels).decode() if number % 50 != 7 else "no image"
-    return {"id": identity, "image": image, "note": f"number {identity % 9}", "label": str(identity % 3)}
+    return {
+        "id": identity,
+        "image": image,
+        "note": f"number {identity % 9}",
+        "label": str(identity % 3),
+    }
 
 
 def kill_at_some_moment(folder: Path, seed: int, num_files: int) -> None:

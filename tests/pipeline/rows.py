@@ -13,10 +13,11 @@ import pyarrow.parquet as pa_parquet
 from PIL import Image
 from real_data import digits
 
-from taskloom.pipeline import Mixture, Source, Task
+from taskloom.pipeline import BuildReport, Mixture, Source, Task, build
 
 NUM_ROWS = 60
 DIGITS = "[IMAGE:image] what does the image describe? -> [TEXT:label,closed_set]"
+WORDS = "say [TEXT:note] -> [TEXT:label,closed_set]"
 SLOTS = {"IMAGE": {"size": 16, "patch": 8}}
 BPE_SIZE = 300
 
@@ -46,17 +47,33 @@ def encode_png(pixels: Any) -> bytes:
 
 def digits_task(source: Any, instruction: str = DIGITS, name: str = "digits", **more: Any) -> Task:
     """Return a task on ``source``, a fifth of which is held out."""
-    return Task(name, instruction, source=source, **{"holdout": 0.2, "key": "id"} | more)
+    settings: dict[str, Any] = {"holdout": 0.2, "key": "id"} | more
+    return Task(name, instruction, source=source, **settings)
 
 
 def mix(*tasks: Task, **more: Any) -> Mixture:
     """Return a mixture of small images and a small vocabulary."""
-    return Mixture(tasks, **{"slots": SLOTS, "bpe_size": BPE_SIZE} | more)
+    settings: dict[str, Any] = {"slots": SLOTS, "bpe_size": BPE_SIZE} | more
+    return Mixture(tasks, **settings)
 
 
 def digits_mixture(num_rows: int = NUM_ROWS) -> Mixture:
     """Return the mixture of one task on the first digits."""
     return mix(digits_task(Source("digits", digit_rows(num_rows))))
+
+
+def spoiled(rows: list[Row] | None = None, *bad: int) -> Mixture:
+    """Return a mixture some of whose images are no images."""
+    rows = rows or digit_rows()
+    for number in bad or (3, 41):
+        rows[number]["image"] = b"notajpeg"
+    return mix(digits_task(Source("digits", rows)))
+
+
+def run(mixture: Mixture | Task, store: Path, **settings: Any) -> BuildReport:
+    """Build without a word, by one worker unless ``settings`` say otherwise."""
+    arguments: dict[str, Any] = {"progress": False, "workers": 1} | settings
+    return build(mixture, store, **arguments)
 
 
 def write_parquet(path: Path, rows: list[Row]) -> Path:

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from taskloom.graph.errors import InstructionError, PlanError, TaskloomError
+from taskloom.graph.errors import PlanError
 from taskloom.graph.node import Value
 from taskloom.graph.op import Rows
 from taskloom.graph.passes.cut import Stage
@@ -95,115 +95,12 @@ def test_images_and_texts_that_are_decoded_or_parted_run_in_processes_of_their_o
     }
 
 
-def test_an_unknown_column_is_underlined_and_the_nearest_named() -> None:
-    columns = {"vqa": {"id": "int64", "image": "binary", "query": "string", "answer": "string"}}
-    with pytest.raises(PlanError) as caught:
-        plan(make_tasks(vqa=VQA.replace("question", "quary")), columns=columns)
-    assert str(caught.value) == (
-        'error[T0212]: source "vqa" has no column "quary"\n'
-        "  node vqa    column quary\n"
-        "  --> vqa:1\n"
-        "   | [IMAGE:image] [TEXT:quary] -> [TEXT:answer,closed_set]\n"
-        "   |               ^^^^^^^^^^^^\n"
-        "   = did you mean query?"
-    )
-
-
-@pytest.mark.parametrize("where", ["key", "filter"])
-def test_an_unknown_key_or_filter_column_is_refused_too(where: str) -> None:
-    columns = {"digits": {"id": "int64", "image": "binary", "label": "string"}}
-    settings = {"holdout": 0.1, "key": "idd"} if where == "key" else {"where": "labl == 'a'"}
-    with pytest.raises(PlanError, match="did you mean (id|label)"):
-        plan(Task("digits", DIGITS, source=[], **settings), columns=columns)
-
-
-def test_the_problems_of_all_tasks_are_told_together() -> None:
-    columns = {"a": {"img": "binary"}, "b": {"img": "binary"}}
-    tasks = make_tasks(
-        a="[IMAGE:image] -> [TEXT:label]", b="[IMAGE:img] -> [TEXT:cap]", c="[AUDIO:x] -> [TEXT:y]"
-    )
-    with pytest.raises(PlanError) as caught:
-        plan(tasks, columns=columns)
-    told = [(problem.code, problem.column) for problem in caught.value.problems]
-    assert told == [
-        ("T0212", "image"),
-        ("T0212", "label"),
-        ("T0212", "id"),
-        ("T0212", "cap"),
-        ("T0212", "id"),
-        ("T0231", ""),
-    ]
-
-
-def test_malformed_instructions_and_filters_are_told_together_with_their_tasks() -> None:
-    tasks = [
-        Task("a", "[IMGE:img] -> [TEXT:cap]"),
-        Task("b", "[IMAGE:img] -> [TEXT:cap]", where="cap is long"),
-    ]
-    with pytest.raises(PlanError) as caught:
-        plan(tasks)
-    assert [problem.code for problem in caught.value.problems] == ["T0103", "T0210"]
-    assert "--> a:1" in str(caught.value)
-    assert "node b/where" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("instruction", "code", "underlined"),
-    [
-        pytest.param(
-            "[IMAGE:a] -> ([TEXT:b] [TEXT:c])*", "T0230", "([TEXT:b] [TEXT:c])*", id="group"
-        ),
-        pytest.param(
-            "[IMAGE:a] [ [TEXT:b] ]* -> [TEXT:c]", "T0230", "[ [TEXT:b] ]*", id="list"
-        ),
-        pytest.param(
-            "[ [IMAGE:a] | [TEXT:b] ] -> [TEXT:c]", "T0230", "[ [IMAGE:a] | [TEXT:b] ]", id="pair"
-        ),
-        pytest.param("[IMAGE:a] -> [TEXT:b] [TEXT:c]", "T0232", "[TEXT:c]", id="two targets"),
-        pytest.param("[VIDEO:a] -> [TEXT:b]", "T0231", "[VIDEO:a]", id="no recipe"),
-        pytest.param("[TEXT:a] -> [IMAGE:b]", "T0231", "[IMAGE:b]", id="no recipe for a target"),
-        pytest.param("[TEXT:a,closed_set] -> [TEXT:b]", "T0215", "[TEXT:a,closed_set]", id="side"),
-        pytest.param("[IMAGE:a,size=30] -> [TEXT:b]", "T0216", "[IMAGE:a,size=30]", id="patches"),
-    ],
-)
-@pytest.mark.parametrize("mode", ["train", "infer"])
-def test_what_cannot_be_planned_is_refused_with_its_place(
-    instruction: str, code: str, underlined: str, mode: str
-) -> None:
-    with pytest.raises(TaskloomError) as caught:
-        plan(make_tasks(t=instruction), mode)
-    (problem,) = caught.value.problems
-    (site,) = problem.sites
-    assert problem.code == code
-    assert site.text[site.span.start : site.span.stop] == underlined
-
-
-@pytest.mark.parametrize("instruction", ["[IMAGE:a] what is it? ->", "-> [TEXT:b] is it", "a -> b"])
-def test_a_task_without_a_target_slot_at_its_end_is_refused(instruction: str) -> None:
-    with pytest.raises(TaskloomError, match="T0232"):
-        plan(make_tasks(t=instruction))
-
-
-@pytest.mark.parametrize(
-    ("values", "code"),
-    [
-        pytest.param({"size": "big"}, "T0121", id="type"),
-        pytest.param({"size": True}, "T0121", id="flag"),
-        pytest.param({"size": 0}, "T0122", id="range"),
-        pytest.param({"sise": 32}, "T0120", id="name"),
-    ],
-)
-def test_defaults_of_slots_are_checked_as_slots_are(values: dict[str, int], code: str) -> None:
-    with pytest.raises(TaskloomError, match=code):
-        plan(Mixture(make_tasks(digits=DIGITS), slots={"IMAGE": values}))
-
-
 def test_a_slot_overrides_the_default() -> None:
     slots = {"IMAGE": {"size": 32, "patch": 8}}
     text = "[IMAGE:a] [IMAGE:b,size=64] -> [TEXT:c]"
     planned = plan(Mixture(make_tasks(t=text), slots=slots))
-    sizes = {planned.graph[f"t.{name}/resize"].params["height"] for name in "ab"}
-    assert sizes == {32, 64}
+    sizes = [planned.graph[f"t.{name}/resize"].params["height"] for name in "ab"]
+    assert sizes == [32, 64]
 
 
 @given(prompts, prompts)
@@ -224,7 +121,7 @@ def test_adding_a_slot_adds_one_column() -> None:
 
 def test_adding_a_task_changes_no_key_and_no_address_of_the_others() -> None:
     old = plan(make_tasks(digits=DIGITS, vqa=VQA), pinned=PINNED)
-    new = plan(make_tasks(sentiment=SENTIMENT, **{"digits": DIGITS, "vqa": VQA}), pinned=PINNED)
+    new = plan(make_tasks(sentiment=SENTIMENT, digits=DIGITS, vqa=VQA), pinned=PINNED)
     assert stored(old).items() <= stored(new).items()
     for node in old.graph:
         if old.cut.stages[node.id] is Stage.OFFLINE:
@@ -261,7 +158,9 @@ def test_a_filter_decides_what_is_learned_from_and_rewrites_no_column() -> None:
     assert added == {"digits/where.id/compare", "digits/where.is_clean/compare"}
     assert stored(old).items() <= stored(new).items()
     fitted = plan(picky)
-    (splits,) = (v for p, v in fitted.graph["closed-set-digits.label"].inputs.items() if p == "splits")
+    (splits,) = (
+        v for p, v in fitted.graph["closed-set-digits.label"].inputs.items() if p == "splits"
+    )
     made_of = {node.op for node in fitted.graph.needs([splits])}
     assert {"assign_splits", "compare_values", "mask_splits"} <= made_of
 
@@ -274,9 +173,11 @@ def test_what_is_stored_can_be_asked_for() -> None:
 
 
 def test_equal_tasks_give_equal_plans_in_any_order() -> None:
-    forth, back = (plan(make_tasks(**dict(items))) for items in (DEMO.items(), [*DEMO.items()][::-1]))
+    forth, back = (
+        plan(make_tasks(**dict(items))) for items in (DEMO.items(), [*DEMO.items()][::-1])
+    )
     assert stored(forth) == stored(back)
-    assert {name: value for name, value in forth.fits.items()} == back.fits
+    assert dict(forth.fits) == dict(back.fits)
 
 
 def test_a_thousand_tasks_over_twenty_sources_make_one_graph() -> None:
@@ -300,8 +201,3 @@ def test_a_thousand_tasks_over_twenty_sources_make_one_graph() -> None:
 def test_an_instruction_alone_needs_no_source() -> None:
     planned = plan(Task("task", DIGITS))
     assert stored(planned).keys() == {"task.image/resize", "task.label/encode", "task/split/read"}
-
-
-def test_errors_of_an_instruction_keep_their_kind() -> None:
-    with pytest.raises(InstructionError):
-        Task("a", "no arrow").parse()

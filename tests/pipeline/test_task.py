@@ -30,18 +30,22 @@ def test_names_that_cannot_be_files_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        pytest.param({"holdout": 1.0}, "holdout must be at least 0 and below 1, got 1.0", id="all"),
+        pytest.param(
+            {"holdout": 1.0, "key": "id"},
+            "holdout must be at least 0 and below 1, got 1.0",
+            id="all",
+        ),
         pytest.param({"holdout": -0.1}, "got -0.1", id="negative share"),
         pytest.param({"valid": math.nan}, "got nan", id="nan share"),
-        pytest.param({"holdout": 0.1, "key": None}, "names no key", id="no key"),
-        pytest.param({"valid": 0.1, "key": None}, "names no key", id="no key to validate by"),
+        pytest.param({"holdout": 0.1}, "names no key", id="no key"),
+        pytest.param({"valid": 0.1}, "names no key", id="no key to validate by"),
         pytest.param({"weight": 0.0}, "weight must be positive, got 0.0", id="no weight"),
         pytest.param({"weight": math.nan}, "weight must be positive, got nan", id="nan weight"),
     ],
 )
 def test_settings_out_of_range_name_the_task(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError) as caught:
-        Task("digits", DIGITS, source=ROWS, **{"key": "id"} | settings)
+        Task("digits", DIGITS, source=ROWS, **settings)
     assert 'task "digits"' in str(caught.value)
     assert message in str(caught.value)
 

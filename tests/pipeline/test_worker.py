@@ -128,10 +128,10 @@ def test_a_worker_that_dies_is_reported_and_replaced(pool: WorkerPool) -> None:
 
 def test_a_worker_without_progress_is_killed_and_what_to_do_is_said() -> None:
     pids: list[Any] = []
-    with WorkerPool(1, timeout_s=4) as pool:
+    with WorkerPool(1, timeout_s=3) as pool:
         pool.call(f"{FUNCTIONS}:double", 2, ignore)  # it has started
         begin = time.monotonic()
-        with pytest.raises(OpError, match=r"(?s)T0321.*for 4 s.*raise timeout_s"):
+        with pytest.raises(OpError, match=r"(?s)T0321.*for 3 s.*raise timeout_s"):
             pool.call(f"{FUNCTIONS}:sleep", 600, pids.append)
         assert time.monotonic() - begin < 8
         wait_until_gone(pids[0], 2)
@@ -150,12 +150,12 @@ def test_a_stopped_worker_is_killed_as_well() -> None:
 
 
 def test_slow_work_that_tells_of_its_progress_is_left_alone() -> None:
-    with WorkerPool(1, timeout_s=3) as pool:
-        assert pool.call(f"{FUNCTIONS}:walk", 40, ignore) == 40
+    with WorkerPool(1, timeout_s=2) as pool:
+        assert pool.call(f"{FUNCTIONS}:walk", 25, ignore) == 25
 
 
 def test_a_caller_that_breaks_off_leaves_no_answer_behind_for_the_next(pool: WorkerPool) -> None:
-    def interrupt(progress: object) -> None:
+    def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

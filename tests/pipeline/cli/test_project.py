@@ -124,7 +124,7 @@ tasks:
   a: {instruction: "-> [TEXT:a]", source: [1], holdout: "0.1", wheer: x}
   b: {where: 5}
   2024: {instruction: "-> [TEXT:a]"}
-taks: {}
+taskz: {}
 slots: {TEXT: {uncased: [1]}}
 text: {bpe_size: 3}
 model: {width: wide}
@@ -154,7 +154,7 @@ train: {steps: 1.5, compile: maybe, seed: true, threads:}
         ("T0805", "p.yaml:11: train.seed must be a whole number, got true", ""),
         ("T0805", "p.yaml:11: train.compile must be 'auto', 'on' or 'off', got \"maybe\"", ""),
         ("T0805", "p.yaml:11: train.threads must be a whole number, got nothing", ""),
-        ("T0803", 'p.yaml:7: taks: unknown key "taks"', "did you mean tasks?"),
+        ("T0803", 'p.yaml:7: taskz: unknown key "taskz"', "did you mean tasks?"),
     ]
 
 
@@ -167,7 +167,7 @@ tasks:
   a: {instruction: "-> [TEXT:a]", source: r.csv, holdout: 1.5, key: id}
   b: {instruction: "-> [TEXT:a]", source: r.csv, holdout: 0.1}
   good: {instruction: "-> [TEXT:a]"}
-slots: {IMGE: {size: 3}, TEXT: {uncasd: true}}
+slots: {IMAGES: {size: 3}, TEXT: {uncasd: true}}
 model: {width: 31}
 train: {steps: 0, warmup: .nan}
 """
@@ -183,7 +183,10 @@ train: {steps: 0, warmup: .nan}
         ("T0803", "8"),
         ("T0803", "8"),
     ]
-    assert told[-2][1:] == ("p.yaml:8: slots.IMGE: there is no such recipe", "did you mean IMAGE?")
+    assert told[-2][1:] == (
+        "p.yaml:8: slots.IMAGES: there is no such recipe",
+        "did you mean IMAGE?",
+    )
     assert told[-1][2] == "did you mean uncased?"
 
 

@@ -1,0 +1,119 @@
+"""Rows of every form are built alike, and those that two tasks share are built once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taskloom.ops.host.bpe import Bpe
+from taskloom.pipeline import Source, Task
+from taskloom.pipeline.dataset import open_dataset
+from taskloom.storage.store import Store
+
+from .rows import (
+    NUM_ROWS,
+    WORDS,
+    Row,
+    digit_rows,
+    digits_task,
+    mix,
+    run,
+    stamps,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        pytest.param("parquet", ["all"], id="a Parquet file"),
+        pytest.param("parquet", ["train", "test"], id="a Parquet file per split"),
+        pytest.param("csv", ["all"], id="a CSV file"),
+        pytest.param("jsonl", ["train", "test"], id="a JSON lines file per split"),
+        pytest.param("rows", ["train", "test"], id="rows per split"),
+        pytest.param("function", ["all"], id="a function"),
+        pytest.param("generator", ["all"], id="a generator"),
+    ],
+)
+def test_every_kind_of_source_gives_the_same_columns(
+    kind: str, parts: list[str], tmp_path: Path
+) -> None:
+    def give(name: str, rows: list[Row]) -> Any:
+        if kind in ("parquet", "csv", "jsonl"):
+            write = {"parquet": write_parquet, "csv": write_csv, "jsonl": write_jsonl}[kind]
+            return write(tmp_path / f"{name}.{kind}", rows)
+        return {"rows": rows, "function": lambda: rows, "generator": iter(rows)}[kind]
+
+    rows = [{"id": i, "note": f"note {i % 4}", "label": str(i % 3)} for i in range(20)]
+    if len(parts) > 1:
+        source: Any = {"train": give("train", rows[:15]), "test": give("test", rows[15:])}
+        task = Task("words", WORDS, source=Source("words", source))
+    else:
+        task = Task(
+            "words", WORDS, source=Source("words", give("all", rows)), holdout=0.3, key="id"
+        )
+    mixture = mix(task)
+    run(mixture, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    dataset = open_dataset(mixture, store)
+    bpe = Bpe(store.artifact_content(store.artifacts()["bpe-main"].digest))
+    ids: Any = dataset.target("words").take(np.arange(20)).to_pylist()
+    assert [bpe.decode(row) for row in ids] == [row["label"] for row in rows]
+    held_out = dataset.rows("words", "test").usable.tolist()
+    if len(parts) > 1:
+        assert held_out == [15, 16, 17, 18, 19]
+    assert sorted([*held_out, *dataset.rows("words", "train").usable.tolist()]) == list(range(20))
+
+
+def test_arrays_and_pictures_of_a_program_are_stored_as_they_are(tmp_path: Path) -> None:
+    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    rows = [
+        {"id": 0, "image": pixels, "label": "a"},
+        {"id": 1, "image": Image.fromarray(pixels), "label": "a"},
+    ]
+    mixture = mix(
+        Task("t", "[IMAGE:image,size=8] -> [TEXT:label]", source=rows),
+        slots={"IMAGE": {"patch": 8}},
+    )
+    run(mixture, tmp_path)
+    dataset = open_dataset(mixture, Store.open(tmp_path))
+    (image,) = (v for v in dataset.plan.cut.stored if dataset.plan.graph.type_of(v).kind == "image")
+    stored = np.asarray(dataset.columns["t", image.column_id].gather(np.arange(2)))
+    np.testing.assert_array_equal(stored, np.stack([pixels, pixels]))
+
+
+def test_a_renamed_task_shares_what_does_not_depend_on_its_name(tmp_path: Path) -> None:
+    source = Source("digits", digit_rows())
+    run(mix(digits_task(source)), tmp_path)
+    report = run(mix(digits_task(source), digits_task(source, name="again")), tmp_path)
+    # Each task has a closed set of its own; here both hold the same answers, so nothing follows.
+    assert report.fitted == ("closed-set-again.label",)
+    assert (report.partitions, report.cached) == (0, 3)
+
+
+def test_appended_files_build_only_their_partitions(tmp_path: Path) -> None:
+    files = [write_parquet(tmp_path / f"{i}.parquet", digit_rows(20, 20 * i)) for i in range(3)]
+    store = tmp_path / "store"
+    first = run(mix(digits_task([str(path) for path in files[:2]])), store)
+    assert (first.partitions, first.cached, first.rows) == (6, 0, 40)
+    before = {n: s for n, s in stamps(store / "columns").items() if not n.endswith(".lock")}
+    second = run(mix(digits_task([str(path) for path in files])), store)
+    assert (second.partitions, second.cached, second.rows) == (3, 6, 20)
+    assert not second.fitted
+    assert before.items() <= stamps(store / "columns").items()
+
+
+def test_two_tasks_over_one_file_share_its_columns(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "digits.parquet", digit_rows())
+    other = "[IMAGE:image] [TEXT:note] -> [TEXT:label]"
+    mixture = mix(digits_task(path), digits_task(path, other, name="other"))
+    report = run(mixture, tmp_path / "store")
+    # One for image, note, label, label within its closed set, and split.
+    assert (report.partitions, report.rows) == (5, NUM_ROWS)
+    assert len(Store.open(tmp_path / "store").sources()) == 1
