@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +15,8 @@ from taskloom.graph.errors import (
     RowError,
     SourceError,
     StoreError,
-    TaskloomError,
 )
-from taskloom.graph.graph import Graph
-from taskloom.graph.node import Value
-from taskloom.pipeline import Source, Task, plan
-from taskloom.pipeline.job import Job, only_partition
-from taskloom.pipeline.pool import WorkerDiedError
+from taskloom.pipeline import Source, Task
 from taskloom.storage.ledger import open_capsule, read_ledger
 from taskloom.storage.store import Store
 
@@ -34,16 +24,12 @@ from .rows import (
     DIGITS,
     NUM_ROWS,
     digit_rows,
-    digits_mixture,
     digits_task,
     mix,
     run,
     spoiled,
     tree,
 )
-from .workers import worker_pids
-
-HERE = Path(__file__).parent
 
 
 def test_the_ledger_lists_exactly_the_images_that_are_none(tmp_path: Path) -> None:
@@ -204,100 +190,3 @@ def test_a_full_disk_is_told_and_what_was_committed_goes_on_when_there_is_room(
     assert run(mixture, small_disk / "store").cached > 0
     run(mixture, tmp_path / "whole")
     assert tree(small_disk / "store") == tree(tmp_path / "whole")
-
-
-def end_workers(stop: threading.Event, how: signal.Signals) -> threading.Thread:
-    """Send a signal to every worker process of this one, again and again, until ``stop`` is set."""
-
-    def work() -> None:
-        while not stop.is_set():
-            for pid in worker_pids():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, how)
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
-
-
-@pytest.mark.parametrize(
-    ("how", "code", "told"),
-    [
-        pytest.param(signal.SIGKILL, "T0320", "signal 9", id="dies"),
-        pytest.param(signal.SIGSTOP, "T0321", "for 1 s", id="hangs"),
-    ],
-)
-def test_a_decoder_that_dies_or_hangs_is_told_with_its_partition_and_node(
-    how: signal.Signals, code: str, told: str, tmp_path: Path, digits_dir: Path
-) -> None:
-    mixture = digits_mixture()
-    fitted = Store.create(tmp_path)
-    for name, artifact in Store.open(digits_dir).artifacts().items():
-        content = Store.open(digits_dir).artifact_content(artifact.digest)
-        fitted.pin(name, artifact.kind, content, artifact.made_by)
-    stop = threading.Event()
-    thread = end_workers(stop, how)
-    try:
-        with pytest.raises(OpError) as caught:
-            run(mixture, tmp_path, timeout_s=1.0, workers=1)
-    finally:
-        stop.set()
-        thread.join()
-    (problem,) = caught.value.problems
-    assert problem.code == code
-    assert told in problem.message
-    (partition,) = Store.open(tmp_path).source("digits").partitions
-    assert problem.row == f"digits/{partition.id}"
-    assert problem.address in ("digits.image/decode", "digits/split")
-    assert "build again" in problem.help
-    assert run(mixture, tmp_path).partitions > 0
-    assert tree(tmp_path).keys() >= tree(digits_dir).keys()
-
-
-def test_a_worker_that_dies_once_is_replaced_and_the_build_goes_on(
-    tmp_path: Path, digits_dir: Path
-) -> None:
-    is_done = threading.Event()
-
-    def kill_one() -> None:
-        while not is_done.is_set():
-            for pid in worker_pids():
-                os.kill(pid, signal.SIGKILL)
-                return
-            time.sleep(0.005)
-
-    thread = threading.Thread(target=kill_one)
-    thread.start()
-    try:
-        run(digits_mixture(), tmp_path)
-    finally:
-        is_done.set()
-        thread.join()
-    assert tree(tmp_path) == tree(digits_dir)
-
-
-def test_a_job_that_dies_half_way_says_how_far_it_had_come(digits_dir: Path) -> None:
-    record = Store.open(digits_dir).source("digits")
-    graph = plan(digits_mixture()).graph
-    nodes = graph.needs([Value(graph["digits.image/resize"].id)])
-    job = Job(
-        store=digits_dir,
-        source=only_partition(record, 0),
-        graph=Graph({node.id: node for node in nodes}, {}),
-        needs_process=True,
-    )
-    died = WorkerDiedError.of("T0320", "a worker process died (signal 9)")
-    (problem,) = job.locate(died, 1024).problems
-    assert problem.row == f"digits/{record.partitions[0].id}:1024 or later"
-    assert problem.address == "digits.image/decode"
-    assert [site.span.start for site in problem.sites] == [0]
-    (full,) = job.locate(StoreError.of("T0505", "disk is full"), 0).problems
-    assert (full.row, full.address) == (f"digits/{record.partitions[0].id}", "")
-
-
-def test_no_worker_is_left_when_a_build_ends_however_it_ends(tmp_path: Path) -> None:
-    run(digits_mixture(), tmp_path / "well")
-    with pytest.raises(TaskloomError):
-        run(spoiled(), tmp_path / "badly", on_error="raise")
-    assert worker_pids() == []
