@@ -1,0 +1,90 @@
+"""The command line: one project file, and a verb for each thing to do with it.
+
+Errors are said without a traceback, unless ``--debug`` asks for it. Exit codes: 0 done, 1 something is wrong
+with the input, 2 the command was not understood, 130 interrupted.
+
+A verb reads its project before it imports what computes: what is wrong in the file is told at once, and
+``--help`` loads neither torch nor Dask.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any, Final
+
+import typer
+
+from ...graph.errors import TaskloomError
+from ..terminal import say
+from .look import explain, graph
+from .run import build, evaluate, infer, train, verify
+
+VERBS: Final[tuple[Callable[..., Any], ...]] = (
+    build,
+    train,
+    evaluate,
+    infer,
+    explain,
+    graph,
+    verify,
+)
+"""What the command can do, in the order in which ``--help`` lists it."""
+
+app = typer.Typer(
+    name="taskloom",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if is_wanted:
+        typer.echo(installed_version("taskloom"))
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks; works after a verb as well.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """One line of text becomes a typed graph, a store of columns and a trained model."""
+    # `main` has taken the first from the arguments, and the second has ended all.
+    del debug, version
+
+
+for _verb in VERBS:
+    app.command()(_verb)
+
+
+def main() -> None:
+    """Run the command line."""
+    # Threads of torch that wait must sleep, or a busy machine crawls; it must be said before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments)
+    except TaskloomError as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        say(str(error), is_error=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != _INTERRUPTED:
+            raise
+        typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+        sys.exit(_INTERRUPTED)
+
+
+_INTERRUPTED: Final = 130

@@ -1,0 +1,159 @@
+"""The verbs that compute: build, train, evaluate, infer, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...graph.errors import ProjectError
+from ..terminal import describe, print_json, read_rows, say, say_answer
+from .argument import Json, ProjectPath, load
+
+
+def build(
+    project: ProjectPath,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be built, and stop.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads and processes; one a core by default.")
+    ] = None,
+    refit: Annotated[
+        list[str] | None, typer.Option(help="Artifact to fit again; may be repeated.")
+    ] = None,
+    max_errors: Annotated[
+        float | None,
+        typer.Option(min=0, help="Bad rows at most: a count or, below 1, a share."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute what the project's store lacks."""
+    loaded = load(project)
+    from ..building import build as run  # noqa: PLC0415 - it imports torch
+
+    report = run(
+        loaded.mixture,
+        loaded.store,
+        dry_run=dry_run,
+        workers=workers,
+        refit=refit or (),
+        max_errors=max_errors,
+        progress=not as_json,
+    )
+    if as_json:
+        facts = {name: getattr(report, name) for name in _REPORT}
+        facts["tasks"] = {name: count._asdict() for name, count in report.tasks.items()}
+        facts["problems"] = [describe(problem) for problem in report.problems]
+        print_json(facts)
+
+
+def train(
+    project: ProjectPath,
+    *,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps, instead of the project's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the project's model, or go on with a run that was interrupted."""
+    loaded = load(project)
+    from ..training import train as run  # noqa: PLC0415 - it imports torch
+
+    settings = {} if steps is None else {"steps": steps}
+    done = run(
+        loaded.mixture,
+        loaded.store,
+        out=loaded.out,
+        model=loaded.model,
+        config=loaded.train,
+        progress=not as_json,
+        **settings,
+    )
+    if as_json:
+        print_json({"run": str(done.path), "step": done.step})
+    else:
+        say(f"{done.path} is at step {done.step:,}")
+
+
+def evaluate(
+    project: ProjectPath,
+    *,
+    split: Annotated[str, typer.Option(help="test, or valid.", metavar="SPLIT")] = "test",
+    model: Annotated[
+        Path | None, typer.Option(help="A run or a checkpoint, instead of the project's run.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score the model on the held-out rows of every task."""
+    if split not in ("test", "valid"):
+        raise ProjectError.of("T0806", f'--split is test or valid, got "{split}"')
+    loaded = load(project)
+    from ...storage.store import Store  # noqa: PLC0415
+    from ..evaluation import evaluate as run  # noqa: PLC0415 - it imports torch
+    from ..inference import Model  # noqa: PLC0415 - so does this
+
+    store = Store.open(loaded.store)
+    scores = run(Model.load(model or loaded.out), loaded.mixture, store, split=split)
+    if as_json:
+        print_json(scores.to_json())
+    else:
+        say(str(scores))
+
+
+def infer(
+    model: Annotated[
+        Path, typer.Argument(help="A project file, a run or a checkpoint.", metavar="MODEL")
+    ],
+    task: Annotated[str, typer.Argument(help="A task's name, or an instruction.", metavar="TASK")],
+    rows: Annotated[
+        Path | None,
+        typer.Argument(
+            help="JSON lines, one row each; standard input by default.", metavar="[ROWS]"
+        ),
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Answer rows, one line each; 1 is returned if some row cannot be answered."""
+    path = load(model).out if model.is_file() else model
+    given = read_rows(rows)
+    from ..inference import Model  # noqa: PLC0415 - it imports torch
+
+    predictions = Model.load(path).infer(task, given, on_error="return") if given else []
+    for prediction in predictions:
+        error = prediction.error
+        if as_json:
+            known = {"text": prediction.text, "log_prob": None if error else prediction.log_prob}
+            print_json(known | {"error": None if error is None else str(error)}, is_line=True)
+            continue
+        if error is not None:
+            say(str(error), is_error=True)
+        say_answer(prediction.text or "")
+    if any(prediction.error for prediction in predictions):
+        raise typer.Exit(1)
+
+
+def verify(
+    project: Annotated[Path, typer.Argument(help="A project file, or a store.", metavar="PROJECT")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Read every checksum of the store again."""
+    path = project if project.is_dir() else load(project).store
+    from ...storage.store import Store  # noqa: PLC0415
+    from ...storage.verify import verify as check  # noqa: PLC0415
+
+    report = check(Store.open(path))
+    if as_json:
+        facts = {name: getattr(report, name) for name in ("columns", "partitions", "bytes")}
+        print_json(facts | {"problems": [describe(problem) for problem in report.problems]})
+    else:
+        say(str(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+_REPORT = ("partitions", "cached", "rows", "rejects", "bytes", "fitted", "seconds", "is_dry")
