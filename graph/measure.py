@@ -15,7 +15,10 @@ class Measure:
         rows_out: Rows that it gave a value for.
         rejects: Rows that it refused; not those that reached it without a value.
         bytes: Bytes of what it gave, in memory.
-        seconds: Wall time in it alone, makers excluded.
+        seconds: Wall time in it alone, makers excluded; of a device node, its gradient included.
+        backward_seconds: The part of ``seconds`` that the gradient of a device node took.
+        stored_bytes: Bytes that its columns took in the store.
+        writing_seconds: Wall time of writing them, which is no part of ``seconds``.
     """
 
     calls: int = 0
@@ -24,6 +27,9 @@ class Measure:
     rejects: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    backward_seconds: float = 0.0
+    stored_bytes: int = 0
+    writing_seconds: float = 0.0
 
     def __add__(self, other: Measure) -> Measure:
         return Measure(
@@ -33,4 +39,7 @@ class Measure:
             rejects=self.rejects + other.rejects,
             bytes=self.bytes + other.bytes,
             seconds=self.seconds + other.seconds,
+            backward_seconds=self.backward_seconds + other.backward_seconds,
+            stored_bytes=self.stored_bytes + other.stored_bytes,
+            writing_seconds=self.writing_seconds + other.writing_seconds,
         )
