@@ -14,11 +14,14 @@ text      is left alone, as is a block without a language
 
 A comment on the line above a block makes the only exceptions: ``<!-- not run: REASON -->``, and
 ``<!-- slow: REASON -->`` for ``make test-all`` alone. A block inside a comment runs unseen.
+
+The pages of docs/errors are many and small: there ``taskloom`` runs in the process of the tests.
 """
 
 from __future__ import annotations
 
 import doctest
+import io
 import json
 import os
 import re
@@ -26,6 +29,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +37,15 @@ from typing import Any
 import pytest
 import yaml
 
+from taskloom.pipeline.cli import main
+
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ERRORS = ROOT / "docs" / "errors"
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(ERRORS.glob("*.md")),
+]
 
 FENCE = re.compile(
     r"""(?:^<!--\ (?P<word>not\ run|slow|file):\ ?(?P<why>[^\n]*?)\ ?-->\n)?
@@ -139,6 +150,10 @@ def is_slow(path: Path) -> bool:
     return any(snippet.word == "slow" for snippet in read_snippets(path))
 
 
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT)).removeprefix("docs/")
+
+
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty folder that the story is told in, with the commands of this environment at hand."""
@@ -151,9 +166,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("path", "is_whole"),
     [
-        *(pytest.param(path, False, id=path.name) for path in DOCUMENTS),
+        *(pytest.param(path, False, id=name_of(path)) for path in DOCUMENTS),
         *(
-            pytest.param(path, True, id=f"{path.name}, slow blocks too", marks=pytest.mark.slow)
+            pytest.param(path, True, id=f"{name_of(path)}, slow blocks too", marks=pytest.mark.slow)
             for path in filter(is_slow, DOCUMENTS)
         ),
     ],
@@ -218,9 +233,23 @@ def _check_targets(words: list[str], snippet: Snippet) -> None:
 
 
 def _check_output(words: list[str], output: str, snippet: Snippet) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    printed = done.stdout + done.stderr
-    assert (done.returncode != 0) == ("error[" in output), f"{snippet}: {words}\n{printed}"
+    is_page = snippet.path.parent == ERRORS and words[0] == "taskloom"
+    code, printed = _run_here(words) if is_page else _run_apart(words)
+    assert (code != 0) == ("error[" in output), f"{snippet}: {words}\n{printed}"
     if output.strip():
         is_same = doctest.OutputChecker().check_output(output.rstrip(), printed.rstrip(), FLAGS)
         assert is_same, f"{snippet}: {words}\nexpected:\n{output}\ngot:\n{printed}"
+
+
+def _run_apart(words: list[str]) -> tuple[int, str]:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def _run_here(words: list[str]) -> tuple[int, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as caught:
+            main()
+    return int(caught.value.code or 0), out.getvalue() + err.getvalue()
