@@ -18,12 +18,14 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, TypedDict, cast
 
 from .graph import Graph
+from .measure import Measure
 from .node import Node, NodeId, Value
 from .op import Catalogue, Plain, canonical
 from .passes.cut import Stage
 from .passes.segment import Segment
+from .preview import PreviewView
 
-VIEW_FORMAT: Final = 1
+VIEW_FORMAT: Final = 2
 
 LANES: Final[Mapping[Stage, str]] = {
     Stage.OFFLINE: "host, once per row, by Dask into the store",
@@ -63,6 +65,19 @@ class OutputView(TypedDict):
     port: str
     type: Annotated[str, "The type as text: kind<dtype[shape] layout>@place/rows."]
     stored: Annotated[str | None, "Why this output is a column of the store; null if it is none."]
+    bytes_per_row: Annotated[int | None, "Bytes that a row takes by its type; null if rows differ."]
+
+
+class MeasureView(TypedDict):
+    """What a node cost in a run, and what went through it."""
+
+    calls: int
+    rows_in: int
+    rows_out: int
+    rejects: Annotated[int, "Rows that it refused."]
+    bytes: Annotated[int, "Bytes of what it gave, in memory."]
+    seconds: Annotated[float, "Wall time in it alone."]
+    share: Annotated[float, "Its part of the seconds of its stage, from 0 to 1."]
 
 
 class SiteView(TypedDict):
@@ -89,6 +104,8 @@ class NodeView(TypedDict):
     segment: Annotated[int | None, "Position in `segments`."]
     scope: Annotated[str, "Name of a device node's parameters; empty if it has none."]
     state: Annotated[StateView | None, "Null where nothing is stored, or where nobody asked."]
+    measure: Annotated[MeasureView | None, "Null where it did not run, or where nobody measured."]
+    previews: Annotated[list[PreviewView], "Samples of what it gave; empty unless asked for."]
     sites: list[SiteView]
 
 
@@ -144,7 +161,7 @@ class View(TypedDict):
     instructions: list[InstructionView]
 
 
-def make_view(
+def make_view(  # noqa: PLR0913 - all but the graph are named, and most are optional
     graph: Graph,
     *,
     title: str,
@@ -154,6 +171,8 @@ def make_view(
     states: Mapping[NodeId, State] | None = None,
     instructions: Mapping[str, str] | None = None,
     catalogue: Catalogue | None = None,
+    measures: Mapping[NodeId, Measure] | None = None,
+    previews: Mapping[NodeId, Sequence[PreviewView]] | None = None,
 ) -> View:
     """Return the view of ``graph``.
 
@@ -166,6 +185,9 @@ def make_view(
         states: What the store holds, if somebody looked; stored nodes it leaves out are unknown.
         instructions: Instructions by label; those that only sites name are added.
         catalogue: The ops, to tell default parameters from others; without it none is a default.
+        measures: The figures of nodes that ran.
+        previews: Samples of what nodes gave. They show values of rows, so whoever hands them in has been
+            asked to.
     """
     numbers = {node.id: number for number, node in enumerate(graph)}
     texts = dict(instructions or {})
@@ -173,6 +195,7 @@ def make_view(
         texts.setdefault(site.label, site.text)
     labels = {label: number for number, label in enumerate(texts)}
     columns = stored or {}
+    seconds = _sum_seconds(stages, measures or {})
     tasks = {node: i for i, one in enumerate(segments) for node in one.nodes if node.rows}
     return View(
         format=VIEW_FORMAT,
@@ -198,6 +221,8 @@ def make_view(
                 segment=tasks.get(node.id),
                 scope=node.scope,
                 state=_state(node, columns, states),
+                measure=_measure((measures or {}).get(node.id), seconds[stages[node.id]]),
+                previews=list((previews or {}).get(node.id, ())),
                 sites=_sites(node, labels),
             )
             for node in graph
@@ -237,7 +262,12 @@ def _changed(node: Node, catalogue: Catalogue | None) -> list[str]:
 
 def _outputs(node: Node, columns: Mapping[Value, str]) -> list[OutputView]:
     return [
-        OutputView(port=port, type=str(type_), stored=columns.get(Value(node.id, port)))
+        OutputView(
+            port=port,
+            type=str(type_),
+            stored=columns.get(Value(node.id, port)),
+            bytes_per_row=type_.row_bytes,
+        )
         for port, type_ in node.types.items()
     ]
 
@@ -251,6 +281,31 @@ def _state(
     if state is None and any(Value(node.id, port) in columns for port in node.types):
         state = State(Status.UNKNOWN)
     return StateView(status=state.status, why=state.why) if state else None
+
+
+def _sum_seconds(
+    stages: Mapping[NodeId, Stage], measures: Mapping[NodeId, Measure]
+) -> dict[Stage, float]:
+    seconds = dict.fromkeys(Stage, 0.0)
+    for node, measure in measures.items():
+        if node in stages:
+            seconds[stages[node]] += measure.seconds
+    return seconds
+
+
+def _measure(measure: Measure | None, stage_seconds: float) -> MeasureView | None:
+    if measure is None:
+        return None
+    share = measure.seconds / stage_seconds if stage_seconds else 0.0
+    return MeasureView(
+        calls=measure.calls,
+        rows_in=measure.rows_in,
+        rows_out=measure.rows_out,
+        rejects=measure.rejects,
+        bytes=measure.bytes,
+        seconds=measure.seconds,
+        share=share,
+    )
 
 
 def _sites(node: Node, labels: Mapping[str, int]) -> list[SiteView]:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from enum import StrEnum
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from ..view import View
 
 _NAMES: Final[dict[object, str]] = {
     bool: "boolean",
     dict: "object",
+    float: "number",
     int: "integer",
     NoneType: "null",
     str: "string",
@@ -40,9 +50,18 @@ def _schema(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         return {"type": "array", "items": _schema(arguments[0], definitions)}
     if is_typeddict(annotation):
         return _define(annotation, definitions)
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-        return {"enum": [member.value for member in annotation]}
+    if words := _words(annotation):
+        return {"enum": words}
     return {"type": _NAMES[origin or annotation]}
+
+
+def _words(annotation: Any) -> list[str]:
+    """Return the words that alone are allowed, none where any text is."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return [member.value for member in annotation]
+    return []
 
 
 def _define(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:

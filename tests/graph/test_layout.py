@@ -41,13 +41,22 @@ def make_graph_view(lanes: list[int], edges: Edges, ops: list[str]) -> View:
             version=1,
             params={},
             changed=[],
-            outputs=[OutputView(port="out", type="any<any[] scalar>@host/rows", stored=None)],
+            outputs=[
+                OutputView(
+                    port="out",
+                    type="any<any[] scalar>@host/rows",
+                    stored=None,
+                    bytes_per_row=None,
+                )
+            ],
             key=str(i),
             rows="rows",
             stage=STAGES[lane],
             segment=None,
             scope="",
             state=None,
+            measure=None,
+            previews=[],
             sites=[],
         )
         for i, (lane, op) in enumerate(zip(lanes, ops, strict=True))

@@ -3,56 +3,67 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from taskloom.graph.measure import Measure
 from taskloom.graph.node import Value
+from taskloom.graph.preview import PreviewView
 from taskloom.graph.render.schema import view_schema
-from taskloom.graph.view import State, Status, make_view
+from taskloom.graph.view import State, Status, View, make_view
 
 from .plans import Planned, Planning, Task, plan_like_tasks, plan_two_tasks
 
-KINDS: dict[str, type[Any]] = {
-    "array": list,
-    "boolean": bool,
-    "integer": int,
-    "null": type(None),
-    "object": dict,
-    "string": str,
+PUBLISHED = Path(__file__).parents[2] / "docs/view.schema.json"
+SHOWN: PreviewView = {
+    "row": "0",
+    "kind": "tokens",
+    "text": "two ids",
+    "image": None,
+    "waveform": [0, 0.5],
+    "tokens": [{"id": 7, "text": "a", "weight": 0.5}, {"id": 8, "text": "", "weight": 0}],
 }
 
 
-def faults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], at: str) -> list[str]:
-    """Return where ``value`` breaks ``schema``: the few keywords of JSON schema that a view uses."""
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
-    if "anyOf" in schema:
-        return min((faults(value, arm, root, at) for arm in schema["anyOf"]), key=len)
-    if "enum" in schema:
-        return [] if value in schema["enum"] else [f"{at}: {value!r}"]
-    if not isinstance(value, KINDS[schema["type"]]):
-        return [f"{at}: {type(value).__name__} is no {schema['type']}"]
-    parts: list[tuple[Any, Any, str]] = []
-    if schema["type"] == "array":
-        parts = [(item, schema["items"], f"{at}[{i}]") for i, item in enumerate(value)]
-    if "properties" in schema:
-        if odd := set(schema["required"]) ^ set(value):
-            return [f"{at}: {sorted(odd)}"]
-        parts = [(value[k], one, f"{at}.{k}") for k, one in schema["properties"].items()]
-    return [fault for item, one, where in parts for fault in faults(item, one, root, where)]
-
-
 def check(view: Any) -> list[str]:
-    schema = view_schema()
-    return faults(json.loads(json.dumps(view)), schema, schema, "view")
+    """Return what the published schema says against ``view``."""
+    schema = json.loads(PUBLISHED.read_text("utf-8"))
+    return [
+        e.json_path for e in Draft202012Validator(schema).iter_errors(json.loads(json.dumps(view)))
+    ]
+
+
+def measured(planned: Planned) -> View:
+    """Return the view of ``planned``, all of whose nodes ran and are sampled."""
+    measures = {
+        node.id: Measure(calls=2, rows_in=9, rows_out=8, rejects=1, bytes=640, seconds=0.5 * number)
+        for number, node in enumerate(planned.graph)
+    }
+    previews = {node.id: [SHOWN] for node in planned.graph}
+    return make_view(
+        planned.graph,
+        title="measured",
+        stages=planned.cut.stages,
+        stored=planned.cut.stored,
+        measures=measures,
+        previews=previews,
+    )
+
+
+def test_published_schema_is_current() -> None:
+    """To renew it: ``taskloom schema view > docs/view.schema.json``."""
+    assert json.loads(PUBLISHED.read_text("utf-8")) == view_schema()
+    Draft202012Validator.check_schema(view_schema())
 
 
 @pytest.mark.parametrize("planned", [plan_two_tasks(), plan_like_tasks(5), Planning().plan([])])
 def test_views_fit_their_schema(planned: Planned) -> None:
     assert check(planned.view()) == []
     assert check(planned.view(encode_texts=State(Status.STALE, "version 1 -> 2"))) == []
+    assert check(measured(planned)) == []
 
 
 def test_schema_refuses_what_is_no_view() -> None:
@@ -61,6 +72,8 @@ def test_schema_refuses_what_is_no_view() -> None:
     assert check({key: view[key] for key in view if key != "nodes"})
     assert check(view | {"nodes": [view["nodes"][0] | {"stage": "later"}]})
     assert check(view | {"edges": [view["edges"][0] | {"maker": "0"}]})
+    assert check(view | {"nodes": [view["nodes"][0] | {"previews": [SHOWN | {"kind": "smell"}]}]})
+    assert check(view | {"nodes": [view["nodes"][0] | {"measure": {"seconds": 1.0}}]})
 
 
 def test_view_is_json_already() -> None:
@@ -154,3 +167,46 @@ def test_segments_are_named_by_the_nodes_that_run_in_them() -> None:
     decode = next(node for node in view["nodes"] if node["op"] == "decode_images")
     assert decode["segment"] is not None
     assert view["segments"][decode["segment"]]["in_process"]
+
+
+def test_shares_of_a_stage_sum_to_one() -> None:
+    view = measured(plan_two_tasks())
+    for lane in view["lanes"]:
+        figures = [node["measure"] for node in view["nodes"] if node["stage"] == lane["stage"]]
+        assert sum(figure["share"] for figure in figures if figure) == pytest.approx(1.0)
+
+
+def test_measures_and_samples_stand_at_their_nodes() -> None:
+    planned = plan_two_tasks()
+    ran, shown = list(planned.graph)[2], list(planned.graph)[4]
+    view = make_view(
+        planned.graph,
+        title="",
+        stages=planned.cut.stages,
+        measures={
+            ran.id: Measure(calls=3, rows_in=5, rows_out=4, rejects=1, bytes=80, seconds=0.0)
+        },
+        previews={shown.id: [SHOWN]},
+    )
+    for number, node in enumerate(view["nodes"]):
+        assert (node["measure"] is not None) == (number == 2)
+        assert node["previews"] == ([SHOWN] if number == 4 else [])
+    assert view["nodes"][2]["measure"] == {
+        "calls": 3,
+        "rows_in": 5,
+        "rows_out": 4,
+        "rejects": 1,
+        "bytes": 80,
+        "seconds": 0.0,
+        "share": 0.0,
+    }
+
+
+def test_bytes_of_a_row_are_told_where_rows_are_alike() -> None:
+    sizes = {
+        node["op"]: output["bytes_per_row"]
+        for node in plan_two_tasks().view()["nodes"]
+        for output in node["outputs"]
+    }
+    assert sizes["resize_images"] == 224 * 224 * 3
+    assert sizes["encode_texts"] is None
