@@ -13,7 +13,7 @@ from typing import Final
 from .render.fold import fold, is_large, unfold
 from .render.label import Label, make_label
 from .render.printable import clip, clip_middle, measure, pad, printable
-from .view import View
+from .view_form import View
 
 _MAX_ADDRESS: Final = 36
 _MAX_OP: Final = 60

@@ -1,11 +1,7 @@
 """A planned graph as plain data: the one description that every view reads.
 
 `make_view` gives a `View`, which is JSON: text plan, page and pictures are functions of it and of
-nothing else, so the graph they draw is the graph that runs. Nodes are numbered by their place in
-the list; edges, and whatever else points at a node, use that number.
-
-Words that users wrote (prompts, columns, titles) stand here as they were written: each view escapes
-them for the place where it shows them.
+nothing else, so the graph they draw is the graph that runs.
 """
 
 from __future__ import annotations
@@ -13,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from enum import StrEnum
-from typing import Annotated, Any, Final, TypedDict, cast
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Final, cast
 
 from .graph import Graph
 from .measure import Measure
@@ -24,8 +19,21 @@ from .op import Catalogue, Plain, canonical
 from .passes.cut import Stage
 from .passes.segment import Segment
 from .preview import PreviewView
-
-VIEW_FORMAT: Final = 2
+from .view_form import (
+    VIEW_FORMAT,
+    EdgeView,
+    InstructionView,
+    LaneView,
+    MeasureView,
+    NodeView,
+    OutputView,
+    ResultView,
+    SegmentView,
+    SiteView,
+    StateView,
+    Status,
+    View,
+)
 
 LANES: Final[Mapping[Stage, str]] = {
     Stage.OFFLINE: "host, once per row, by Dask into the store",
@@ -35,130 +43,12 @@ LANES: Final[Mapping[Stage, str]] = {
 """The lanes of a view from top to bottom: each stage, and what happens there."""
 
 
-class Status(StrEnum):
-    """Whether what a node makes is in the store."""
-
-    CACHED = "cached"
-    STALE = "stale"
-    MISSING = "missing"
-    UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True, slots=True)
 class State:
     """Whether what a node makes is in the store, and why."""
 
     status: Status
     why: str = ""
-
-
-class StateView(TypedDict):
-    """Whether what a node makes is in the store."""
-
-    status: Status
-    why: Annotated[str, "One sentence, such as which part of the key changed from what to what."]
-
-
-class OutputView(TypedDict):
-    """One output of a node."""
-
-    port: str
-    type: Annotated[str, "The type as text: kind<dtype[shape] layout>@place/rows."]
-    stored: Annotated[str | None, "Why this output is a column of the store; null if it is none."]
-    bytes_per_row: Annotated[int | None, "Bytes that a row takes by its type; null if rows differ."]
-
-
-class MeasureView(TypedDict):
-    """What a node cost in a run, and what went through it."""
-
-    calls: int
-    rows_in: int
-    rows_out: int
-    rejects: Annotated[int, "Rows that it refused."]
-    bytes: Annotated[int, "Bytes of what it gave, in memory."]
-    seconds: Annotated[float, "Wall time in it alone."]
-    share: Annotated[float, "Its part of the seconds of its stage, from 0 to 1."]
-
-
-class SiteView(TypedDict):
-    """A stretch of one instruction, counted in code points."""
-
-    instruction: Annotated[int, "Position in `instructions`."]
-    start: int
-    stop: int
-
-
-class NodeView(TypedDict):
-    """One use of an op."""
-
-    address: Annotated[str, "The address by which messages call the node."]
-    addresses: Annotated[list[str], "Every address; a node that tasks share has several."]
-    op: str
-    version: int
-    params: Annotated[dict[str, Any], "Every parameter."]
-    changed: Annotated[list[str], "The parameters that differ from the op's defaults."]
-    outputs: list[OutputView]
-    key: Annotated[str, "The plan key."]
-    rows: Annotated[str, "The row set; empty for a constant."]
-    stage: Stage
-    segment: Annotated[int | None, "Position in `segments`."]
-    scope: Annotated[str, "Name of a device node's parameters; empty if it has none."]
-    state: Annotated[StateView | None, "Null where nothing is stored, or where nobody asked."]
-    measure: Annotated[MeasureView | None, "Null where it did not run, or where nobody measured."]
-    previews: Annotated[list[PreviewView], "Samples of what it gave; empty unless asked for."]
-    sites: list[SiteView]
-
-
-class EdgeView(TypedDict):
-    """One value that one node makes and another uses."""
-
-    maker: Annotated[int, "Position in `nodes`."]
-    output: Annotated[str, "Output port of the maker."]
-    user: Annotated[int, "Position in `nodes`."]
-    input: Annotated[str, "Input port of the user."]
-
-
-class LaneView(TypedDict):
-    """A stage that has nodes."""
-
-    stage: Stage
-    about: str
-
-
-class SegmentView(TypedDict):
-    """Nodes that one Dask task runs over one partition."""
-
-    rows: Annotated[str, "The row set, which is the name of the source."]
-    in_process: Annotated[bool, "Whether it runs in a worker process rather than in a thread."]
-
-
-class InstructionView(TypedDict):
-    """One instruction, as its author wrote it."""
-
-    label: Annotated[str, "Task and number of the template."]
-    text: str
-
-
-class ResultView(TypedDict):
-    """A named result of the graph."""
-
-    name: str
-    node: Annotated[int, "Position in `nodes`."]
-    port: str
-
-
-class View(TypedDict):
-    """A planned graph."""
-
-    format: Annotated[int, "Version of this form; raised when a reader of the old one would fail."]
-    title: str
-    digest: Annotated[str, "Digest of all node ids: equal graphs have equal digests."]
-    lanes: Annotated[list[LaneView], "From top to bottom."]
-    nodes: Annotated[list[NodeView], "In topological order."]
-    edges: list[EdgeView]
-    segments: list[SegmentView]
-    results: list[ResultView]
-    instructions: list[InstructionView]
 
 
 def make_view(  # noqa: PLR0913 - all but the graph are named, and most are optional
@@ -173,6 +63,7 @@ def make_view(  # noqa: PLR0913 - all but the graph are named, and most are opti
     catalogue: Catalogue | None = None,
     measures: Mapping[NodeId, Measure] | None = None,
     previews: Mapping[NodeId, Sequence[PreviewView]] | None = None,
+    project: str = "",
 ) -> View:
     """Return the view of ``graph``.
 
@@ -188,6 +79,7 @@ def make_view(  # noqa: PLR0913 - all but the graph are named, and most are opti
         measures: The figures of nodes that ran.
         previews: Samples of what nodes gave. They show values of rows, so whoever hands them in has been
             asked to.
+        project: What `taskloom` takes to make this graph: the path of a file, or an instruction.
     """
     numbers = {node.id: number for number, node in enumerate(graph)}
     texts = dict(instructions or {})
@@ -200,6 +92,7 @@ def make_view(  # noqa: PLR0913 - all but the graph are named, and most are opti
     return View(
         format=VIEW_FORMAT,
         title=title,
+        project=project,
         digest=hashlib.sha256("\n".join(sorted(map(str, numbers))).encode()).hexdigest()[:12],
         lanes=[
             LaneView(stage=stage, about=about)
@@ -223,13 +116,18 @@ def make_view(  # noqa: PLR0913 - all but the graph are named, and most are opti
                 state=_state(node, columns, states),
                 measure=_measure((measures or {}).get(node.id), seconds[stages[node.id]]),
                 previews=list((previews or {}).get(node.id, ())),
+                change=None,
                 sites=_sites(node, labels),
             )
             for node in graph
         ],
         edges=[
             EdgeView(
-                maker=numbers[value.node], output=value.port, user=numbers[node.id], input=port
+                maker=numbers[value.node],
+                output=value.port,
+                user=numbers[node.id],
+                input=port,
+                change=None,
             )
             for node in graph
             for port, value in node.inputs.items()
@@ -240,6 +138,7 @@ def make_view(  # noqa: PLR0913 - all but the graph are named, and most are opti
             for name, value in graph.outputs.items()
         ],
         instructions=[InstructionView(label=label, text=text) for label, text in texts.items()],
+        diff=None,
     )
 
 
@@ -297,15 +196,7 @@ def _measure(measure: Measure | None, stage_seconds: float) -> MeasureView | Non
     if measure is None:
         return None
     share = measure.seconds / stage_seconds if stage_seconds else 0.0
-    return MeasureView(
-        calls=measure.calls,
-        rows_in=measure.rows_in,
-        rows_out=measure.rows_out,
-        rejects=measure.rejects,
-        bytes=measure.bytes,
-        seconds=measure.seconds,
-        share=share,
-    )
+    return cast("MeasureView", asdict(measure) | {"share": share})
 
 
 def _sites(node: Node, labels: Mapping[str, int]) -> list[SiteView]:

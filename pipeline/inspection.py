@@ -37,8 +37,10 @@ def plan_for_view(
     )
 
 
-def view_plan(planned: Plan, *, title: str, store: Store | None = None) -> View:
+def view_plan(planned: Plan, *, title: str, store: Store | None = None, project: str = "") -> View:
     """Return what every view of ``planned`` shows, with what ``store`` holds of it.
+
+    ``project`` is what the command line takes to make the same plan.
 
     For inference nothing is stored: rows come from the caller and are computed as they come.
     """
@@ -51,6 +53,7 @@ def view_plan(planned: Plan, *, title: str, store: Store | None = None) -> View:
         segments=planned.segments if is_stored else (),
         states=column_states(planned, store) if is_stored and store is not None else None,
         catalogue=planned.catalogue,
+        project=project,
     )
 
 

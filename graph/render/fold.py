@@ -1,27 +1,32 @@
 """Fold: parts of a graph that look alike are drawn once.
 
-Nodes get colours, and a colour is refined by those of the makers and users around it until nothing
-changes. Nodes of one colour then have the same surroundings all the way up and down, whatever their
-parameters and row sets; thirty tasks of one shape become one. Colour refinement can also merge parts
-that are not isomorphic. A picture may; execution never reads this module.
+Nodes share a box when their surroundings look alike all the way up and down, whatever their parameters and
+row sets; thirty tasks of one shape become one. Where that leaves too much to read, it is enough that they
+look alike all the way up, and down to the end of their lane: three tasks with different prompts then share
+what they do to their images. Nodes of one box have equally much above them, so boxes make no cycle.
+
+Colour refinement can also merge parts that are not isomorphic. A picture may; execution never reads this
+module.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from ..view import EdgeView, View
+from ..view_form import EdgeView, View
+from .refine import Colours, number_looks, refine
 
 MAX_BOXES: Final = 400
 """More boxes than this are never drawn."""
 
 FOLD_ABOVE: Final = 40
-"""A graph with more nodes is shown folded unless asked otherwise."""
+"""A graph with more nodes is shown folded unless asked otherwise; so is one that folds to more boxes."""
 
-Colours: TypeAlias = list[int]
+Box: TypeAlias = tuple[int, ...]
+"""The numbers of the nodes that share a box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +36,19 @@ class Picture:
     Attributes:
         boxes: The nodes that each box stands for, by their numbers, in the order of the first.
         edges: Pairs of boxes, maker before user, each pair once.
+        chains: The boxes that stand for a chain of boxes, and these, by the number of the box.
     """
 
-    boxes: tuple[tuple[int, ...], ...]
+    boxes: tuple[Box, ...]
     edges: tuple[tuple[int, int], ...]
+    chains: Mapping[int, tuple[Box, ...]] = field(default_factory=dict[int, tuple[Box, ...]])
 
 
 def fold(view: View, *, max_boxes: int = MAX_BOXES) -> Picture:
     """Return the picture of ``view`` with like parts folded, of at most ``max_boxes`` boxes."""
-    colours = _refine(view)
+    colours = _refine(view, is_strict=True)
+    if len(set(colours)) > min(FOLD_ABOVE, max_boxes):
+        colours = _refine(view, is_strict=False)
     if len(set(colours)) > max_boxes:
         colours = _group_by_depth(view)
     if len(set(colours)) > max_boxes:
@@ -67,31 +76,21 @@ def _draw(view: View, colours: Colours) -> Picture:
     return Picture(tuple(map(tuple, members.values())), tuple(edges))
 
 
-def _refine(view: View) -> Colours:
-    colours = _number(_look(view, number) for number in range(len(view["nodes"])))
-    above: list[list[tuple[str, int]]] = [[] for _ in colours]
-    below: list[list[tuple[str, int]]] = [[] for _ in colours]
+def _refine(view: View, *, is_strict: bool) -> Colours:
+    nodes = view["nodes"]
+    above: list[list[tuple[str, int]]] = [[] for _ in nodes]
+    below: list[list[tuple[str, int]]] = [[] for _ in nodes]
     for edge in view["edges"]:
-        port = _port(view, edge)
-        above[edge["user"]].append((port, edge["maker"]))
-        below[edge["maker"]].append((port, edge["user"]))
-    while True:
-        refined = _number(
-            (
-                colour,
-                frozenset((port, colours[maker]) for port, maker in above[number]),
-                frozenset((port, colours[user]) for port, user in below[number]),
-            )
-            for number, colour in enumerate(colours)
-        )
-        if max(refined, default=0) == max(colours, default=0):
-            return colours
-        colours = refined
+        port, maker, user = _port(view, edge), edge["maker"], edge["user"]
+        above[user].append((port, maker))
+        if is_strict or nodes[maker]["stage"] == nodes[user]["stage"]:
+            below[maker].append((port, user))
+    return refine((_look(view, number) for number in range(len(nodes))), above, below)
 
 
 def _group_by_depth(view: View) -> Colours:
     depths = _depths(view)
-    return _number((_look(view, number), depth) for number, depth in enumerate(depths))
+    return number_looks((_look(view, number), depth) for number, depth in enumerate(depths))
 
 
 def _group_by_band(view: View, max_boxes: int) -> Colours:
@@ -99,7 +98,7 @@ def _group_by_band(view: View, max_boxes: int) -> Colours:
     depths = _depths(view)
     height = (max(depths) + 1) // (max_boxes // len(view["lanes"])) + 1
     stages = [node["stage"] for node in view["nodes"]]
-    return _number((stages[number], depth // height) for number, depth in enumerate(depths))
+    return number_looks((stages[number], depth // height) for number, depth in enumerate(depths))
 
 
 def _look(view: View, number: int) -> Hashable:
@@ -120,8 +119,3 @@ def _depths(view: View) -> list[int]:
     for edge in sorted(view["edges"], key=lambda edge: edge["user"]):
         depths[edge["user"]] = max(depths[edge["user"]], depths[edge["maker"]] + 1)
     return depths
-
-
-def _number(looks: Iterable[Hashable]) -> Colours:
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(look, len(numbers)) for look in looks]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..view import NodeView, View
+from ..view_form import NodeView, View
 from .printable import clip, printable
 
 MANY = "*"

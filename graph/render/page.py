@@ -15,7 +15,7 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
-from ..view import View
+from ..view_form import View
 from .fold import MAX_BOXES, Picture, fold, is_large, unfold
 from .printable import printable
 from .svg import draw, draw_mark

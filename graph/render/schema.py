@@ -15,7 +15,7 @@ from typing import (
     is_typeddict,
 )
 
-from ..view import View
+from ..view_form import View
 
 _NAMES: Final[dict[object, str]] = {
     bool: "boolean",

@@ -11,7 +11,7 @@ from html import escape
 from itertools import pairwise
 from typing import Final
 
-from ..view import Status, View
+from ..view_form import Status, View
 from .fold import Picture
 from .label import Label, make_label
 from .layout import BOX_WIDTH, Band, Layout, Point, lay_out

@@ -70,4 +70,4 @@ def _view(project: str, mode: str) -> Any:
 
     planned = plan_for_view(mixture, store, mode, model)
     title = project if loaded is None else loaded.path.stem
-    return view_plan(planned, title=title, store=store)
+    return view_plan(planned, title=title, store=store, project=project)

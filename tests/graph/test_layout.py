@@ -14,7 +14,8 @@ from taskloom.graph.render.fold import MAX_BOXES, Picture, fold, unfold
 from taskloom.graph.render.layout import BOX_WIDTH, Layout, Point, lay_out
 from taskloom.graph.render.order import count_crossings, neighbours, order_ranks
 from taskloom.graph.render.spread import fit_row
-from taskloom.graph.view import EdgeView, LaneView, NodeView, OutputView, View, make_view
+from taskloom.graph.view import make_view
+from taskloom.graph.view_form import EdgeView, LaneView, NodeView, OutputView, View
 
 from .plans import plan_like_tasks
 
@@ -57,20 +58,23 @@ def make_graph_view(lanes: list[int], edges: Edges, ops: list[str]) -> View:
             state=None,
             measure=None,
             previews=[],
+            change=None,
             sites=[],
         )
         for i, (lane, op) in enumerate(zip(lanes, ops, strict=True))
     ]
     return View(
-        format=1,
+        format=2,
         title="",
+        project="",
         digest="",
         lanes=[LaneView(stage=STAGES[lane], about="") for lane in sorted(set(lanes))],
         nodes=nodes,
-        edges=[EdgeView(maker=i, output="out", user=j, input="in") for i, j in edges],
+        edges=[EdgeView(maker=i, output="out", user=j, input="in", change=None) for i, j in edges],
         segments=[],
         results=[],
         instructions=[],
+        diff=None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -179,27 +180,17 @@ def test_shares_of_a_stage_sum_to_one() -> None:
 def test_measures_and_samples_stand_at_their_nodes() -> None:
     planned = plan_two_tasks()
     ran, shown = list(planned.graph)[2], list(planned.graph)[4]
+    measure = Measure(calls=3, rows_in=5, rows_out=4, rejects=1, bytes=80, seconds=0.0)
     view = make_view(
         planned.graph,
         title="",
         stages=planned.cut.stages,
-        measures={
-            ran.id: Measure(calls=3, rows_in=5, rows_out=4, rejects=1, bytes=80, seconds=0.0)
-        },
+        measures={ran.id: measure},
         previews={shown.id: [SHOWN]},
     )
     for number, node in enumerate(view["nodes"]):
-        assert (node["measure"] is not None) == (number == 2)
+        assert node["measure"] == (asdict(measure) | {"share": 0.0} if number == 2 else None)
         assert node["previews"] == ([SHOWN] if number == 4 else [])
-    assert view["nodes"][2]["measure"] == {
-        "calls": 3,
-        "rows_in": 5,
-        "rows_out": 4,
-        "rejects": 1,
-        "bytes": 80,
-        "seconds": 0.0,
-        "share": 0.0,
-    }
 
 
 def test_bytes_of_a_row_are_told_where_rows_are_alike() -> None:
