@@ -6,9 +6,11 @@ more problems, because all problems of a step are collected and shown together.
 TaskloomError
 ├── InstructionError    the text of an instruction
 ├── PlanError           the graph made from it
-│   └── TypeMismatchError
+│   └── TypeMismatchError   the two ends of an edge carry different types
 ├── OpError             an op was given parameters or values that it refuses, on whatever row
-│   └── RowError        one row of a source cannot be computed
+│   ├── RowError        one row of a source cannot be computed
+│   │   └── RowErrors   some rows of one call cannot; the op names them by their place in it
+│   └── WorkerDiedError a worker process ended in the middle of a call
 ├── MissingExtraError   an optional dependency is not installed
 ├── SourceError         rows cannot be read
 ├── StoreError          a store is missing, stale, damaged or full
@@ -18,17 +20,22 @@ TaskloomError
 └── ProjectError        a project file
 
 Codes are ``T`` and four digits: 01 instruction, 02 plan, 03 row and op, 04 source, 05 store, 06 loader,
-07 checkpoint and training, 08 project.
+07 checkpoint and training, 08 project, 09 extras. Each has a page in docs/errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Self
+from typing import Any, Final, Self
 
 from .render.printable import measure
+
+MANY_INSTRUCTIONS: Final = 8
+"""Instructions that one problem shows in full; of more it shows `FEW_INSTRUCTIONS` and counts the rest."""
+
+FEW_INSTRUCTIONS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +65,11 @@ class Site:
         width = max(1, measure(self.text[self.span.start : self.span.stop]))
         return f"  --> {self.label}\n   | {self.text}\n   | {' ' * before}{'^' * width}"
 
+    def to_dict(self) -> dict[str, str | int]:
+        """Return the site as plain data."""
+        start, stop = self.span.start, self.span.stop
+        return {"label": self.label, "text": self.text, "start": start, "stop": stop}
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -85,9 +97,22 @@ class Problem:
         place = [f"{k} {v}" for k in ("node", "row", "column") if (v := self._facts[k])]
         lines = [f"error[{self.code}]: {self.message}"]
         lines += [f"  {'    '.join(place)}"] if place else []
-        lines += [str(site) for site in self.sites]
+        lines += self._shown_sites()
         lines += [f"   = {line}" for line in self.help.splitlines()]
         return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the problem as plain data, which JSON can hold: its attributes by name, all of its sites."""
+        facts: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        return facts | {"sites": [site.to_dict() for site in self.sites]}
+
+    def _shown_sites(self) -> Iterator[str]:
+        instructions = list(dict.fromkeys((site.label, site.text) for site in self.sites))
+        is_wall = len(instructions) > MANY_INSTRUCTIONS
+        shown = set(instructions[:FEW_INSTRUCTIONS] if is_wall else instructions)
+        yield from (str(site) for site in self.sites if (site.label, site.text) in shown)
+        if is_wall:
+            yield f"  --> and {len(instructions) - len(shown):,} more instructions"
 
     @property
     def _facts(self) -> dict[str, str]:
@@ -111,6 +136,10 @@ class TaskloomError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.problems))
+
+    def to_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the problems as plain data, as ``--json`` prints them."""
+        return {"error": [problem.to_dict() for problem in self.problems]}
 
     def at(self, **place: str | tuple[Site, ...]) -> Self:
         """Return the same error with ``address``, ``row``, ``column`` or ``sites`` filled in where empty."""
@@ -170,6 +199,9 @@ def suggest(name: str, known: Collection[str]) -> str:
     if near := get_close_matches(name.casefold(), {k.casefold(): k for k in known}, n=1):
         return f"did you mean {next(k for k in known if k.casefold() == near[0])}?"
     return f"known: {', '.join(sorted(known))}" if known else "there are none"
+
+
+_PLAIN: Final = ("code", "message", "help", "address", "row", "column")
 
 
 def _fill(problem: Problem, place: dict[str, str | tuple[Site, ...]]) -> Problem:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..graph.errors import OpError, Problem, TaskloomError
+from ..graph.errors import OpError, Problem, Site, TaskloomError
 from ..graph.graph import Graph
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Catalogue, Rows
@@ -69,6 +69,12 @@ class Execution:
             self._columns[node] = tuple(dict.fromkeys(read))
         return self._columns[node]
 
+    def sites_of(self, node: Node) -> tuple[Site, ...]:
+        """Return where ``node`` stands: one tuple for all its bad rows, since a thousand tasks may share it."""
+        if node.id not in self._sites:
+            self._sites[node.id] = tuple(sorted(node.note.sites))
+        return self._sites[node.id]
+
     def run(self, batch: pa.RecordBatch) -> tuple[dict[Value, Any], list[Failure]]:
         """Run every node on ``batch``.
 
@@ -95,6 +101,10 @@ class Execution:
             call = _Call(self, self.graph.nodes[node_id], self._ops[node_id], nothing)
             values[Value(node_id)] = call.run(values)
         return values[value]
+
+    @cached_property
+    def _sites(self) -> dict[NodeId, tuple[Site, ...]]:
+        return {}
 
     @cached_property
     def _columns(self) -> dict[NodeId, tuple[str, ...]]:
@@ -216,7 +226,7 @@ class _Call:
         self.failures.append(Failure(row, node.id, placed))
 
     def _place(self, node: Node) -> dict[str, Any]:
-        return {"address": node.address, "sites": tuple(sorted(node.note.sites))}
+        return {"address": node.address, "sites": self.execution.sites_of(node)}
 
 
 def _problem_of(error: Exception) -> Problem:

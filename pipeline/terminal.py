@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ..graph.errors import Problem, ProjectError
+from ..graph.errors import ProjectError
 from ..graph.render.printable import printable, printable_lines
 
 
@@ -26,12 +26,6 @@ def say_answer(text: str) -> None:
 def print_json(content: object, *, is_line: bool = False) -> None:
     """Print ``content`` for a program, on one line or indented."""
     typer.echo(json.dumps(content, indent=None if is_line else 1, allow_nan=False))
-
-
-def describe(problem: Problem) -> dict[str, str]:
-    """Return ``problem`` as plain data."""
-    names = ("code", "message", "help", "address", "row", "column")
-    return {name: getattr(problem, name) for name in names}
 
 
 def read_rows(path: Path | None) -> list[dict[str, Any]]:

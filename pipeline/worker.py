@@ -68,7 +68,8 @@ def portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - a foreign error may refuse in any way
-        return RuntimeError("\n".join([f"{type(error).__name__}: {error}", *error.__notes__]))
+        notes: list[str] = getattr(error, "__notes__", [])
+        return RuntimeError("\n".join([f"{type(error).__name__}: {error}", *notes]))
     return error
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -30,6 +32,21 @@ def clean_environ() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(original)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """A client of two worker processes on this machine, which find the functions of these tests."""
+    distributed: Any = pytest.importorskip("distributed")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.syspath_prepend(Path(__file__).parent / "pipeline")
+        with (
+            distributed.LocalCluster(
+                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            ) as cluster,
+            distributed.Client(cluster) as client,
+        ):
+            yield client
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

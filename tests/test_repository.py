@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
@@ -71,6 +75,34 @@ def test_every_requirement_is_pinned_to_a_version_it_admits() -> None:
     versions = {canonicalize_name(name): version for name, version in pins.items()}
     for requirement in map(Requirement, written):
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)])
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_files_that_are_no_code(tmp_path: Path) -> None:
+    listed = [
+        "git",
+        "-C",
+        str(ROOT),
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / "tree" / name, follow_symlinks=False)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    build += ["-w", str(tmp_path), str(tmp_path / "tree")]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        found = {name.removeprefix("taskloom/") for name in wheel.namelist()}
+    pages = [path.name for path in (ROOT / "docs" / "errors").glob("T*.md")]
+    assert found >= {f"pipeline/cli/error-pages/{name}" for name in pages}
+    assert found >= {f"{room}/py.typed" for room in ROOMS}
+    assert found >= {str(path.relative_to(ROOT)) for path in (ROOT / "graph").rglob("*.html")}
 
 
 @pytest.mark.parametrize("command", ["make demo", "make test"])

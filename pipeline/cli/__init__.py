@@ -1,6 +1,7 @@
 """The command line: one project file, and a verb for each thing to do with it.
 
-Errors are said without a traceback, unless ``--debug`` asks for it. Exit codes: 0 done, 1 something is wrong
+Errors are said without a traceback, unless ``--debug`` asks for it; with ``--json`` they are JSON on standard
+output, so that a program has one thing to read. Exit codes: 0 done, 1 something is wrong
 with the input, 2 the command was not understood, 130 interrupted.
 
 A verb reads its project before it imports what computes: what is wrong in the file is told at once, and
@@ -18,7 +19,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from ...graph.errors import TaskloomError
-from ..terminal import say
+from ..terminal import print_json, say
+from .error import error
 from .look import explain, graph
 from .run import build, evaluate, infer, train, verify
 
@@ -30,6 +32,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     explain,
     graph,
     verify,
+    error,
 )
 """What the command can do, in the order in which ``--help`` lists it."""
 
@@ -75,10 +78,13 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments)
-    except TaskloomError as error:
+    except TaskloomError as refusal:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        say(str(error), is_error=True)
+        if "--json" in arguments:
+            print_json(refusal.to_dict(), is_line=True)
+        else:
+            say(str(refusal), is_error=True)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != _INTERRUPTED:

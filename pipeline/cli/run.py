@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ...graph.errors import ProjectError
-from ..terminal import describe, print_json, read_rows, say, say_answer
+from ..terminal import print_json, read_rows, say, say_answer
 from .argument import Json, ProjectPath, load
 
 
@@ -46,7 +46,7 @@ def build(
     if as_json:
         facts = {name: getattr(report, name) for name in _REPORT}
         facts["tasks"] = {name: count._asdict() for name, count in report.tasks.items()}
-        facts["problems"] = [describe(problem) for problem in report.problems]
+        facts["problems"] = [problem.to_dict() for problem in report.problems]
         print_json(facts)
 
 
@@ -127,7 +127,8 @@ def infer(
         error = prediction.error
         if as_json:
             known = {"text": prediction.text, "log_prob": None if error else prediction.log_prob}
-            print_json(known | {"error": None if error is None else str(error)}, is_line=True)
+            wrong = {"error": None} if error is None else error.to_dict()
+            print_json(known | wrong, is_line=True)
             continue
         if error is not None:
             say(str(error), is_error=True)
@@ -149,7 +150,7 @@ def verify(
     report = check(Store.open(path))
     if as_json:
         facts = {name: getattr(report, name) for name in ("columns", "partitions", "bytes")}
-        print_json(facts | {"problems": [describe(problem) for problem in report.problems]})
+        print_json(facts | {"problems": [problem.to_dict() for problem in report.problems]})
     else:
         say(str(report))
     if report.problems:

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,6 @@ from .rows import tree
 from .workers import worker_pids
 
 pytestmark = pytest.mark.slow
-
-distributed = pytest.importorskip("distributed")
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """A client of two worker processes on this machine."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.syspath_prepend(HERE)  # workers find the functions of these tests
-        with (
-            distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):
-            yield client
 
 
 def test_a_cluster_gives_the_same_bytes_and_keeps_no_processes(

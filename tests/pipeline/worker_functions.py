@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from taskloom.graph.errors import OpError
+from taskloom.graph.errors import OpError, Problem
 from taskloom.ops.errors import RowErrors, bad_row
 
 Report = Callable[[object], None]
@@ -20,6 +20,14 @@ class StubbornError(Exception):
 
     def __init__(self, what: str, why: object) -> None:
         super().__init__(f"{what}: {why}")
+
+
+class UnportableError(OpError):
+    """An error of ours that cannot cross either."""
+
+    def __init__(self, problem: Problem, why: object) -> None:
+        super().__init__(problem)
+        self.why = why
 
 
 def double(number: int, report: Report) -> int:
@@ -58,7 +66,15 @@ def fail(how: str, report: Report) -> object:
         raise RowErrors({3: bad_row("T0301", "odd", b"abc")})
     if how == "plain":
         raise KeyError("missing")
+    if how == "unportable":
+        raise UnportableError(Problem("T0303", "odd"), "not pickle")
     raise StubbornError("will", "not pickle")
+
+
+def raise_given(error: Exception, report: Report | None) -> None:
+    """Raise ``error``."""
+    del report
+    raise error
 
 
 def die(marker: str | None, report: Report) -> str:

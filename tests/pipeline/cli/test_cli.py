@@ -20,6 +20,7 @@ from .conftest import NUM_ROWS, Built, Project, make_rows
 # Listed so that the command line does not grow by accident: adding here is a decision.
 COMMANDS = {
     "build": {"project", "--dry-run", "--workers", "--refit", "--max-errors", "--json"},
+    "error": {"code"},
     "evaluate": {"project", "--split", "--model", "--json"},
     "explain": {"project", "--mode", "--json"},
     "graph": {"project", "--out", "-o", "--mode"},
@@ -110,7 +111,9 @@ def test_infer_answers_one_line_a_row_and_returns_1_for_bad_rows(built: Built) -
     *good, bad = [json.loads(line) for line in done.out.splitlines()]
     assert all(line["text"].isdigit() and line["error"] is None for line in good)
     assert bad["text"] is None
-    assert "T0301" in bad["error"]
+    (problem,) = bad["error"]
+    assert problem["code"] == "T0301"
+    assert problem["sites"][0]["text"] == INSTRUCTION
 
 
 @pytest.mark.slow
@@ -187,6 +190,38 @@ def test_errors_are_said_without_a_traceback(
     assert done.code == 1
     assert f"error[{code}]: " in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        pytest.param(("build", "nowhere.yaml"), "T0801", id="build"),
+        pytest.param(("explain", "[IMAGES:a] -> [TEXT:b]"), "T0103", id="explain"),
+        pytest.param(("infer", "run", "digits", "project.yaml"), "T0807", id="infer"),
+    ],
+)
+def test_errors_are_json_on_one_line_where_json_is_asked_for(
+    project: Project, arguments: tuple[str, ...], code: str
+) -> None:
+    done = project.taskloom(*arguments, "--json")
+    assert (done.code, done.err, done.out.count("\n")) == (1, "", 1)
+    assert list(done.json) == ["error"]
+    (problem,) = done.json["error"]
+    assert problem["code"] == code
+    assert problem["message"]
+    if code == "T0103":
+        (site,) = problem["sites"]
+        assert site["text"][site["start"] : site["stop"]] == "IMAGES"
+
+
+def test_error_prints_the_page_of_a_code(project: Project) -> None:
+    done = project.taskloom("error", "t0103")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("# T0103: unknown modality\n\n## What is wrong\n")
+    assert "<!--" not in done.out
+    unknown = project.taskloom("error", "T0193")
+    assert unknown.code == 1
+    assert 'there is no error code "T0193"\n   = did you mean T0' in unknown.err
 
 
 @pytest.mark.parametrize("arguments", [("--debug", "build"), ("build", "--debug")], ids=" ".join)
