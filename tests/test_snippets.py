@@ -235,7 +235,8 @@ def _check_targets(words: list[str], snippet: Snippet) -> None:
 def _check_output(words: list[str], output: str, snippet: Snippet) -> None:
     is_page = snippet.path.parent == ERRORS and words[0] == "taskloom"
     code, printed = _run_here(words) if is_page else _run_apart(words)
-    assert (code != 0) == ("error[" in output), f"{snippet}: {words}\n{printed}"
+    is_refusal = re.search(r'error\[T|"error": \[', output) is not None
+    assert (code != 0) == is_refusal, f"{snippet}: {words}\n{printed}"
     if output.strip():
         is_same = doctest.OutputChecker().check_output(output.rstrip(), printed.rstrip(), FLAGS)
         assert is_same, f"{snippet}: {words}\nexpected:\n{output}\ngot:\n{printed}"
