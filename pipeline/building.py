@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from .document import column_dtypes
 from .fitting import fit_artifacts
 from .job import Job, only_partition
 from .machine import open_machine
+from .measuring import BuildMeasures
 from .planning import Filters, Plan, plan
 from .progress import Shown, open_progress
 from .report import BuildReport, Tally, TaskCount, tell_estimate
@@ -88,10 +90,12 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
             report = build_.estimate(planned)
             shown.say(str(report))
             return report
-        with _open_scheduler(client, workers, timeout_s) as scheduler:
+        with build_.measured, _open_scheduler(client, workers, timeout_s) as scheduler:
             fitted: tuple[str, ...] = ()
             while planned.fits:
-                fitted += fit_artifacts(planned, build_.records, store, scheduler, shown)
+                fitted += fit_artifacts(
+                    planned, build_.records, store, scheduler, build_.measured, shown
+                )
                 planned = build_.plan([name for name in refit if name not in fitted])
             report = build_.run(planned, scheduler, shown)
         report = replace(report, fitted=fitted, seconds=time.perf_counter() - start)
@@ -112,6 +116,8 @@ class _Build:
         self.raises = raises
         self.max_errors = max_errors
         self.records: dict[str, SourceRecord] = {}
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self.measured = BuildMeasures(store, f"{now}-{os.getpid()}")
 
     def register(self, sources: Mapping[str, Source], shown: Shown) -> None:
         """Register every source, and vocabulary files if there are any."""
@@ -178,6 +184,7 @@ class _Build:
             shown.say(tell_estimate(expected.partitions, expected.cached, expected.bytes))
             with shown.task("build", total=sum(job.rows for job in jobs), unit="rows") as bar:
                 for report in scheduler.map(_BUILD_PARTITION, jobs, bar):
+                    self.measured.add(report.place, report.measures)
                     tally.add(report)
         return tally.report(expected.partitions, expected.cached)
 

@@ -7,6 +7,7 @@ on no rows at all, to tell a broken op from a bad row, and then on ever smaller 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from ..graph.graph import Graph
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Catalogue, Rows
 from ..ops.errors import RowErrors
+from .meter import Meter
 
 LoadArtifact = Callable[[str, str], object]
 """Returns the artifact of a kind and digest."""
@@ -75,8 +77,19 @@ class Execution:
             self._sites[node.id] = tuple(sorted(node.note.sites))
         return self._sites[node.id]
 
-    def run(self, batch: pa.RecordBatch) -> tuple[dict[Value, Any], list[Failure]]:
+    @cached_property
+    def readers(self) -> frozenset[NodeId]:
+        """The nodes that read the source."""
+        return frozenset(node for node, op in self._ops.items() if op.traits.rows is Rows.READ)
+
+    def run(
+        self, batch: pa.RecordBatch, meter: Meter | None = None
+    ) -> tuple[dict[Value, Any], list[Failure]]:
         """Run every node on ``batch``.
+
+        Args:
+            batch: Rows of the source.
+            meter: Takes what each node cost.
 
         Returns:
             The output of each node: constants as they are, others as long as the batch and null where a row
@@ -89,8 +102,14 @@ class Execution:
         failures: dict[tuple[int, NodeId], Failure] = {}
         for node_id in self.nodes:
             call = _Call(self, self.graph.nodes[node_id], self._ops[node_id], batch)
-            values[Value(node_id)] = call.run(values)
+            began = time.perf_counter()
+            made = values[Value(node_id)] = call.run(values)
+            if meter is not None:
+                meter.add(node_id, time.perf_counter() - began, call.rows_in, made)
             failures |= {(f.offset, f.node): f for f in call.failures}
+        if meter is not None:
+            for _, node_id in failures:  # a value that two nodes miss is refused once
+                meter.of(node_id).rejects += 1
         return values, sorted(failures.values(), key=lambda failure: failure.offset)
 
     def constant(self, value: Value) -> Any:
@@ -125,10 +144,12 @@ class _Call:
     op: Any
     batch: pa.RecordBatch
     failures: list[Failure] = field(default_factory=list[Failure])
+    rows_in: int = 0
 
     def run(self, values: Mapping[Value, Any]) -> Any:
         """Return the node's output, null where an input is null or the row failed."""
         if self.op.traits.rows is Rows.READ:
+            self.rows_in = self.batch.num_rows
             try:
                 return self.op(self.batch)
             except OpError as error:
@@ -158,7 +179,9 @@ class _Call:
                 raise OpError.of("T0305", message)
             return made
 
-        return _scatter(self._compute(call, np.flatnonzero(has_value)), num_rows)
+        rows = np.flatnonzero(has_value)
+        self.rows_in = len(rows)
+        return _scatter(self._compute(call, rows), num_rows)
 
     def _compute(
         self, call: Callable[[np.ndarray], pa.Array], rows: np.ndarray

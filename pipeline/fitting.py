@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ..graph.errors import OpError
 from ..graph.graph import Graph
+from ..graph.measure import Measure
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Rows
 from ..ops.host.catalogue import HOST_CATALOGUE
 from ..storage.record import SourceRecord
 from ..storage.store import Store
 from .job import FitPart, Job, only_partition
+from .measuring import BuildMeasures
 from .planning import Plan
 from .progress import Shown
 from .scheduler import Scheduler
@@ -24,6 +27,7 @@ def fit_artifacts(
     records: Mapping[str, SourceRecord],
     store: Store,
     scheduler: Scheduler,
+    measured: BuildMeasures,
     shown: Shown,
 ) -> tuple[str, ...]:
     """Fit the artifacts that ``planned`` lacks and pin them; return their names.
@@ -38,18 +42,25 @@ def fit_artifacts(
         for job in _jobs(graph, list(ready.values()), source, record, store)
     ]
     learned: dict[NodeId, Any] = {}
+    costs: dict[NodeId, Measure] = dict.fromkeys((n.id for n in ready.values()), Measure())
     ops: dict[NodeId, Any] = {n.id: HOST_CATALOGUE[n.op](**n.params) for n in ready.values()}
     with shown.task("fit", total=sum(job.rows for job in jobs), unit="rows") as bar:
-        for part in scheduler.map("taskloom.pipeline.partition:observe_partition", jobs, bar):
-            for node, state in part.items():
+        for seen in scheduler.map(_OBSERVE_PARTITION, jobs, bar):
+            before = {n: cost for n, cost in seen.measures.items() if n not in costs}
+            measured.add(seen.place, before)
+            for node, state in seen.learned.items():
+                costs[node] += seen.measures[node]
                 with _blaming(graph.nodes[node]):
                     is_first = node not in learned
                     learned[node] = state if is_first else ops[node].merge(learned[node], state)
     for name, node in sorted(ready.items()):
         made_by = {"op": node.op, "version": node.version, "params": dict(node.params)}
+        began = time.perf_counter()
         with _blaming(node):
             content = ops[node.id].finish(learned[node.id])
-        store.pin(name, node.type.kind, content, made_by)
+        finish = Measure(bytes=len(content), seconds=time.perf_counter() - began)
+        artifact = store.pin(name, node.type.kind, content, made_by)
+        measured.fitted(artifact.digest, costs[node.id] + finish)
         shown.say(f"fitted {name}")
     return tuple(sorted(ready))
 
@@ -106,3 +117,6 @@ def _groups(fit: Node, source: str) -> tuple[Mapping[str, Value], ...]:
         number: {value.node.rows for value in group.values()} for number, group in groups.items()
     }
     return tuple(group for number, group in groups.items() if source in rows[number])
+
+
+_OBSERVE_PARTITION = "taskloom.pipeline.partition:observe_partition"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -153,3 +154,18 @@ class Learner:
             torch.cuda.set_rng_state(training["cuda_random"], self.device)
         self.step = checkpoint.record["step"]
         self.tally = Tally.from_plain(training["tally"], self.device)
+
+
+@contextmanager
+def own_torch(config: TrainConfig, device: torch.device) -> Generator[None]:
+    """Give the run its own random numbers and threads, and the caller's back after it."""
+    num_threads = torch.get_num_threads()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(config.seed)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(num_threads)

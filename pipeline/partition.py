@@ -8,6 +8,7 @@ It reads the partition itself, writes columns, a ledger of bad rows and receipts
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..graph.errors import OpError, Problem, RowError
+from ..graph.measure import Measure
 from ..graph.node import NodeId, Value
 from ..ops.artifact import load_artifact
 from ..ops.host.catalogue import HOST_CATALOGUE
@@ -30,7 +32,8 @@ from ..storage.receipt import Receipt
 from ..storage.source import read_batches
 from ..storage.store import Store
 from .execute import Execution, Failure, LoadArtifact
-from .job import Job
+from .job import FitPart, Job
+from .meter import Meter
 
 Report = Callable[[object], None]
 
@@ -56,6 +59,7 @@ class JobReport:
         rows: Rows of the partition.
         bad: Offsets of the bad rows that some task keeps.
         first: The first problem of each node that refused one of them.
+        measures: What each node cost.
     """
 
     source: str
@@ -64,6 +68,27 @@ class JobReport:
     rows: int
     bad: npt.NDArray[np.uint32]
     first: tuple[Problem, ...]
+    measures: Mapping[NodeId, Measure]
+
+    @property
+    def place(self) -> str:
+        """Source and partition."""
+        return f"{self.source}/{self.partition}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the fits of a job have learned.
+
+    Attributes:
+        place: Source and partition.
+        learned: What each has observed.
+        measures: What each node cost, the fits included.
+    """
+
+    place: str
+    learned: Mapping[NodeId, Any]
+    measures: Mapping[NodeId, Measure]
 
 
 def build_partition(job: Job, report: Report) -> JobReport:
@@ -75,28 +100,35 @@ def build_partition(job: Job, report: Report) -> JobReport:
     """
     store = Store.open(job.store)
     execution = _execution(job)
+    meter = Meter(execution.readers)
     bad = _BadRows(job, execution)
+    receipts: list[Receipt] = []
     with ExitStack() as stack:
         writers = {value: stack.enter_context(_writer(job, store, value)) for value in job.values}
-        for batch in _batches(job, store, execution):
-            values, failures = execution.run(batch)
+        for batch in _batches(job, store, execution, meter):
+            values, failures = execution.run(batch, meter)
             rejects = bad.add(batch, values, failures)
             for value, writer in writers.items():
-                writer.write(values[value])
+                with meter.writing(value.node):
+                    writer.write(values[value])
             report(Progress(batch.num_rows, rejects))
-        receipts = tuple(w.commit(bad.concerning(value)) for value, w in writers.items())
+        for value, writer in writers.items():
+            with meter.writing(value.node):
+                receipts.append(writer.commit(bad.concerning(value)))
+            meter.of(value.node).stored_bytes += receipts[-1].bytes
     return JobReport(
         source=job.source.name,
         partition=job.partition,
-        receipts=receipts,
+        receipts=tuple(receipts),
         rows=bad.num_rows,
         bad=np.array(sorted(bad.offsets), np.uint32),
         first=tuple(bad.first.values()),
+        measures=meter.measures(),
     )
 
 
-def observe_partition(job: Job, report: Report) -> dict[NodeId, Any]:
-    """Return what the fits of ``job`` learn from its partition.
+def observe_partition(job: Job, report: Report) -> Observation:
+    """Let the fits of ``job`` learn from its partition.
 
     A bad row teaches nothing; it goes to the ledger when the columns are built.
 
@@ -106,20 +138,33 @@ def observe_partition(job: Job, report: Report) -> dict[NodeId, Any]:
     store = Store.open(job.store)
     learned: dict[NodeId, Any] = {}
     execution = _execution(job)
-    for batch in _batches(job, store, execution):
-        values, _ = execution.run(batch)
+    meter = Meter(execution.readers)
+    for batch in _batches(job, store, execution, meter):
+        values, _ = execution.run(batch, meter)
         for part in job.fits:
-            op: Any = HOST_CATALOGUE[part.op](**part.params)
-            try:
-                for group in part.groups:
-                    arrays = _usable([values[value] for value in group.values()], batch.num_rows)
-                    seen = op.observe(**dict(zip(group, arrays, strict=True)))
-                    is_first = part.node not in learned
-                    learned[part.node] = seen if is_first else op.merge(learned[part.node], seen)
-            except OpError as error:
-                raise error.at(address=part.address) from None
+            began = time.perf_counter()
+            rows_in = _learn(part, values, batch.num_rows, learned)
+            meter.add(part.node, time.perf_counter() - began, rows_in, made=None)
         report(Progress(batch.num_rows, 0))
-    return learned
+    return Observation(place=job.place, learned=learned, measures=meter.measures())
+
+
+def _learn(
+    part: FitPart, values: Mapping[Value, Any], num_rows: int, learned: dict[NodeId, Any]
+) -> int:
+    """Add what one fit sees in a record batch to ``learned``; return how many rows it was shown."""
+    op: Any = HOST_CATALOGUE[part.op](**part.params)
+    rows_in = 0
+    try:
+        for group in part.groups:
+            arrays = _usable([values[value] for value in group.values()], num_rows)
+            seen = op.observe(**dict(zip(group, arrays, strict=True)))
+            is_first = part.node not in learned
+            learned[part.node] = seen if is_first else op.merge(learned[part.node], seen)
+            rows_in += max(map(len, arrays))
+    except OpError as error:
+        raise error.at(address=part.address) from None
+    return rows_in
 
 
 @dataclass(slots=True)
@@ -184,8 +229,10 @@ def _execution(job: Job) -> Execution:
     return Execution(job.graph, list(job.graph.nodes), HOST_CATALOGUE, _artifacts(job.store))
 
 
-def _batches(job: Job, store: Store, execution: Execution) -> Iterator[pa.RecordBatch]:
-    return read_batches(store, job.source, job.partition, execution.columns)
+def _batches(
+    job: Job, store: Store, execution: Execution, meter: Meter
+) -> Iterator[pa.RecordBatch]:
+    return meter.reading(read_batches(store, job.source, job.partition, execution.columns))
 
 
 def _writer(job: Job, store: Store, value: Value) -> ColumnWriter:

@@ -2,16 +2,20 @@
 
 A program walks the nodes of the graph in order. Parameters live by scope, so two nodes of one scope share them
 and their names depend on nothing else. Compiled code still knows its nodes: each is annotated with its address.
+So does a trace of ``torch.profiler``, where the range ``taskloom::ADDRESS`` is around each node's call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import profiler
 from torch.fx.traceback import annotate
+from torch.profiler import record_function
 
 from ..graph.errors import CheckpointError, Problem, TrainingError
 from ..graph.node import Node, Value
@@ -19,10 +23,17 @@ from ..graph.passes.cut import Stage
 from ..ops.device.layer import DecoderLayer, EncoderLayer
 from ..ops.device.op import DeviceOp
 from .planning import Plan
+from .probe import Probe
 
 
 class Program(nn.Module):
-    """The device nodes of a plan, called with a pack and giving the plan's outputs by name."""
+    """The device nodes of a plan, called with a pack and giving the plan's outputs by name.
+
+    Attributes:
+        probe: Takes what each node costs, while somebody wants to know.
+    """
+
+    probe: Probe | None = None
 
     def __init__(self, plan: Plan, scopes: nn.ModuleDict | None = None) -> None:
         """Build the program.
@@ -83,9 +94,13 @@ class Program(nn.Module):
             if divisor is not None and "divisor" in op.signature.inputs:
                 inputs["divisor"] = divisor
             module = self.scopes[scope_name(node.scope)] if node.scope else self._empty
-            with annotate({"taskloom": node.address}):
+            if self.probe is not None:
+                self.probe.begin()
+            with annotate({"taskloom": node.address}), _named_range(node.address):
                 results = op(module, **inputs)
             results = results if isinstance(results, tuple) else (results,)
+            if self.probe is not None:
+                self.probe.end(node, inputs.values(), results)
             for port, result in zip(node.types, results, strict=True):
                 values[Value(node.id, port)] = result
         return values
@@ -129,6 +144,14 @@ class Program(nn.Module):
 def scope_name(scope: str) -> str:
     """Return ``scope`` as a module's name, which may hold no dot."""
     return scope.replace(".", "__")
+
+
+def _named_range(address: str) -> AbstractContextManager[object]:
+    """Return a range of the profiler; where none is on it would cost 10 us, so there it is nothing."""
+    is_on = profiler._is_profiler_enabled  # noqa: SLF001 - torch tells it nowhere else
+    if not is_on or torch.compiler.is_compiling():
+        return nullcontext()
+    return record_function(f"taskloom::{address}")
 
 
 def _op(plan: Plan, node: Node) -> DeviceOp:

@@ -1,20 +1,17 @@
 """Training: one model on a mixture, resumable at every checkpoint to the bit.
 
-A run is a directory: ``log.jsonl`` says how it goes, each ``step-…`` is a checkpoint. Training into a directory
-again goes on from its last checkpoint with the same parameters, optimizer, random numbers and rows.
+A run is a directory: ``log.jsonl`` says how it goes, ``measures.json`` what a few steps cost, each ``step-…``
+is a checkpoint. Training into a directory again goes on from its last checkpoint with the same parameters,
+optimizer, random numbers and rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..graph.errors import Problem, TrainingError, suggest
 from ..ops.device.config import ModelConfig
@@ -23,12 +20,13 @@ from ..storage.loader import Loader
 from ..storage.store import Store
 from .inference import Model
 from .interrupt import deferred_interrupts
-from .learner import Learner
+from .learner import Learner, own_torch
 from .program import choose_device
 from .progress import Shown, open_progress
 from .record import refuse_other_run, run_record, used_artifacts
 from .run_log import open_log
 from .settings import TrainConfig
+from .step_meter import StepMeter, timed
 from .stream import Stream, open_stream
 from .task import Mixture, Task, as_mixture
 
@@ -84,7 +82,7 @@ def train(
     mixture = as_mixture(mixture)
     store = store if isinstance(store, Store) else Store.open(store)
     device = choose_device(config.device)
-    with _own_torch(config, device), open_progress(shown=progress) as shown:
+    with own_torch(config, device), open_progress(shown=progress) as shown:
         stream = open_stream(mixture, store, model or ModelConfig(), config)
         learner = Learner.make(stream.plan, config, device)
         run = _Run(Path(out), mixture, stream, run_record(mixture, stream), learner, shown)
@@ -130,12 +128,15 @@ class _Run:
             open_log(self.path, learner.step) as log,
             self.shown.task("train", total=last, done=learner.step) as bar,
         ):
-            packs = iter(loader)
+            steps = timed(loader)
+            meter = StepMeter.within(self.stream, learner, loader, last)
             while learner.step < last:
-                began = time.perf_counter()
-                step = next(packs)
-                waited_s += time.perf_counter() - began
-                learner.take(step)
+                packs, step_waited_s = next(steps)
+                waited_s += step_waited_s
+                with meter.around(packs, step_waited_s):
+                    learner.take(packs)
+                if meter.is_full:
+                    meter.result().write(self.path)
                 bar.advance()
                 is_stopped = interrupted()  # asked once, or an interrupt might go by unsaved
                 is_last = is_stopped or learner.step == last
@@ -179,21 +180,6 @@ class _Run:
         )
         model.program.to(self.learner.device).eval()
         return model
-
-
-@contextmanager
-def _own_torch(config: TrainConfig, device: torch.device) -> Generator[None]:
-    """Give the run its own random numbers and threads, and the caller's back after it."""
-    num_threads = torch.get_num_threads()
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(config.seed)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(num_threads)
 
 
 def _configure(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:

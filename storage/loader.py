@@ -8,6 +8,7 @@ lengths; so the state is a position and resuming costs the planning of one windo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -19,6 +20,7 @@ import xxhash
 
 from ..graph.errors import LoaderError, Problem, suggest
 from .capacity import Capacity, count_tensors
+from .effort import Effort
 from .fill import FILLED_TOGETHER, PackFiller
 from .pack import Pack
 from .prefetch import Prefetcher
@@ -102,7 +104,10 @@ class Loader:
         self._planner = WindowPlanner(
             documents, config.capacity, weights, config.seed, config.window_size
         )
-        self._filler = PackFiller(templates, columns, config.capacity, config.pad_id)
+        self.effort = Effort()
+        self._filler = PackFiller(
+            templates, columns, config.capacity, config.pad_id, self.effort.gathering
+        )
         self._position = LoaderState(
             plan_digest=plan_digest,
             seed=config.seed,
@@ -182,8 +187,13 @@ class Loader:
     def _steps(self, position: LoaderState) -> Iterator[tuple[tuple[Pack, ...], LoaderState]]:
         num_steps = -(-FILLED_TOGETHER // position.packs_per_step)
         plans = self._plans(position)
-        while steps := list(islice(plans, num_steps)):
-            packs = iter(self._filler.fill([plan for step, _ in steps for plan in step]))
+        while True:
+            began = time.perf_counter()
+            steps = list(islice(plans, num_steps))
+            filled = self._filler.fill([plan for step, _ in steps for plan in step])
+            self.effort.packs += len(filled)
+            self.effort.seconds += time.perf_counter() - began
+            packs = iter(filled)
             for step, after in steps:
                 yield tuple(islice(packs, len(step))), after
 

@@ -6,6 +6,7 @@
     ledger/<source>/<key>/<partition>.arrow      rows that could not be computed
     artifacts/<name>.json, <digest>.bin          fitted things, pinned under a name
     tasks/<name>.json, builds/<id>.json          records for people and for training
+    measures/<id>.json                           what the nodes of a build cost, for people
 
 `Store` knows places and small records; the modules beside it know the formats.
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -217,6 +219,16 @@ class Store:
     def write_build(self, identity: str, record: Mapping[str, Any]) -> None:
         """Keep who built what, when and how long: all that varies between equal builds."""
         self._write_record(f"builds/{check_name('build', identity)}.json", record)
+
+    def write_measures(self, build: str, record: Mapping[str, Any]) -> None:
+        """Keep what the nodes of ``build`` cost."""
+        self._write_record(f"measures/{check_name('build', build)}.json", record)
+
+    def measures(self) -> Iterator[Any]:
+        """Yield what the nodes of builds cost, the latest build first; damaged files are passed over."""
+        for name in reversed(_stems(self.path / "measures", "*.json", lambda path: path.name)):
+            with suppress(StoreError, FileNotFoundError):
+                yield read_json(self.path / "measures" / name)
 
     def _write_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a small record, unless it is there as it is."""

@@ -98,7 +98,11 @@ def tree(folder: Path) -> dict[str, bytes]:
     """Return the content of every file below ``folder``, without locks and without who built it when."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     names = {str(path.relative_to(folder)): path for path in files}
-    return {n: p.read_bytes() for n, p in sorted(names.items()) if not n.startswith("builds/")}
+    return {
+        n: p.read_bytes()
+        for n, p in sorted(names.items())
+        if not n.startswith(("builds/", "measures/"))
+    }
 
 
 def stamps(folder: Path) -> dict[str, tuple[bytes, int]]:
