@@ -29,7 +29,7 @@ def explain(view: View, *, is_folded: bool | None = None) -> str:
     """
     should_fold = is_large(view) if is_folded is None else is_folded
     picture = fold(view) if should_fold else unfold(view)
-    lines = [_summarize(view)]
+    lines = [_summarize(view), *map(printable, view["remarks"])]
     for lane in view["lanes"]:
         boxes = [b for b in picture.boxes if view["nodes"][b[0]]["stage"] == lane["stage"]]
         lines += ["", f"{lane['stage']}   {lane['about']}"]

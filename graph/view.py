@@ -64,6 +64,7 @@ def make_view(  # noqa: PLR0913 - all but the graph are named, and most are opti
     measures: Mapping[NodeId, Measure] | None = None,
     previews: Mapping[NodeId, Sequence[PreviewView]] | None = None,
     project: str = "",
+    remarks: Sequence[str] = (),
 ) -> View:
     """Return the view of ``graph``.
 
@@ -80,6 +81,7 @@ def make_view(  # noqa: PLR0913 - all but the graph are named, and most are opti
         previews: Samples of what nodes gave. They show values of rows, so whoever hands them in has been
             asked to.
         project: What `taskloom` takes to make this graph: the path of a file, or an instruction.
+        remarks: Sentences about the whole, such as where ``measures`` come from.
     """
     numbers = {node.id: number for number, node in enumerate(graph)}
     texts = dict(instructions or {})
@@ -138,6 +140,7 @@ def make_view(  # noqa: PLR0913 - all but the graph are named, and most are opti
             for name, value in graph.outputs.items()
         ],
         instructions=[InstructionView(label=label, text=text) for label, text in texts.items()],
+        remarks=list(remarks),
         diff=None,
     )
 

@@ -184,4 +184,5 @@ class View(TypedDict):
     segments: list[SegmentView]
     results: list[ResultView]
     instructions: list[InstructionView]
+    remarks: Annotated[list[str], "What to know of the whole, such as where measures come from."]
     diff: Annotated[DiffView | None, "Null unless two graphs are compared."]

@@ -14,6 +14,7 @@ from ..graph.node import Node, NodeId, Value
 from ..graph.view import State, Status, View, make_view
 from ..ops.device.config import ModelConfig
 from ..storage.store import Store
+from .analysis import Analysis
 from .dataset import artifact_loader, pinned_artifacts
 from .document import column_dtypes
 from .planning import Mode, Plan, plan
@@ -37,10 +38,17 @@ def plan_for_view(
     )
 
 
-def view_plan(planned: Plan, *, title: str, store: Store | None = None, project: str = "") -> View:
+def view_plan(
+    planned: Plan,
+    *,
+    title: str,
+    store: Store | None = None,
+    project: str = "",
+    analysis: Analysis | None = None,
+) -> View:
     """Return what every view of ``planned`` shows, with what ``store`` holds of it.
 
-    ``project`` is what the command line takes to make the same plan.
+    ``project`` is what the command line takes to make the same plan, ``analysis`` what it has cost.
 
     For inference nothing is stored: rows come from the caller and are computed as they come.
     """
@@ -54,6 +62,8 @@ def view_plan(planned: Plan, *, title: str, store: Store | None = None, project:
         states=column_states(planned, store) if is_stored and store is not None else None,
         catalogue=planned.catalogue,
         project=project,
+        measures=None if analysis is None else analysis.measures,
+        remarks=() if analysis is None else analysis.remarks,
     )
 
 

@@ -16,11 +16,27 @@ Described = Annotated[
     str, typer.Argument(help="A project file, or an instruction.", metavar="PROJECT")
 ]
 Mode = Annotated[str, typer.Option(help="train, or infer.", metavar="MODE")]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", help="A store, instead of the project's.", metavar="STORE")
+]
+Analyze = Annotated[
+    bool,
+    typer.Option(
+        "--analyze", help="Add rows, bytes and seconds, as builds and training took them."
+    ),
+]
 
 
-def explain(project: Described, *, mode: Mode = "train", as_json: Json = False) -> None:
+def explain(
+    project: Described,
+    *,
+    mode: Mode = "train",
+    analyze: Analyze = False,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
     """Show what is computed, where, and what is stored."""
-    view = _view(project, mode)
+    view = _view(project, mode, store, is_analyzed=analyze)
     from ...graph.explain import explain as write  # noqa: PLC0415
 
     if as_json:
@@ -36,11 +52,13 @@ def graph(
         Path, typer.Option("--out", "-o", help="graph.html or graph.json.", metavar="FILE")
     ],
     mode: Mode = "train",
+    analyze: Analyze = False,
+    store: StorePath = None,
 ) -> None:
     """Draw the graph as a page, or write it as JSON."""
     if out.suffix not in (".html", ".json"):
         raise ProjectError.of("T0806", f'cannot write "{out.name}"', "name it .html or .json")
-    view = _view(project, mode)
+    view = _view(project, mode, store, is_analyzed=analyze)
     from ...graph.render.page import render_page  # noqa: PLC0415
 
     text = render_page(view) if out.suffix == ".html" else json.dumps(view, indent=1)
@@ -51,7 +69,7 @@ def graph(
     say(f"wrote {out}")
 
 
-def _view(project: str, mode: str) -> Any:
+def _view(project: str, mode: str, store_path: Path | None, *, is_analyzed: bool) -> Any:
     """Return the view of a project file or, for a text with an arrow, of that instruction."""
     from ...storage.store import Store  # noqa: PLC0415
     from ..task import Mixture, Task  # noqa: PLC0415
@@ -60,14 +78,35 @@ def _view(project: str, mode: str) -> Any:
         raise ProjectError.of("T0806", f'--mode is train or infer, got "{mode}"')
     loaded = None if "->" in project else load(Path(project))
     mixture = Mixture([Task("task", project)]) if loaded is None else loaded.mixture
-    store = model = None
-    if loaded is not None:
-        is_built = (loaded.store / "store.json").exists()
-        store, model = Store.open(loaded.store) if is_built else None, loaded.model
+    path = store_path or (loaded.store if loaded else None)
+    is_built = path is not None and (path / "store.json").exists()
+    if is_analyzed and (loaded is None or mode == "infer" or not is_built):
+        raise _nothing_measured(mode, path, is_project=loaded is not None)
+    store = Store.open(path) if path and (is_built or store_path) else None
     for task in mixture.tasks:
         task.parse()  # what is wrong here is told before torch is imported
+    from ..analysis import analyze  # noqa: PLC0415
     from ..inspection import plan_for_view, view_plan  # noqa: PLC0415
 
-    planned = plan_for_view(mixture, store, mode, model)
+    planned = plan_for_view(mixture, store, mode, None if loaded is None else loaded.model)
     title = project if loaded is None else loaded.path.stem
-    return view_plan(planned, title=title, store=store, project=project)
+    analysis = None
+    if is_analyzed and loaded is not None and store is not None:
+        analysis = analyze(
+            planned, mixture, store, run=loaded.out, model=loaded.model, config=loaded.train
+        )
+    return view_plan(planned, title=title, store=store, project=project, analysis=analysis)
+
+
+def _nothing_measured(mode: str, store: Path | None, *, is_project: bool) -> ProjectError:
+    """Return why nothing can be analyzed: there is no store, or none that tells of ``mode``."""
+    if not is_project:
+        message, help_ = "an instruction alone has never run", "give a project file with its rows"
+    elif mode == "infer":
+        message, help_ = "answering is not measured", "leave --mode infer out"
+    else:
+        message, help_ = (
+            f"there is no store at {store}",
+            "taskloom build PROJECT makes it, and measures",
+        )
+    return ProjectError.of("T0290", f"nothing to analyze: {message}", help_)

@@ -67,6 +67,7 @@ def make_graph_view(lanes: list[int], edges: Edges, ops: list[str]) -> View:
         format=2,
         title="",
         project="",
+        remarks=[],
         digest="",
         lanes=[LaneView(stage=STAGES[lane], about="") for lane in sorted(set(lanes))],
         nodes=nodes,
