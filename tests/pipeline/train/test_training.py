@@ -74,6 +74,7 @@ def test_the_header_says_what_is_learned_from_and_with(run: Run) -> None:
 def test_only_the_last_checkpoints_are_kept(run: Run) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == [
         NAME,
+        "measures.json",
         "step-00000040",
         "step-00000060",
     ]
