@@ -4,9 +4,9 @@ Nodes are numbered by their place in the list; edges, and whatever else points a
 Words that users wrote (prompts, columns, titles) stand here as they were written: each view escapes them for
 the place where it shows them.
 
-Of a diff, every node says what became of it. *Changed* is a node of which op, version, parameters, types or
-inputs are not what they were; one that *follows* is what it was and reads what changed, so its values are
-others; one that *moved* has another address and nothing else.
+Of a diff, every node says what became of it. *Changed* is a node of which op, version, parameters or inputs
+are not what they were; one that *follows* is what it was and reads what changed, so its values are others; one
+that *moved* has another address and nothing else.
 """
 
 from __future__ import annotations

@@ -4,29 +4,49 @@ const frame = document.getElementById("canvas");
 const pictures = [...frame.querySelectorAll(".picture")];
 const MIN_SCALE = 0.02;
 const MAX_SCALE = 3;
-const READABLE = 0.66;
-let picture = null; // { svg, boxes, edges, width, height, heads }
+const READABLE = 0.75;
+let picture = null; // { svg, boxes, edges, width, height, bottom, heads, bands }
 let eye = { x: 0, y: 0, scale: 1 };
 
 function showPicture(svg) {
+  for (const box of picture?.boxes ?? []) if (box.list) closeBox(box);
+  if (picture) arrange();
   for (const other of pictures) other.toggleAttribute("hidden", other !== svg);
   svg.dataset.size ??= svg.getAttribute("viewBox");
   const [, , width, height] = svg.dataset.size.split(" ").map(Number);
-  const boxes = [...svg.querySelectorAll(".box")].map((element, number) => {
-    const [x, y] = element.getAttribute("transform").match(/[-\d.]+/g).map(Number);
-    const card = element.querySelector(".card");
-    const [width, height] = ["width", "height"].map((name) => Number(card.getAttribute(name)));
-    const members = element.dataset.members.split(" ").map(Number);
-    return { element, number, members, x: x + width / 2, y: y + height / 2 };
-  });
+  const boxes = [...svg.querySelectorAll(".box")].map(readBox);
   const edges = [...svg.querySelectorAll(".edge")].map((element) => {
     const [maker, user] = element.dataset.ends.split(" ").map(Number);
-    return { element, maker, user };
+    element.dataset.route ??= element.getAttribute("d");
+    return { element, maker, user, route: element.dataset.route };
   });
-  const heads = [...svg.querySelectorAll(".head")];
-  picture = { svg, boxes, edges, width, height, heads };
+  const heads = [...svg.querySelectorAll(".head")].map((element) => {
+    element.dataset.top ??= element.getAttribute("transform").match(/ ([-\d.]+)\)/)[1];
+    return { element, start: Number(element.dataset.top), top: Number(element.dataset.top) };
+  });
+  const bands = [...svg.querySelectorAll(".band")].map((element) => {
+    element.dataset.top ??= element.getAttribute("y");
+    element.dataset.bottom ??= Number(element.dataset.top) + Number(element.getAttribute("height"));
+    return { element, top: Number(element.dataset.top), bottom: Number(element.dataset.bottom) };
+  });
+  picture = { svg, boxes, edges, width, height, bottom: height, heads, bands };
   boxes[0]?.element.setAttribute("tabindex", "0");
   fit(false);
+}
+
+function readBox(element, number) {
+  element.dataset.corner ??= element.getAttribute("transform").match(/[-\d.]+/g).join(" ");
+  const [left, top] = element.dataset.corner.split(" ").map(Number);
+  const card = element.querySelector(".card");
+  card.dataset.height ??= card.getAttribute("height");
+  const [width, height] = [Number(card.getAttribute("width")), Number(card.dataset.height)];
+  return {
+    element, number, left, top, width, height, x: left + width / 2, y: top + height / 2,
+    members: element.dataset.members.split(" ").map(Number),
+    ops: Number(element.dataset.ops ?? 1),
+    foot: Number(element.dataset.foot), isFolded: element.hasAttribute("aria-expanded"),
+    list: null, grown: 0,
+  };
 }
 
 // Shows everything; at the start no smaller than can be read, from the top.
@@ -45,12 +65,11 @@ function look(x, y, scale) {
   const { clientWidth, clientHeight } = frame;
   const size = [clientWidth / scale, clientHeight / scale];
   picture.svg.setAttribute("viewBox", `${x} ${y} ${size[0]} ${size[1]}`);
-  for (const head of picture.heads) {
+  for (const { element, top } of picture.heads) {
     // Names of lanes stay at the left edge, in the size of the page's own text.
-    const top = head.getAttribute("transform").match(/ ([-\d.]+)\)/)[1];
     const zoom = Math.min(1 / scale, 2);
-    head.setAttribute("transform", `translate(${x} ${top})`);
-    head.firstElementChild.setAttribute("transform", `scale(${zoom})`);
+    element.setAttribute("transform", `translate(${x} ${top})`);
+    element.firstElementChild.setAttribute("transform", `scale(${zoom})`);
   }
 }
 

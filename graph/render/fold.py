@@ -16,7 +16,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from ..view_form import EdgeView, View
+from ..match import gatherers
+from ..view_form import View
 from .refine import Colours, number_looks, refine
 
 MAX_BOXES: Final = 400
@@ -24,6 +25,8 @@ MAX_BOXES: Final = 400
 
 FOLD_ABOVE: Final = 40
 """A graph with more nodes is shown folded unless asked otherwise; so is one that folds to more boxes."""
+
+_NUMBER: Final = re.compile(r"\.\d+$")
 
 Box: TypeAlias = tuple[int, ...]
 """The numbers of the nodes that share a box."""
@@ -80,8 +83,10 @@ def _refine(view: View, *, is_strict: bool) -> Colours:
     nodes = view["nodes"]
     above: list[list[tuple[str, int]]] = [[] for _ in nodes]
     below: list[list[tuple[str, int]]] = [[] for _ in nodes]
+    meets = gatherers(view)
     for edge in view["edges"]:
-        port, maker, user = _port(view, edge), edge["maker"], edge["user"]
+        port, maker, user = edge["input"], edge["maker"], edge["user"]
+        port = _NUMBER.sub("", port) if user in meets else port
         above[user].append((port, maker))
         if is_strict or nodes[maker]["stage"] == nodes[user]["stage"]:
             below[maker].append((port, user))
@@ -104,14 +109,8 @@ def _group_by_band(view: View, max_boxes: int) -> Colours:
 def _look(view: View, number: int) -> Hashable:
     node = view["nodes"][number]
     stored = tuple(output["stored"] is not None for output in node["outputs"])
-    return node["stage"], node["op"], node["scope"], stored
-
-
-def _port(view: View, edge: EdgeView) -> str:
-    """Return the input port, without its number where many row sets meet: there order means nothing."""
-    maker, user = view["nodes"][edge["maker"]], view["nodes"][edge["user"]]
-    meet = maker["rows"] and maker["rows"] != user["rows"]
-    return re.sub(r"\.\d+$", "", edge["input"]) if meet else edge["input"]
+    change = node["change"]["kind"] if node["change"] else None
+    return node["stage"], node["op"], node["scope"], stored, change
 
 
 def _depths(view: View) -> list[int]:

@@ -52,6 +52,7 @@ class Layout:
         width: Width of everything.
         height: Height of everything.
         corners: Upper left corner of each box.
+        feet: For each box, where the boxes of its rank end: what is below moves when one of them grows.
         bands: The strip of each lane that has boxes.
         routes: For each edge the points it passes, downwards, an odd number of them: a vertical line
             leads from the first to the second, a curve to the third, and so on in turn.
@@ -60,6 +61,7 @@ class Layout:
     width: float
     height: float
     corners: tuple[Point, ...]
+    feet: tuple[float, ...]
     bands: Mapping[int, Band]
     routes: Mapping[tuple[int, int], tuple[Point, ...]]
 
@@ -169,6 +171,7 @@ def _place(
         corners=tuple(
             Point(centres[box] - BOX_WIDTH / 2, levels[rank].top) for box, rank in enumerate(ranks)
         ),
+        feet=tuple(levels[rank].bottom for rank in ranks),
         bands=bands,
         routes=routes,
     )

@@ -44,6 +44,38 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+// Returns `text`, its middle replaced by an ellipsis where it is longer than `room` characters.
+function clip(text, room) {
+  const characters = Array.from(text);
+  if (characters.length <= room) return text;
+  const start = Math.floor((room - 1) / 3);
+  return characters.slice(0, start).join("") + "…" + characters.slice(start + 1 - room).join("");
+}
+
+// Numbers with their units, as Python's `quantity` writes them.
+function three(number) {
+  const digits = number >= 99.95 ? 0 : number >= 9.995 ? 1 : 2;
+  return number.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+function seconds(number) {
+  if (number >= 3600) return `${(number / 3600).toFixed(1)} h`;
+  if (number >= 0.9995) return `${three(number)} s`;
+  if (number >= 0.0009995) return `${three(number * 1e3)} ms`;
+  return `${Math.round(number * 1e6)} µs`;
+}
+
+function bytes(number) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+  let power = 0;
+  while (number >= 999.5 && power < units.length - 1) [number, power] = [number / 1024, power + 1];
+  return `${power ? three(number) : Math.round(number)} ${units[power]}`;
+}
+
+function share(part) {
+  return part > 0 && part < 0.0005 ? "<0.1%" : `${(100 * part).toFixed(1)}%`;
+}
+
 function count(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
@@ -58,7 +90,7 @@ function haystack(number) {
     ]);
     const words = [
       node.addresses, node.op, JSON.stringify(node.params), outputs, node.key, node.rows,
-      node.stage, node.scope, node.state?.status, [...new Set(labels)],
+      node.stage, node.scope, node.state?.status, node.change?.kind, [...new Set(labels)],
     ];
     return words.flat().join("\n").toLowerCase();
   });

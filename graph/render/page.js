@@ -60,6 +60,9 @@ function paint(...sets) {
     box.element.classList.toggle("chosen", box === chosen.box);
     box.element.setAttribute("aria-pressed", String(box === chosen.box));
   }
+  for (const row of picture.svg.querySelectorAll(".member")) {
+    row.classList.toggle("chosen", chosen.node !== null && Number(row.dataset.node) === chosen.node);
+  }
   for (const { element, maker, user } of picture.edges) {
     element.classList.toggle("lit", lit.some((set) => set.has(maker) && set.has(user)));
   }
@@ -125,6 +128,8 @@ function pressKey(event) {
   if (event.key === "Escape") {
     search.value = "";
     find();
+    for (const box of picture.boxes) if (box.list) closeBox(box);
+    arrange();
     clear();
   } else if (event.target === search) {
     if (event.key === "Enter") openNextHit(event.shiftKey ? -1 : 1);
@@ -141,10 +146,41 @@ function pressBox(event) {
   const element = event.target.closest?.(".box");
   const box = picture.boxes.find((one) => one.element === element);
   if (!box) return;
-  if (event.key in ARROWS) focus(neighbour(box, ...ARROWS[event.key]));
-  else if (event.key === "Enter" || event.key === " ") chooseBox(box.members);
+  const member = event.target.closest(".member");
+  const isPress = event.key === "Enter" || event.key === " ";
+  if (event.key in ARROWS) {
+    if (!stepThrough(box, member, event.key)) focus(neighbour(box, ...ARROWS[event.key]));
+  } else if (isPress && member) useMember(box, member);
+  else if (isPress) useBox(box);
   else return;
   event.preventDefault();
+}
+
+// Moves the focus through the members of an open box; says whether there was one to go to.
+function stepThrough(box, member, key) {
+  const rows = [...(box.list?.querySelectorAll(".member") ?? [])];
+  const place = rows.indexOf(member);
+  const step = { ArrowDown: 1, ArrowUp: -1 }[key];
+  if (!step || (place < 0 && step < 0)) return false;
+  const next = place + step;
+  if (next >= rows.length) return false;
+  if (next < 0) focus(box);
+  else rows[next].focus({ preventScroll: true });
+  return true;
+}
+
+// Chooses a box and opens it; one that is chosen already is opened or closed.
+function useBox(box) {
+  if (!box.list || chosen.box === box) toggleBox(box);
+  chooseBox(box.members);
+}
+
+function useMember(box, member) {
+  if (member.dataset.node !== undefined) return chooseNode(Number(member.dataset.node), box.members);
+  const side = member.querySelector("text").getAttribute("class");
+  openBox(box, Number(member.dataset.start));
+  arrange();
+  [...box.list.querySelectorAll(".turn")].at(side === "end" ? -1 : 0).focus({ preventScroll: true });
 }
 
 function start() {
@@ -154,8 +190,10 @@ function start() {
     const element = event.target.closest(".box");
     const box = picture.boxes.find((one) => one.element === element);
     if (!box) return clear();
+    const member = event.target.closest(".member");
+    if (member) return useMember(box, member);
     focus(box);
-    chooseBox(box.members);
+    useBox(box);
   });
   document.addEventListener("keydown", pressKey);
   search.addEventListener("input", find);

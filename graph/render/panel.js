@@ -17,10 +17,14 @@ function showNode(number, members) {
     chips(node),
     others.length ? section("Also at", list(others, (address) =>
       make("div", { class: "row" }, visible(address)))) : null,
+    node.change ? section("Change", describeChange(node.change)) : null,
+    node.measure ? section("Cost", describeMeasure([node.measure])) : null,
+    node.previews.length ? section("Samples", node.previews.map(describePreview)) : null,
     section(node.outputs.length > 1 ? "Outputs" : "Output", node.outputs.map(describeOutput)),
     section("Parameters", describeParams(node)),
     section("Identity", describeIdentity(node)),
     node.sites.length ? section("Instructions", listInstructions(sitesByInstruction(node))) : null,
+    section("Look closer", describeCommands(node)),
     section("Reads", list(makers[number], (edge) =>
       link(edge.maker, edge.input, edge.output))),
     section("Is read by", list(users[number], (edge) => link(edge.user, edge.output, edge.input))),
@@ -28,34 +32,83 @@ function showNode(number, members) {
 }
 
 function showBox(members) {
+  const box = boxOf(members[0]);
   const first = nodes[members[0]];
   const same = members.every((number) => nodes[number].op === first.op);
-  const states = new Map();
-  for (const number of members) {
-    const word = nodes[number].state?.status;
-    if (word) states.set(word, (states.get(word) ?? 0) + 1);
-  }
+  const number = (members.length / box.ops).toLocaleString("en");
+  const heading = box.ops > 1 ? `low-impact chain, ${box.ops} ops`
+    : `${number} × ${same ? first.op : "several ops"}`;
+  const about = box.ops > 1
+    ? "Ops one after the other that together take under 1% of the time of their lane."
+    : "These nodes look alike, and so does what is around them, so they share a box.";
+  const measures = members.map((one) => nodes[one].measure).filter((measure) => measure);
   fill(
-    make("h2", {}, `${members.length.toLocaleString("en")} × ${same ? first.op : "several ops"}`),
-    make("p", { class: "soft" },
-      "These nodes have like surroundings all the way up and down, so they share a box."),
-    states.size ? make("div", { class: "chips" }, [...states].map(([word, number]) =>
-      make("span", { class: "state" }, mark(word), `${number.toLocaleString("en")} ${word}`))) : null,
-    section("Members", list(members, (number) => link(number, null, null, members))),
+    make("h2", {}, heading),
+    make("p", { class: "soft" }, about),
+    countStates(members),
+    measures.length ? section("Cost", describeMeasure(measures)) : null,
+    section("Members", list(members, (one) => link(one, null, null, members))),
   );
+}
+
+function countStates(members) {
+  const words = new Map();
+  for (const number of members) {
+    for (const word of [nodes[number].change?.kind, nodes[number].state?.status]) {
+      if (word) words.set(word, (words.get(word) ?? 0) + 1);
+    }
+  }
+  return words.size ? make("div", { class: "chips" }, [...words].map(([word, number]) =>
+    make("span", { class: "state" }, mark(word), `${number.toLocaleString("en")} ${word}`))) : null;
 }
 
 function showGraph() {
   const instructions = view.instructions.map((_, number) => ({ number, spans: [] }));
   fill(
-    make("h2", {}, "Overview"),
+    make("h2", {}, view.diff ? "What changed" : "Overview"),
     make("p", { class: "soft" },
       "Select a box for its type, parameters, key and instructions. Select an instruction to light "
       + "the nodes that compute it."),
+    view.diff ? showChanges() : null,
+    nodes.some((node) => node.measure) ? section("Where time goes", listCosts()) : null,
     instructions.length ? section("Instructions", listInstructions(instructions)) : null,
     view.results.length ? section("Results", list(view.results, (result) =>
       link(result.node, result.name))) : null,
   );
+}
+
+// The nodes that took most, first; all of a lane's shares add up to its time.
+function listCosts() {
+  const ran = nodes.map((node, number) => ({ number, measure: node.measure }))
+    .filter(({ measure }) => measure && measure.seconds > 0);
+  ran.sort((a, b) => b.measure.seconds - a.measure.seconds);
+  return list(ran.slice(0, 8), ({ number, measure }) => {
+    const row = link(number);
+    row.prepend(make("span", { class: "aside" },
+      `${seconds(measure.seconds)} · ${share(measure.share)}`));
+    return row;
+  });
+}
+
+function showChanges() {
+  const kinds = ["added", "removed", "changed", "follows", "moved"];
+  const groups = kinds.map((kind) => [kind, nodes.flatMap((node, number) =>
+    (node.change?.kind === kind ? [number] : []))]).filter(([, numbers]) => numbers.length);
+  const rebuilt = nodes.filter((node) => node.change?.rebuilds);
+  const sum = (name) => (rebuilt.some((node) => node.change[name] === null) ? null
+    : rebuilt.reduce((total, node) => total + node.change[name], 0));
+  const size = [sum("rows") === null ? null : count(sum("rows"), "value"),
+    sum("bytes") === null ? null : `about ${bytes(sum("bytes"))}`].filter((text) => text);
+  return make("div", {},
+    make("p", {}, rebuilt.length
+      ? `A build computes ${count(rebuilt.length, "column")} anew${size.length ? `: ${size.join(", ")}` : ""}.`
+      : "A build has nothing to compute anew."),
+    groups.length ? groups.map(([kind, numbers]) => section(`${kind} (${numbers.length.toLocaleString("en")})`,
+      list(numbers, (number) => {
+        const row = link(number);
+        row.prepend(make("span", { class: "state" }, mark(kind)));
+        return row;
+      }))) : make("p", {}, "Both graphs compute the same."));
 }
 
 function fill(...children) {
@@ -125,8 +178,13 @@ function link(number, name = null, port = null, members = null) {
     onclick: () => chooseNode(number, members) },
   name === null ? null : make("span", { class: "soft" }, `${visible(name)}  `),
   visible(nodes[number].address) + far,
-  nodes[number].state && members ? make("span", { class: "soft" }, `  ${nodes[number].state.status}`)
-    : null);
+  members ? make("span", { class: "soft" }, sideNote(nodes[number])) : null);
+}
+
+// What tells the members of a box apart: what became of each, its state and its time.
+function sideNote(node) {
+  const facts = [node.change?.kind, node.state?.status, node.measure ? seconds(node.measure.seconds) : null];
+  return facts.filter((fact) => fact).map((fact) => `  ${fact}`).join("");
 }
 
 function sitesByInstruction(node) {

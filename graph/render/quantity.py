@@ -35,7 +35,7 @@ def write_share(share: float) -> str:
 
 def write_rows(rows_in: int, rows_out: int) -> str:
     """Return how many rows went in and came out: one number where it is the same."""
-    return f"{rows_in:,} → {rows_out:,} rows" if rows_in != rows_out else _count_rows(rows_in)
+    return f"{rows_in:,} → {rows_out:,}" if rows_in != rows_out else f"{rows_in:,}"
 
 
 def write_bar(share: float, width: int) -> str:
@@ -47,10 +47,6 @@ def write_bar(share: float, width: int) -> str:
 def count(number: int, noun: str) -> str:
     """Return ``number`` of ``noun``, in the plural where it is not one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _count_rows(number: int) -> str:
-    return count(number, "row")
 
 
 def _three(number: float) -> str:

@@ -79,9 +79,10 @@ class Planned:
 
 
 class Planning:
-    """Plans tasks as the planner does, in little."""
+    """Plans tasks as the planner does, in little; images become squares of ``size`` pixels."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 224) -> None:
+        self.size = size
         self.draft = Draft(CATALOGUE)
 
     def plan(self, tasks: Sequence[Task]) -> Planned:
@@ -124,7 +125,7 @@ class Planning:
         slot, column = f"[IMAGE:{task.image}]", task.image
         image = self._read(task, column, "binary", slot)
         image = self._add(task, DecodeImages(), {"images": image}, f"{column}/decode", slot)
-        resize = ResizeImages(height=224, width=224)
+        resize = ResizeImages(height=self.size, width=self.size)
         image = self._add(task, resize, {"images": image}, f"{column}/resize", slot)
         prompt = self._add(task, MakeTexts(text=task.prompt), {}, "text@10", task.prompt)
         ports = {"texts": prompt, "bpe": bpe}

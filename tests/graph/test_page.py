@@ -151,6 +151,7 @@ def test_slots_after_an_emoji_are_lit_where_they_stand(browser: Browser, tmp_pat
 
 def test_click_chooses_and_escape_lets_go(browser: Browser, tmp_path: Path) -> None:
     show(browser, plan_two_tasks().view(), tmp_path)
+    browser.click("#fit")
     browser.click(".picture:not([hidden]) .box.stored .card")
     assert browser.run(LIT) > 1
     assert browser.run("document.querySelector('#panel').textContent.includes('stored: ')")
