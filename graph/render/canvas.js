@@ -4,7 +4,7 @@ const frame = document.getElementById("canvas");
 const pictures = [...frame.querySelectorAll(".picture")];
 const MIN_SCALE = 0.02;
 const MAX_SCALE = 3;
-const READABLE = 0.75;
+const READABLE = 0.66;
 let picture = null; // { svg, boxes, edges, width, height, bottom, heads, bands }
 let eye = { x: 0, y: 0, scale: 1 };
 

@@ -7,7 +7,7 @@ numbers of the nodes and boxes they stand for, which is all that the page's scri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 from typing import Final
@@ -15,7 +15,7 @@ from typing import Final
 from ..view_form import View
 from .card import card_classes, card_height, draw_card, is_folded
 from .figures import Figures, lane_measures
-from .fold import Picture
+from .fold import Box, Picture
 from .label import Label, make_label
 from .layout import Band, Layout, Point, lay_out
 from .quantity import count, write_seconds
@@ -24,17 +24,18 @@ _THIN_PX: Final = 1.4
 _THICK_PX: Final = 6.0
 
 
-def draw(view: View, picture: Picture, name: str) -> str:
-    """Return ``picture`` as an SVG element with the id ``name``."""
-    labels = [make_label(view, picture, box) for box in range(len(picture.boxes))]
+def draw(view: View, picture: Picture, name: str = "") -> str:
+    """Return ``picture`` as an SVG element; with a ``name``, its id, it can be used by the page's script."""
+    labels = make_labels(view, picture)
     stages = [view["nodes"][box[0]]["stage"] for box in picture.boxes]
     order = {lane["stage"]: number for number, lane in enumerate(view["lanes"])}
     heights = [card_height(label) for label in labels]
     layout = lay_out(heights, [order[stage] for stage in stages], picture.edges)
-    widths, changes = _widths(labels), _edge_changes(view, picture)
+    widths, changes = edge_widths(labels), edge_changes(view, picture)
+    identity = f' id="{name}"' if name else ""
     lines = [
-        f'<svg class="picture" id="{name}" xmlns="http://www.w3.org/2000/svg"'
-        f' viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" role="group"'
+        f'<svg class="picture"{identity} xmlns="http://www.w3.org/2000/svg"'
+        f' viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" role="{"group" if name else "img"}"'
         f' aria-label="graph, {len(picture.boxes)} boxes">',
         *(_draw_band(view, number, band) for number, band in layout.bands.items()),
         '<g class="edges">',
@@ -46,23 +47,27 @@ def draw(view: View, picture: Picture, name: str) -> str:
         *(_draw_head(view, number, band) for number, band in layout.bands.items()),
     ]
     for number, label in enumerate(labels):
-        lines += _draw_box(label, stages[number], picture, number, layout)
+        classes = " ".join(["box", stages[number], *card_classes(label)])
+        corner = layout.corners[number]
+        place = f'class="{classes}" transform="translate({corner.x:.1f} {corner.y:.1f})"'
+        use = _make_usable(label, picture.boxes[number], layout.feet[number]) if name else ""
+        lines += [f"<g {place}{use}>", *draw_card(label), "</g>"]
     return "\n".join([*lines, "</svg>"])
 
 
-def _draw_box(
-    label: Label, stage: str, picture: Picture, number: int, layout: Layout
-) -> Iterator[str]:
-    corner, members = layout.corners[number], " ".join(map(str, picture.boxes[number]))
-    chain = f' data-ops="{label.num_ops}"' if label.num_ops > 1 else ""
+def make_labels(view: View, picture: Picture) -> list[Label]:
+    """Return the label of every box of ``picture``."""
+    return [make_label(view, picture, box) for box in range(len(picture.boxes))]
+
+
+def _make_usable(label: Label, box: Box, foot: float) -> str:
+    """Return the attributes by which the page's script chooses, opens and moves a box."""
+    members = " ".join(map(str, box))
+    ops = f' data-ops="{label.num_ops}"' if label.num_ops > 1 else ""
     opens = ' aria-expanded="false"' if is_folded(label) else ""
-    yield (
-        f'<g class="{" ".join(["box", stage, *card_classes(label)])}" data-members="{members}"{chain}'
-        f' data-foot="{layout.feet[number]:.1f}" role="button" tabindex="-1"{opens}'
-        f' transform="translate({corner.x:.1f} {corner.y:.1f})">'
+    return (
+        f' data-members="{members}"{ops} data-foot="{foot:.1f}" role="button" tabindex="-1"{opens}'
     )
-    yield from draw_card(label)
-    yield "</g>"
 
 
 def _draw_band(view: View, number: int, band: Band) -> str:
@@ -95,7 +100,7 @@ def describe_lane(view: View, number: int) -> str:
     return ", ".join(facts)
 
 
-def _widths(labels: Sequence[Label]) -> list[float]:
+def edge_widths(labels: Sequence[Label]) -> list[float]:
     """Return the width of the edges from each box, in px: by bytes, on a scale of powers."""
     sizes = [_num_bytes(label.figures) for label in labels]
     most = math.log2(max(sizes, default=0) + 1)
@@ -112,8 +117,8 @@ def _num_bytes(figures: Figures | None) -> int:
     return figures.bytes if figures else 0
 
 
-def _edge_changes(view: View, picture: Picture) -> dict[tuple[int, int], str]:
-    """Return the change of every edge of a diff that stands for edges of one kind."""
+def edge_changes(view: View, picture: Picture) -> dict[tuple[int, int], str]:
+    """Return what became of every edge of a diff that stands for edges of one kind."""
     if view["diff"] is None:
         return {}
     places = {node: number for number, box in enumerate(picture.boxes) for node in box}
@@ -121,7 +126,7 @@ def _edge_changes(view: View, picture: Picture) -> dict[tuple[int, int], str]:
     for edge in view["edges"]:
         ends = places[edge["maker"]], places[edge["user"]]
         kinds.setdefault(ends, set()).add(edge["change"] or "")
-    return {ends: f" {words.pop()}" for ends, words in kinds.items() if len(words) == 1}
+    return {ends: words.pop() for ends, words in kinds.items() if len(words) == 1}
 
 
 def _draw_edge(
@@ -145,4 +150,4 @@ def _draw_edge(
     tail = y - 1.5 * wing if is_down else y + 1.5 * wing
     steps.append(f"M{x - wing:.1f} {tail:.1f}L{x:.1f} {y:.1f} {x + wing:.1f} {tail:.1f}")
     thick = f' stroke-width="{width:.1f}"' if width > _THIN_PX else ""
-    return f'<path class="edge{change}" data-ends="{maker} {user}"{thick} d="{"".join(steps)}"/>'
+    return f'<path class="{f"edge {change}".strip()}" data-ends="{maker} {user}"{thick} d="{"".join(steps)}"/>'
