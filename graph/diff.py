@@ -72,6 +72,7 @@ def compare(old: View, new: View, *, holdings: Holdings | None = None) -> View:
             for one in new["results"]
         ],
         instructions=instructions,
+        remarks=new["remarks"],
         diff=DiffView(
             old_title=old["title"],
             old_digest=old["digest"],

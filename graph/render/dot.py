@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ..view_form import ChangeKind, Status, View
@@ -46,7 +46,11 @@ def render_dot(view: View) -> str:
     picture = first_picture(view)
     labels = make_labels(view, picture)
     widths, changes = edge_widths(labels), edge_changes(view, picture)
-    lines = [f"digraph {_quote(view['title'])} {{", f"  label={_quote(view['title'])}", _HEAD]
+    lines = [
+        f"digraph {_quote(view['title'])} {{",
+        f"  label={_quote_lines([view['title'], *view['remarks']])}",
+        _HEAD,
+    ]
     for lane in view["lanes"]:
         stage, tint = lane["stage"], _TINTS[lane["stage"]]
         about = _quote(f"{stage}: {lane['about']}")
@@ -77,6 +81,10 @@ def _edge_style(change: str) -> str:
 
 def _quote(text: str) -> str:
     return f'"{_escape(printable(text))}"'
+
+
+def _quote_lines(texts: Sequence[str]) -> str:
+    return '"' + "\\l".join(_escape(printable(text)) for text in texts) + '\\l"'
 
 
 def _escape(text: str) -> str:

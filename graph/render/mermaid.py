@@ -41,7 +41,8 @@ def render_mermaid(view: View) -> str:
     picture = first_picture(view, is_folded=True if len(view["nodes"]) > FOLD_ABOVE else None)
     labels = make_labels(view, picture)
     widths, changes = edge_widths(labels), edge_changes(view, picture)
-    lines = [f"%% {_escape(printable(view['title']))}", "flowchart TB"]
+    notes = [view["title"], *view["remarks"]]
+    lines = [*(f"%% {_escape(printable(note))}" for note in notes), "flowchart TB"]
     members: dict[str, list[int]] = {}
     for lane in view["lanes"]:
         stage = lane["stage"]

@@ -69,6 +69,7 @@ function showGraph() {
     make("p", { class: "soft" },
       "Select a box for its type, parameters, key and instructions. Select an instruction to light "
       + "the nodes that compute it."),
+    view.remarks.map((remark) => make("p", {}, visible(remark))),
     view.diff ? showChanges() : null,
     nodes.some((node) => node.measure) ? section("Where time goes", listCosts()) : null,
     instructions.length ? section("Instructions", listInstructions(instructions)) : null,
@@ -112,7 +113,7 @@ function showChanges() {
 }
 
 function fill(...children) {
-  panel.replaceChildren(...children.filter((child) => child !== null));
+  panel.replaceChildren(...children.flat().filter((child) => child !== null));
   panel.scrollTop = 0;
 }
 
