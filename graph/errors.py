@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from .render.printable import measure
 
@@ -83,6 +83,7 @@ class Problem:
         address: Node, such as ``"caption.img/decode"``.
         row: Row id, such as ``"5c1f0a:1499"``.
         column: Column of the source, and a short description of the value.
+        severity: Whether it stops the step that finds it.
     """
 
     code: str
@@ -92,10 +93,11 @@ class Problem:
     address: str = ""
     row: str = ""
     column: str = ""
+    severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         place = [f"{k} {v}" for k in ("node", "row", "column") if (v := self._facts[k])]
-        lines = [f"error[{self.code}]: {self.message}"]
+        lines = [f"{self.severity}[{self.code}]: {self.message}"]
         lines += [f"  {'    '.join(place)}"] if place else []
         lines += self._shown_sites()
         lines += [f"   = {line}" for line in self.help.splitlines()]
@@ -192,6 +194,10 @@ class TrainingError(TaskloomError):
 
 class ProjectError(TaskloomError, ValueError):
     """A project file does not say what to do."""
+
+
+class TaskloomWarning(UserWarning):
+    """Something is understood that should be written in another way; its argument is a `Problem`."""
 
 
 def suggest(name: str, known: Collection[str]) -> str:

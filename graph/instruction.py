@@ -10,6 +10,8 @@ Grammar::
     value       = word | number | "quoted text"
     escapes     \[  \]  \\  \->
 
+What a slot may hold, and which attributes it may have, says a table of `modality`, to which recipes add.
+
 Parentheses are text unless ``)*`` closes them around a slot. Nothing else turns into text in silence: what has
 the marks of a slot, a group, a pair or an arrow is one, or is refused. All that is wrong with a text is found
 in one go.
@@ -20,16 +22,15 @@ never built.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Final
 
 from .errors import InstructionError
-from .lexer import Findings, Token, check_controls, make_printable, tokenize
+from .lexer import EDGES, Findings, Token, check_controls, make_printable, tokenize
+from .modality import MODALITIES, Modality
 from .nesting import nest
 from .slot import read_slot
 from .syntax import (
-    MODALITIES,
     AttributeValue,
     Contrast,
     GivenAttribute,
@@ -40,10 +41,13 @@ from .syntax import (
     Text,
 )
 
-_EDGES: Final = " \t\r\n"  # a block of YAML ends with a line break
 
-
-def parse_instruction(text: str, *, label: str = "instruction") -> Instruction:
+def parse_instruction(
+    text: str,
+    *,
+    label: str = "instruction",
+    modalities: Mapping[str, Modality] = MODALITIES,
+) -> Instruction:
     """Parse ``text``, such as ``"[IMAGE:img] what does the image describe? -> [TEXT:cap]"``.
 
     White space at the ends is dropped before spans are counted.
@@ -51,6 +55,7 @@ def parse_instruction(text: str, *, label: str = "instruction") -> Instruction:
     Args:
         text: One line.
         label: What messages call it; by custom task and number, as in ``"caption:1"``.
+        modalities: What slots may hold, and their attributes.
 
     Raises:
         InstructionError: With one problem for each thing that is wrong, in the order of the text.
@@ -58,25 +63,28 @@ def parse_instruction(text: str, *, label: str = "instruction") -> Instruction:
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         message = f"{label}: an instruction is text, got {type(text).__name__}"
         raise InstructionError.of("T0101", message, "write it as a string: source -> target")
-    text = text.strip(_EDGES)
+    text = text.strip(EDGES)
     findings = Findings(label, make_printable(text))
     tokens = list(tokenize(check_controls(text, findings)))
-    slots = _name_slots(_read_slots(tokens, findings))
-    _check_names(slots, findings)
-    source, target = nest(tokens, slots, findings)
+    slots = _name_slots(_read_slots(tokens, findings, modalities))
+    _check_names(slots, findings, modalities)
+    source, target = nest(tokens, slots, findings, modalities)
     if findings.problems:
         raise InstructionError(*findings.in_order())
-    return Instruction(source=source, target=target, text=text, label=label)
+    warnings = tuple(findings.warnings)
+    return Instruction(source=source, target=target, text=text, label=label, warnings=warnings)
 
 
-def _read_slots(tokens: Iterable[Token], findings: Findings) -> list[Slot]:
+def _read_slots(
+    tokens: Iterable[Token], findings: Findings, modalities: Mapping[str, Modality]
+) -> list[Slot]:
     slots: list[Slot] = []
     is_source = True
     for token in tokens:
         if token.kind == "arrow":
             is_source = False
         elif token.kind == "slot":
-            slots.append(read_slot(token, findings, is_source=is_source))
+            slots.append(read_slot(token, findings, modalities, is_source=is_source))
     return slots
 
 
@@ -94,11 +102,11 @@ def _name_slots(slots: list[Slot]) -> list[Slot]:
     return named
 
 
-def _check_names(slots: list[Slot], findings: Findings) -> None:
+def _check_names(slots: list[Slot], findings: Findings, modalities: Mapping[str, Modality]) -> None:
     first: dict[str, Slot] = {}
     for slot in slots:
         other = first.setdefault(slot.name, slot)
-        known = {slot.modality, other.modality} <= set(MODALITIES)
+        known = {slot.modality, other.modality} <= modalities.keys()
         if known and slot.modality != other.modality:
             message = f'"{slot.name}" is {other.modality} before and {slot.modality} here'
             advice = "slots of one name are one column, and a column has one modality"
@@ -113,6 +121,7 @@ __all__ = [
     "Group",
     "Instruction",
     "Item",
+    "Modality",
     "Slot",
     "Text",
     "parse_instruction",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -40,6 +40,9 @@ PROBLEMS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """What can be wrong with an instruction's text, by code."""
+
+EDGES: Final = " \t\r\n"
+"""White space that is no part of an instruction; a block of YAML ends with a line break."""
 
 ESCAPES: Final = ("\\[", "\\]", "\\\\", "\\->")
 """What a backslash may stand before in plain text."""
@@ -94,17 +97,28 @@ class Findings:
         label: What messages call the instruction.
         text: Its text, fit to be printed on one line.
         problems: What has been found.
+        warnings: What is understood, and should be written in another way.
     """
 
     label: str
     text: str
     problems: list[Problem] = field(default_factory=list[Problem])
+    warnings: list[Problem] = field(default_factory=list[Problem])
 
     def add(self, code: str, message: str, advice: str, *spans: Span) -> None:
         """Note that the text at the first of ``spans`` is wrong; the others help to see why."""
         assert code in PROBLEMS, f"{code} is not in the table of problems"
+        self.place(Problem(code, message, advice), *spans)
+
+    def place(self, problem: Problem, *spans: Span) -> None:
+        """Note ``problem``, which has no place yet, at the first of ``spans``."""
         sites = tuple(Site(self.label, self.text, span) for span in spans)
-        self.problems.append(Problem(code, message, advice, sites))
+        self.problems.append(replace(problem, sites=sites))
+
+    def warn(self, code: str, message: str, advice: str, span: Span) -> None:
+        """Note that the text at ``span`` should be written in another way."""
+        site = Site(self.label, self.text, span)
+        self.warnings.append(Problem(code, message, advice, (site,), severity="warning"))
 
     def in_order(self) -> list[Problem]:
         """Return the problems by where they stand."""

@@ -6,29 +6,36 @@ parenthesis, and wrong if it is a bracket. Items are kept however wrong they are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from .errors import Span
 from .lexer import ESCAPES, Findings, Token
+from .modality import Modality
 from .slot import ESCAPE_ADVICE, SLOT_ADVICE
-from .syntax import MODALITIES, Contrast, Group, Item, Slot, Text
+from .syntax import Contrast, Group, Item, Slot, Text
 
 Side: TypeAlias = tuple[Item, ...]
 
 _BAR: Final = "|"
 
 
-def nest(tokens: Iterable[Token], slots: Iterable[Slot], findings: Findings) -> tuple[Side, Side]:
+def nest(
+    tokens: Iterable[Token],
+    slots: Iterable[Slot],
+    findings: Findings,
+    modalities: Mapping[str, Modality],
+) -> tuple[Side, Side]:
     """Return the items of source and target; they mean nothing if there are findings.
 
     Args:
         tokens: Tokens of the whole instruction.
         slots: What each slot token stands for, in order.
         findings: Takes what is wrong.
+        modalities: What slots may hold.
     """
-    return _Parser(findings, iter(slots)).parse(tokens)
+    return _Parser(findings, iter(slots), modalities).parse(tokens)
 
 
 @dataclass(slots=True)
@@ -45,9 +52,12 @@ class _Frame:
 class _Parser:
     """Nests the items of an instruction: a stack of what is open, the side at its bottom."""
 
-    def __init__(self, findings: Findings, slots: Iterator[Slot]) -> None:
+    def __init__(
+        self, findings: Findings, slots: Iterator[Slot], modalities: Mapping[str, Modality]
+    ) -> None:
         self.findings = findings
         self.slots = slots
+        self.modalities = modalities
         self.arrows: list[Token] = []
         self.sides: list[tuple[Item, ...]] = []
         self.frames = [_Frame(None)]
@@ -172,7 +182,7 @@ class _Parser:
                 what = type(item).__name__.lower()
                 advice = "a group holds text and slots"
                 self.findings.add("T0116", f"a {what} inside a group", advice, item.span)
-        if bracket == "[" and _begins_like_slot(items):
+        if bracket == "[" and self._begins_like_slot(items):
             self._refuse_nesting(frame, closer)
             return
         self.items.append(Group(items=tuple(items), bracket=bracket, span=_between(frame, closer)))
@@ -191,7 +201,7 @@ class _Parser:
                 self.items.extend(items)
 
     def _refuse_nesting(self, frame: _Frame, closer: Token) -> None:
-        if _begins_like_slot(frame.items):
+        if self._begins_like_slot(frame.items):
             message, advice = "a slot with brackets inside", f"{SLOT_ADVICE}\n{ESCAPE_ADVICE}"
         else:
             message = "brackets around brackets"
@@ -199,6 +209,11 @@ class _Parser:
             advice += f"\n{ESCAPE_ADVICE}"
         self.findings.add("T0116", message, advice, _between(frame, closer))
         self.items.extend(frame.items)
+
+    def _begins_like_slot(self, items: Sequence[Item]) -> bool:
+        heads = tuple(f"{modality}{mark}" for modality in self.modalities for mark in ":,")
+        first = items[0] if items else None
+        return isinstance(first, Text) and first.text.lstrip().startswith(heads)
 
     def _check_sides(self) -> None:
         whole = Span(0, len(self.findings.text))
@@ -215,12 +230,6 @@ class _Parser:
 
 def _between(frame: _Frame, closer: Token) -> Span:
     return Span(frame.opener.start if frame.opener else closer.start, closer.span.stop)
-
-
-def _begins_like_slot(items: Sequence[Item]) -> bool:
-    heads = tuple(f"{modality}{mark}" for modality in MODALITIES for mark in ":,")
-    first = items[0] if items else None
-    return isinstance(first, Text) and first.text.lstrip().startswith(heads)
 
 
 def _merge_texts(items: Iterable[Item]) -> tuple[Item, ...]:

@@ -12,14 +12,13 @@ and the check of types refuses it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import cast
 
-from .attribute import resolve_attributes
 from .draft import Draft
 from .errors import PlanError, Problem, Site, Span, TaskloomError, suggest
 from .fit import Fits
-from .instruction import GivenAttribute, Instruction, Slot, Text
+from .instruction import Instruction, Slot, Text
 from .node import Value
 from .op import Catalogue, Op, Plain
 from .recipe import (
@@ -32,6 +31,7 @@ from .recipe import (
     Recipe,
     Request,
 )
+from .resolve import fill_defaults, resolve_attributes
 from .vocabulary import BOS, EOS
 
 PROMPT_MODALITY = "TEXT"
@@ -221,17 +221,11 @@ class _TaskPlan:
         recipe = self.planner.recipes.get(slot.modality)
         if recipe is None:
             known = ", ".join(sorted(self.planner.recipes))
-            message = f"{slot.modality} slots cannot be planned yet"
-            raise PlanError(
-                Problem("T0231", message, f"modalities with a recipe: {known}", (site,))
-            )
+            message = f"{slot.modality} slots cannot be planned yet: they have no recipe"
+            help_ = f"modalities with a recipe: {known}\none file adds a recipe: docs/adding-a-modality.md"
+            raise PlanError(Problem("T0231", message, help_, (site,)))
         defaults = self.spec.defaults.get(slot.modality, {})
-        added = [
-            GivenAttribute(key, value, slot.span)
-            for key, value in defaults.items()
-            if key not in slot.values
-        ]
-        full = replace(slot, attributes=(*slot.attributes, *added))
+        full = fill_defaults(slot, defaults, recipe.attributes)
         is_read = side == "source" or not self.planner.is_inference
         request = Request(
             draft=self.draft,

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from .errors import Span, suggest
+from .attribute import check_attribute
+from .errors import Problem, Span, suggest
+from .legacy import LEGACY_ATTRIBUTES, LEGACY_MODALITIES, SILENT_ATTRIBUTES
 from .lexer import Findings, Token
-from .syntax import MODALITIES, NUMBER, QUOTED_ESCAPES, WORD, AttributeValue, GivenAttribute, Slot
+from .modality import Modality
+from .syntax import NUMBER, QUOTED_ESCAPES, WORD, AttributeValue, GivenAttribute, Slot
 
 SLOT_ADVICE: Final = "a slot is [MODALITY:name], such as [IMAGE:img]"
 ESCAPE_ADVICE: Final = r"for brackets in the text write \[ and \]"
@@ -29,12 +33,14 @@ _QUOTED_START = re.compile(r'"(?:[^"\\]|\\.)*"')
 _QUOTED_ESCAPE = re.compile(r"\\(.)")
 
 
-def read_slot(token: Token, findings: Findings, *, is_source: bool) -> Slot:
+def read_slot(
+    token: Token, findings: Findings, modalities: Mapping[str, Modality], *, is_source: bool
+) -> Slot:
     """Read a slot token; the name is empty if the slot has none."""
-    body = _Body(token.text.removesuffix("*")[1:-1], token.start + 1, findings)
+    body = _Body(token.text.removesuffix("*")[1:-1], token.start + 1, findings, modalities)
     head = _HEAD.match(body.text)
     assert head is not None, "the pattern matches nothing at all as well"
-    modality, name = head["modality"].strip(), (head["name"] or "").strip()
+    modality, name = _read_modality(body, head), (head["name"] or "").strip()
     slot = Slot(
         modality=modality,
         name=name,
@@ -55,6 +61,7 @@ class _Body:
     text: str
     start: int
     findings: Findings
+    modalities: Mapping[str, Modality]
 
     def span(self, match: re.Match[str], group: str | int = 0) -> Span:
         """Return where a group stands in the instruction, without the spaces around it."""
@@ -64,10 +71,23 @@ class _Body:
         return Span(self.start + start, self.start + start + len(piece.strip()))
 
 
+def _read_modality(body: _Body, head: re.Match[str]) -> str:
+    """Return our name of the modality, with a warning if the text has another."""
+    written = head["modality"].strip()
+    if written in body.modalities or LEGACY_MODALITIES.get(written) not in body.modalities:
+        return written
+    modality = LEGACY_MODALITIES[written]
+    advice = f"write {modality}"
+    body.findings.warn(
+        "T0127", f"{written} is {modality} here", advice, body.span(head, "modality")
+    )
+    return modality
+
+
 def _check_brackets(slot: Slot, token: Token, body: _Body, findings: Findings) -> bool:
     """Refuse brackets of which nothing can be read."""
     if token.text.endswith("*"):
-        return _refuse_star(slot, token, findings)
+        return _refuse_star(slot, token, body)
     if not body.text.strip():
         findings.add("T0109", "empty brackets", f"{SLOT_ADVICE}\n{ESCAPE_ADVICE}", token.span)
         return False
@@ -78,27 +98,27 @@ def _check_brackets(slot: Slot, token: Token, body: _Body, findings: Findings) -
     return True
 
 
-def _refuse_star(slot: Slot, token: Token, findings: Findings) -> bool:
-    if slot.modality not in MODALITIES:
+def _refuse_star(slot: Slot, token: Token, body: _Body) -> bool:
+    if slot.modality not in body.modalities:
         advice = f"{SLOT_ADVICE}\n{ESCAPE_ADVICE}"
-        findings.add("T0117", "a group without a slot", advice, token.span)
+        body.findings.add("T0117", "a group without a slot", advice, token.span)
         return False
     advice = (
         f'to repeat it, write ({token.text[:-1]})*\nfor a "*" in the text, put a space before it'
     )
-    findings.add("T0117", 'a slot with a "*" but no group around it', advice, token.span)
+    body.findings.add("T0117", 'a slot with a "*" but no group around it', advice, token.span)
     return True
 
 
 def _check_modality(slot: Slot, body: _Body, head: re.Match[str]) -> bool:
     """Refuse a modality that does not exist; False if the brackets do not even look like a slot."""
-    if slot.modality in MODALITIES:
+    if slot.modality in body.modalities:
         return True
     if not slot.modality.isidentifier():
         advice = f"{SLOT_ADVICE}\n{ESCAPE_ADVICE}"
         body.findings.add("T0109", "brackets that are no slot", advice, slot.span)
         return False
-    advice = suggest(slot.modality, MODALITIES)
+    advice = suggest(slot.modality, body.modalities)
     if not advice.startswith("did"):
         advice += f"\n{ESCAPE_ADVICE}"
     message = f'unknown modality "{slot.modality}"'
@@ -121,21 +141,37 @@ def _check_name(slot: Slot, body: _Body, head: re.Match[str]) -> None:
 def _with_attributes(slot: Slot, body: _Body, start: int) -> Slot:
     attributes: dict[str, GivenAttribute] = {}
     for match in _ATTRIBUTE.finditer(body.text, start):
-        key, value = _read_key(body, match), _read_value(body, match)
-        if key is None or value is None:
+        key, value = _read_key(slot, body, match), _read_value(body, match)
+        if key is None:
             continue
         span = Span(body.span(match, "key").start, body.span(match).stop)
+        given = GivenAttribute(key, True if value is None else value, span)
         if key in attributes:
             message = f'attribute "{key}" is given twice'
             body.findings.add("T0113", message, "drop one of them", span, attributes[key].span)
-        attributes.setdefault(key, GivenAttribute(key, value, span))
+        attributes.setdefault(key, given)
+        _check_meaning(slot, body, given, is_readable=value is not None)
     return replace(slot, attributes=tuple(attributes.values())) if attributes else slot
 
 
-def _read_key(body: _Body, match: re.Match[str]) -> str | None:
+def _check_meaning(slot: Slot, body: _Body, given: GivenAttribute, *, is_readable: bool) -> None:
+    """Check an attribute against those of the modality, its value too if that could be read."""
+    modality = body.modalities[slot.modality]
+    spec = modality.attributes.get(given.key)
+    if spec is None:
+        body.findings.place(modality.refuse(given.key, body.modalities.values()), given.span)
+    elif is_readable:
+        value = check_attribute(given, spec, is_source=slot.is_source)
+        if isinstance(value, Problem):
+            body.findings.place(value, given.span)
+
+
+def _read_key(slot: Slot, body: _Body, match: re.Match[str]) -> str | None:
+    """Return the name of an attribute, ours in place of a legacy one; None if there is none to keep."""
     key = match["key"].strip()
     if _NAME.fullmatch(key):
-        return key
+        known = body.modalities[slot.modality].attributes
+        return key if key in known else _modernize(key, known, body, match)
     if key:
         message = f'malformed attribute name "{key}"'
         advice = "a name is made of the letters A to Z and a to z, digits and _"
@@ -144,6 +180,21 @@ def _read_key(body: _Body, match: re.Match[str]) -> str | None:
         message = "an attribute without a name" if match["equals"] else "an empty attribute"
         body.findings.add("T0112", message, 'drop the "," or write key=value', body.span(match))
     return None
+
+
+def _modernize(
+    key: str, known: Mapping[str, object], body: _Body, match: re.Match[str]
+) -> str | None:
+    span = body.span(match, "key")
+    ours = LEGACY_ATTRIBUTES.get(key)
+    if ours in known:
+        body.findings.warn("T0125", f"{key} is {ours} here", f"write {ours}", span)
+        return ours
+    if mark := SILENT_ATTRIBUTES.get(key):
+        advice = f"drop it: there is always a {mark}, save with disable_auto_boseos"
+        body.findings.warn("T0126", f"{key} says nothing", advice, span)
+        return None
+    return key
 
 
 def _read_value(body: _Body, match: re.Match[str]) -> AttributeValue | None:

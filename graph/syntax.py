@@ -14,20 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from .errors import Site, Span
-
-MODALITIES: Final = (
-    "TEXT",
-    "IMAGE",
-    "BOX",
-    "AUDIO",
-    "MOTION",
-    "PHONE",
-    "VIDEO",
-    "STRUCT",
-    "CATEGORY",
-)
-"""What a slot may hold."""
+from .errors import Problem, Site, Span
 
 NUMBER: Final = re.compile(
     r"[+-]?(?:[0-9]+(?P<real>\.[0-9]*)?|(?P<point>\.[0-9]+))(?P<e>[eE][+-]?[0-9]+)?"
@@ -88,7 +75,7 @@ class Slot:
     """A named place for one value of one modality.
 
     Attributes:
-        modality: One of `MODALITIES`.
+        modality: Name of what it holds, such as ``"IMAGE"``.
         name: Column that fills the slot; made from the modality where the text has none.
         is_source: Whether the model reads the slot, rather than writes it.
         attributes: Attributes in the order given, each key once.
@@ -157,12 +144,14 @@ class Instruction:
         target: What the model writes.
         text: The line itself, without the white space at its ends; spans count its characters.
         label: What messages call it, such as ``"caption:1"``.
+        warnings: Spellings that are understood, and what to write in their place.
     """
 
     source: tuple[Item, ...]
     target: tuple[Item, ...]
     text: str = field(default="", compare=False)
     label: str = field(default="", compare=False)
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..graph.errors import PlanError, Problem, TaskloomError
+from ..graph.errors import PlanError, Problem, Span, TaskloomError
 from ..graph.graph import Graph
+from ..graph.instruction import Instruction
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Catalogue, Op, Rows
 from ..graph.passes.cut import Cut, cut
@@ -135,13 +136,14 @@ def _specs(
 ) -> list[TaskSpec]:
     specs: list[TaskSpec] = []
     problems: list[Problem] = []
+    modalities = mixture.modalities()
     for task in mixture.tasks:
         try:
             is_bound = mode == "train" and task.source is not None
             source = task.named_source().name if is_bound else task.name
             spec = TaskSpec(
                 name=task.name,
-                instruction=task.parse(),
+                instruction=_only(task.parse(modalities)),
                 source=source,
                 columns=(columns or {}).get(source) if is_bound else None,
                 key=task.key or "",
@@ -156,6 +158,20 @@ def _specs(
     if problems:
         raise PlanError(*problems)
     return specs
+
+
+def _only(templates: Sequence[Instruction]) -> Instruction:
+    """Return the one template of a task.
+
+    Raises:
+        PlanError: There are several.
+    """
+    first, *more = templates
+    if more:
+        sites = tuple(one.site(Span(0, len(one.text))) for one in more)
+        message = "several templates of one task cannot be planned yet"
+        raise PlanError(Problem("T0130", message, "keep one, or make them tasks", sites))
+    return first
 
 
 def _parse_filter(task: Task, text: str) -> tuple[str, Op]:

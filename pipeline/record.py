@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -24,7 +24,7 @@ def model_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
     answering = plan(mixture, "infer", model=stream.model, pinned=stream.pinned)
     return {
         "taskloom": taskloom_version(),
-        "tasks": {task.name: task.instruction for task in mixture.tasks},
+        "tasks": {task.name: _plain(task.instruction) for task in mixture.tasks},
         "slots": {modality: dict(values) for modality, values in mixture.slots.items()},
         "bpe_size": mixture.bpe_size,
         "model": asdict(stream.model),
@@ -34,6 +34,11 @@ def model_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
         "ops": {n.op: n.version for n in (*stream.plan.graph, *answering.graph)},
         "graph": str(stream.plan.graph),
     }
+
+
+def _plain(instruction: str | Sequence[str]) -> str | list[str]:
+    """Return one instruction as text, several as a list, as they are read back."""
+    return instruction if isinstance(instruction, str) else list(instruction)
 
 
 def run_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import TypeAlias
 
 import xxhash
 
-from ..graph.errors import PlanError, suggest
-from ..graph.instruction import Instruction, parse_instruction
+from ..graph.errors import PlanError, TaskloomWarning, suggest
+from ..graph.instruction import Instruction
+from ..graph.modality import MODALITIES, Modality, extend
 from ..graph.recipe import AttributeValue, Recipe
+from ..graph.templates import parse_instructions
 from ..ops.host.bpe import Bpe
 from ..ops.recipe.image import ImageRecipe
 from ..ops.recipe.text import TextRecipe
@@ -58,7 +61,8 @@ class Task:
 
     Attributes:
         name: Letters, digits, ``_``, ``-`` and ``.``.
-        instruction: Such as ``"[IMAGE:image] what is it? -> [TEXT:label,closed_set]"``.
+        instruction: Such as ``"[IMAGE:image] what is it? -> [TEXT:label,closed_set]"``; several, the task's
+            *templates*, as a list.
         source: A `Source`, or the data of one; not needed for inference.
         holdout: Share of the keys whose rows are held out for evaluation.
         valid: Share of the other keys whose rows are held out for choosing settings.
@@ -69,7 +73,7 @@ class Task:
     """
 
     name: str
-    instruction: str
+    instruction: str | Sequence[str]
     source: Source | SourceData | None = None
     _: KW_ONLY
     holdout: float = 0.0
@@ -80,6 +84,8 @@ class Task:
 
     def __post_init__(self) -> None:
         _check_name("task", self.name)
+        if isinstance(self.instruction, list):
+            object.__setattr__(self, "instruction", tuple(self.instruction))
         for share in ("holdout", "valid"):
             if not 0 <= (value := getattr(self, share)) < 1:
                 message = f'task "{self.name}": {share} must be at least 0 and below 1, got {value}'
@@ -92,13 +98,19 @@ class Task:
             message = f'task "{self.name}": weight must be positive, got {self.weight}'
             raise PlanError.of("T0217", message)
 
-    def parse(self) -> Instruction:
-        """Return the parsed instruction.
+    def parse(self, modalities: Mapping[str, Modality] = MODALITIES) -> tuple[Instruction, ...]:
+        """Return the parsed templates; spellings that ours replace are warned of.
+
+        Args:
+            modalities: What slots may hold, such as `Mixture.modalities` of a mixture with recipes of its own.
 
         Raises:
-            InstructionError: It is malformed.
+            InstructionError: Some are malformed, or do not agree; all their problems are shown together.
         """
-        return parse_instruction(self.instruction, label=f"{self.name}:1")
+        templates = parse_instructions(self.instruction, label=self.name, modalities=modalities)
+        for problem in (problem for template in templates for problem in template.warnings):
+            warnings.warn(TaskloomWarning(problem), stacklevel=2)
+        return templates
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -178,6 +190,10 @@ class Mixture:
     def recipes(self) -> dict[str, Recipe]:
         """Return the recipe of each modality."""
         return {"IMAGE": ImageRecipe(), "TEXT": TextRecipe(size=self.bpe_size)}
+
+    def modalities(self) -> Mapping[str, Modality]:
+        """Return what slots may hold: the modalities of OFASys, and what the recipes add to them."""
+        return extend(MODALITIES, {name: one.attributes for name, one in self.recipes().items()})
 
     def tasks_of(self, source: str) -> list[str]:
         """Return the names of the tasks whose rows are those of ``source``."""

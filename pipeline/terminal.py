@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from ..graph.errors import ProjectError
+from ..graph.errors import ProjectError, TaskloomWarning
 from ..graph.render.printable import printable, printable_lines
 
 
 def say(text: str, *, is_error: bool = False) -> None:
     """Print lines for people; what users wrote moves no cursor and changes no colour."""
     typer.echo(printable_lines(text), err=is_error)
+
+
+@contextmanager
+def told_warnings() -> Generator[None]:
+    """Say taskloom's warnings as errors are said, each once, while the context lasts."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if not issubclass(category, TaskloomWarning):
+                show(message, category, *place)
+            elif (text := str(message)) not in told:
+                told.add(text)
+                say(text, is_error=True)
+
+        warnings.showwarning = tell
+        warnings.simplefilter("always", TaskloomWarning)
+        yield
 
 
 def say_answer(text: str) -> None:

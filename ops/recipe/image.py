@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from ...graph.attribute import Attribute
 from ...graph.errors import PlanError, Problem
+from ...graph.modality import MODALITIES
 from ...graph.recipe import Adapter, Part, Request
 from ..host.image import DecodeImages, ResizeImages
 
-ATTRIBUTES = (
-    Attribute("size", int, low=1, high=4096, default=64, doc="Side of the square, in pixels."),
-    Attribute("patch", int, low=1, high=512, default=16, doc="Side of a patch, in pixels."),
+ATTRIBUTES = MODALITIES["IMAGE"].select(
+    "size", "patch", preprocess=("image",), adapter=("image_patch_embed",)
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...graph.attribute import Attribute
-from ...graph.errors import PlanError, Problem
+from ...graph.modality import MODALITIES
 from ...graph.node import Value
 from ...graph.recipe import Fit, Part, PromptRequest, Request
 from ...graph.vocabulary import Block
@@ -20,13 +20,13 @@ from ..host.text import FormatTexts, NormalizeTexts
 BLOCK = "text"
 BPE = "bpe-main"
 
-ATTRIBUTES = (
-    Attribute("closed_set", bool, doc="The answer is one of those that occur in training rows."),
-    Attribute(
-        "max_length", int, low=1, high=1 << 20, doc="Ids kept of each text; the rest is cut."
-    ),
-    Attribute("uncased", bool, doc="Texts are read in lower case."),
-    Attribute("no_punctuation", bool, doc="Punctuation is dropped."),
+ATTRIBUTES = MODALITIES["TEXT"].select(
+    "closed_set",
+    "max_length",
+    "uncased",
+    "no_punctuation",
+    preprocess=("text",),
+    adapter=("text",),
 )
 
 
@@ -48,9 +48,6 @@ class TextRecipe:
 
     def source(self, request: Request) -> Part:
         """Normalise and encode the column."""
-        if request.attributes.get("closed_set"):
-            message = "closed_set says what may be answered, so it belongs to a target slot"
-            raise PlanError(Problem("T0215", message, "drop it here", (request.site,)))
         assert request.column is not None, "a source slot always has a column"
         texts = self._normalize(request)
         return Part(value=self._encode(request, texts, texts), block=BLOCK)

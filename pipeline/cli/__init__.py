@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ...graph.errors import TaskloomError
-from ..terminal import print_json, say
+from ..terminal import print_json, say, told_warnings
 from .error import error
 from .look import explain, graph
 from .run import build, evaluate, infer, train, verify
@@ -77,7 +77,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
+        with told_warnings():
+            app(arguments)
     except TaskloomError as refusal:
         if len(arguments) < len(sys.argv) - 1:
             raise

@@ -84,7 +84,7 @@ def _view(project: str, mode: str, store_path: Path | None, *, is_analyzed: bool
         raise _nothing_measured(mode, path, is_project=loaded is not None)
     store = Store.open(path) if path and (is_built or store_path) else None
     for task in mixture.tasks:
-        task.parse()  # what is wrong here is told before torch is imported
+        task.parse(mixture.modalities())  # what is wrong here is told before torch is imported
     from ..analysis import analyze  # noqa: PLC0415
     from ..inspection import plan_for_view, view_plan  # noqa: PLC0415
 

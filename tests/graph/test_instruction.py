@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pickle
 import re
-import time
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from taskloom.graph.attribute import Attribute
 from taskloom.graph.errors import InstructionError, Site
 from taskloom.graph.instruction import (
-    MODALITIES,
     Contrast,
     GivenAttribute,
     Group,
@@ -23,6 +22,7 @@ from taskloom.graph.instruction import (
     Text,
     parse_instruction,
 )
+from taskloom.graph.modality import MODALITIES, Modality
 from taskloom.graph.syntax import AttributeValue
 
 OFASYS_SLOT = re.compile(
@@ -31,38 +31,40 @@ OFASYS_SLOT = re.compile(
 )
 """The slots of OFASys, ``preprocessor/instruction.py``."""
 
-OFASYS_TEMPLATES = (
-    "[IMAGE:img] what does the image describe? -> [TEXT:cap]",
-    "[IMAGE:image] [TEXT:question] -> [TEXT:answer,closed_set]",
-    '[IMAGE:img] can image and text1 " [TEXT:cap] " imply text2 " [TEXT:hyp] "? -> [IMAGE:img,no_loss] '
-    'can image and text1 " [TEXT:cap,no_loss] " imply text2 " [TEXT:hyp,no_loss] "? '
-    "[TEXT:label,closed_set]",
-    'what is the summary of article " [TEXT:src] "? -> [TEXT:tgt,noise_ratio=0.2]',
-    'what is the complete text of " [TEXT:text,mask_ratio=0.3] "? -> [TEXT:text]',
-    "[IMAGE:image,preprocess=imagenet] what does the image describe? -> [TEXT:label_name,closed_set]",
-    'what is the complete image? caption: [TEXT:text]"? -> '
-    "[IMAGE,preprocess=image_vqgan,adaptor=image_vqgan]",
-    "[VIDEO:video] [TEXT:question] -> [TEXT:answer,is_label]",
-    "[AUDIO:wav] what is the text corresponding to the voice? -> [TEXT:text,preprocess=text_phone]",
-    '" [TEXT:src] " ; structured knowledge: " [STRUCT:database,max_length=876] " . generating sql code. '
-    "-> [TEXT:tgt]",
-    "motion capture: [TEXT:text] -> [MOTION:bvh_frames,preprocess=motion_6d,adaptor=motion_6d]",
-    "-> [TEXT:text]",
-)
+FREE = {
+    name: Modality.of(
+        name,
+        [
+            Attribute("flag", bool),
+            Attribute("count", int),
+            Attribute("share", float),
+            Attribute("word", str),
+            Attribute("x9", str),
+        ],
+    )
+    for name in MODALITIES
+}
+"""The modalities with an attribute of each type, which takes any value."""
 
-modalities = st.sampled_from(MODALITIES)
+modalities = st.sampled_from(list(MODALITIES))
 names = st.from_regex(r"[A-Za-z0-9_]{1,6}", fullmatch=True)
-values: st.SearchStrategy[AttributeValue] = st.one_of(
-    st.just(value=True),
-    st.integers(-(1 << 63), (1 << 63) - 1),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(alphabet='ab0.-+e/:_ ,=[]()|"\\\n\t>é', max_size=8),
-)
+words = st.text(alphabet='ab0.-+e/:_ ,=[]()|"\\\n\t>é', max_size=8)
+values: dict[str, st.SearchStrategy[AttributeValue]] = {
+    "flag": st.just(value=True),
+    "count": st.integers(-(1 << 63), (1 << 63) - 1),
+    "share": st.floats(allow_nan=False, allow_infinity=False),
+    "word": words,
+    "x9": words,
+}
 # Parentheses and bars mean something only to their neighbours; the test of raw lines is about them.
 texts = st.text(alphabet=' ab[]\\->,:="*é', max_size=8).map(str.strip).filter(bool).map(Text)
 texts_in_brackets = texts.filter(lambda text: '"' not in text.text)
 attributes = st.lists(
-    st.builds(GivenAttribute, names, values), max_size=3, unique_by=lambda given: given.key
+    st.sampled_from(list(values)).flatmap(
+        lambda key: st.builds(GivenAttribute, st.just(key), values[key])
+    ),
+    max_size=3,
+    unique_by=lambda given: given.key,
 ).map(tuple)
 
 
@@ -112,7 +114,18 @@ instructions = st.builds(
     Instruction, source=sides(is_source=True), target=sides(is_source=False)
 ).filter(lambda instruction: bool(instruction.source or instruction.target))
 
-BRACKETS = ["[TEXT:a]", "[IMAGE]", "[BOX:b,x", "[A:a]", "[TEXT,x=1]", "[]", "[", "]", "]*", "|"]
+BRACKETS = [
+    "[TEXT:a]",
+    "[IMAGE]",
+    "[BOX:b,no_loss",
+    "[A:a]",
+    "[TEXT,max_length=1]",
+    "[]",
+    "[",
+    "]",
+    "]*",
+    "|",
+]
 OTHERS = ["(", ")", ")*", "->", "|||", "{2}", "\\[", "\\->", "\\", '="', *'" *?+=,a:\n']
 pieces = st.sampled_from(BRACKETS + OTHERS)
 lines = st.lists(pieces, max_size=16).map("".join)
@@ -120,7 +133,7 @@ lines = st.lists(pieces, max_size=16).map("".join)
 
 @given(instructions)
 def test_canonical_text_parses_back_to_an_equal_tree(instruction: Instruction) -> None:
-    returned = parse_instruction(str(instruction))
+    returned = parse_instruction(str(instruction), modalities=FREE)
     assert returned == instruction
     assert str(returned) == str(instruction)
     # 1 == 1.0 == True, so equal trees may still differ in types.
@@ -144,7 +157,7 @@ def test_any_line_parses_and_prints_or_is_refused_in_order(line: str) -> None:
 
 @given(instructions)
 def test_spans_cut_each_item_out_of_the_text(instruction: Instruction) -> None:
-    parsed = parse_instruction(f"  {instruction} ")
+    parsed = parse_instruction(f"  {instruction} ", modalities=FREE)
     for item in (*parsed.source, *parsed.target):
         assert parsed.text[item.span.start : item.span.stop] == str(item)
     for slot in parsed.slots:
@@ -156,33 +169,32 @@ def test_spans_cut_each_item_out_of_the_text(instruction: Instruction) -> None:
 @given(
     modalities,
     st.none() | names,
-    st.lists(st.from_regex(r"[a-z_]{1,4}(=[A-Za-z0-9_.]+)?", fullmatch=True), max_size=3),
+    st.lists(
+        st.sampled_from(["flag", "count=3", "count=07", "share=0.5", "word=a_b.C"]), max_size=3
+    ),
 )
 def test_slots_are_those_of_ofasys(modality: str, name: str | None, given: list[str]) -> None:
     given = list({attribute.partition("=")[0]: attribute for attribute in given}.values())
     text = f"[{','.join([modality + (f':{name}' if name else ''), *given])}] ->"
     match = OFASYS_SLOT.match(text)
     assert match is not None
-    (slot,) = parse_instruction(text).slots
+    (slot,) = parse_instruction(text, modalities=FREE).slots
     assert (slot.modality, slot.name) == (match[1], match[2] or modality.lower())
     assert list(slot.values) == [attribute.partition("=")[0] for attribute in given]
 
 
-@pytest.mark.parametrize("text", OFASYS_TEMPLATES)
-def test_templates_of_ofasys_give_their_slots(text: str) -> None:
-    parsed = [(slot.modality, slot.span.start) for slot in parse_instruction(text).slots]
-    assert parsed == [(match[1], match.start()) for match in OFASYS_SLOT.finditer(text)]
-
-
 def test_a_slot_knows_its_side_its_values_and_its_place() -> None:
-    text = '[IMAGE:img,size=64] where is [TEXT : query , x="a]\\"b" , y = -1.5]? -> [BOX:region,flag,z=a/b]'
-    instruction = parse_instruction(text, label="ground:1")
+    text = (
+        '[IMAGE:img,count=64] where is [TEXT : query , word="a]\\"b" , share = -1.5]? '
+        "-> [BOX:region,flag,word=a/b]"
+    )
+    instruction = parse_instruction(text, label="ground:1", modalities=FREE)
     image, query, region = instruction.slots
     assert (instruction.sources, instruction.targets) == ((image, query), (region,))
     assert (image.is_source, region.is_source) == (True, False)
-    assert image.values == {"size": 64}
-    assert query.values == {"x": 'a]"b', "y": -1.5}
-    assert region.values == {"flag": True, "z": "a/b"}
+    assert image.values == {"count": 64}
+    assert query.values == {"word": 'a]"b', "share": -1.5}
+    assert region.values == {"flag": True, "word": "a/b"}
     assert instruction.site(image.name_span) == Site("ground:1", text, image.name_span)
 
 
@@ -242,17 +254,8 @@ def test_a_line_break_at_the_end_is_no_part_of_the_text() -> None:
 
 
 def test_instructions_cross_process_boundaries() -> None:
-    instruction = parse_instruction('[TEXT:a,x="b"] | ([BOX:b])* -> [[TEXT:a]|[IMAGE]]')
+    text = "[TEXT:a,uncased] | ([BOX:b])* -> [[TEXT:a,is_label]|[IMAGE]]"
+    instruction = parse_instruction(text)
     assert pickle.loads(pickle.dumps(instruction)) == instruction
+    assert pickle.loads(pickle.dumps(instruction)).warnings == instruction.warnings
     assert hash(pickle.loads(pickle.dumps(instruction))) == hash(instruction)
-
-
-def test_a_thousand_instructions_parse_in_a_third_of_a_second() -> None:
-    text = "[IMAGE:image{}] [TEXT:question,max_length=20] what (exactly) is it? -> [TEXT:answer,closed_set]"
-    seconds: list[float] = []
-    for _ in range(3):
-        start = time.process_time()
-        for number in range(1000):
-            parse_instruction(text.format(number))
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.3

@@ -38,7 +38,7 @@ def taskloom(*arguments: str) -> list[str]:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_recipes_are_projects(recipe: Path) -> None:
     project = load_project(recipe)
-    assert all(task.parse().targets for task in project.mixture.tasks)
+    assert all(one.targets for task in project.mixture.tasks for one in task.parse())
 
 
 def test_the_recipe_is_the_one_that_its_page_tells_of() -> None:
