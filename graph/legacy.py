@@ -28,8 +28,10 @@ LEGACY_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Our name of an attribute, by its legacy name."""
 
-SILENT_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({"add_bos": "BOS", "add_eos": "EOS"})
-"""Attributes that ask for what is always there."""
+SILENT_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType(
+    {"add_bos": "a BOS", "add_eos": "an EOS"}
+)
+"""What is always there, by the attribute that asks for it."""
 
 LEGACY_MODALITIES: Final[Mapping[str, str]] = MappingProxyType({"BOUNDING_BOX": "BOX"})
 """Our name of a modality, by its legacy name."""

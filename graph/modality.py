@@ -84,7 +84,8 @@ def extend(
     for name, own in attributes.items():
         known = modalities.get(name, Modality(name=name))
         new = {one.name: _join(known.attributes.get(one.name), one) for one in own}
-        if any(known.attributes.get(key) is not one for key, one in new.items()) or not new:
+        is_changed = any(known.attributes.get(key) is not one for key, one in new.items())
+        if is_changed or name not in modalities:
             added[name] = replace(known, attributes={**known.attributes, **new})
     return {**modalities, **added} if added else modalities
 

@@ -44,7 +44,7 @@ def resolve_attributes(
     }
     problems: list[Problem] = []
     for given in slot.attributes:
-        value = _resolve(given, slot, known)
+        value = _resolve(given, slot.modality, known, is_source=slot.is_source)
         if isinstance(value, Problem):
             problems.append(replace(value, sites=(replace(site, span=given.span),)))
         else:
@@ -73,19 +73,29 @@ def fill_defaults(
     return replace(slot, attributes=(*slot.attributes, *added)) if added else slot
 
 
+def check_default(
+    modality: str, key: str, value: AttributeValue, specs: Iterable[Attribute]
+) -> Problem | None:
+    """Return what is wrong with an attribute that is meant for all slots of ``modality``, if anything is."""
+    known = {spec.name: spec for spec in specs}
+    is_source = key not in known or known[key].side != "target"
+    found = _resolve(GivenAttribute(key, value), modality, known, is_source=is_source)
+    return found if isinstance(found, Problem) else None
+
+
 def _resolve(
-    given: GivenAttribute, slot: Slot, known: Mapping[str, Attribute]
+    given: GivenAttribute, modality: str, known: Mapping[str, Attribute], *, is_source: bool
 ) -> AttributeValue | Problem:
-    language = MODALITIES.get(slot.modality, Modality(name=slot.modality))
+    language = MODALITIES.get(modality, Modality(name=modality))
     spec, meant = known.get(given.key), language.attributes.get(given.key)
     if spec is None:
         if meant is None:
             return replace(language, attributes=known).refuse(given.key)
-        return _not_yet(f"{given.key}", slot.modality, f"it carries out: {_list(known)}")
-    value = check_attribute(given, spec, is_source=slot.is_source)
+        return _not_yet(given.key, modality, f"it carries out: {_list(known)}")
+    value = check_attribute(given, spec, is_source=is_source)
     is_choice = isinstance(value, Problem) and value.code == "T0123"
     if is_choice and meant is not None and given.value in meant.choices:
-        return _not_yet(str(given), slot.modality, f"it carries out: {_list(spec.choices)}")
+        return _not_yet(str(given), modality, f"it carries out: {_list(spec.choices)}")
     return value
 
 

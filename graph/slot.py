@@ -139,9 +139,10 @@ def _check_name(slot: Slot, body: _Body, head: re.Match[str]) -> None:
 
 
 def _with_attributes(slot: Slot, body: _Body, start: int) -> Slot:
+    modality = body.modalities.get(slot.modality)
     attributes: dict[str, GivenAttribute] = {}
     for match in _ATTRIBUTE.finditer(body.text, start):
-        key, value = _read_key(slot, body, match), _read_value(body, match)
+        key, value = _read_key(modality, body, match), _read_value(body, match)
         if key is None:
             continue
         span = Span(body.span(match, "key").start, body.span(match).stop)
@@ -150,13 +151,16 @@ def _with_attributes(slot: Slot, body: _Body, start: int) -> Slot:
             message = f'attribute "{key}" is given twice'
             body.findings.add("T0113", message, "drop one of them", span, attributes[key].span)
         attributes.setdefault(key, given)
-        _check_meaning(slot, body, given, is_readable=value is not None)
+        if modality is not None:
+            is_readable = value is not None
+            _check_meaning(given, slot, modality, body, is_readable=is_readable)
     return replace(slot, attributes=tuple(attributes.values())) if attributes else slot
 
 
-def _check_meaning(slot: Slot, body: _Body, given: GivenAttribute, *, is_readable: bool) -> None:
+def _check_meaning(
+    given: GivenAttribute, slot: Slot, modality: Modality, body: _Body, *, is_readable: bool
+) -> None:
     """Check an attribute against those of the modality, its value too if that could be read."""
-    modality = body.modalities[slot.modality]
     spec = modality.attributes.get(given.key)
     if spec is None:
         body.findings.place(modality.refuse(given.key, body.modalities.values()), given.span)
@@ -166,12 +170,13 @@ def _check_meaning(slot: Slot, body: _Body, given: GivenAttribute, *, is_readabl
             body.findings.place(value, given.span)
 
 
-def _read_key(slot: Slot, body: _Body, match: re.Match[str]) -> str | None:
+def _read_key(modality: Modality | None, body: _Body, match: re.Match[str]) -> str | None:
     """Return the name of an attribute, ours in place of a legacy one; None if there is none to keep."""
     key = match["key"].strip()
     if _NAME.fullmatch(key):
-        known = body.modalities[slot.modality].attributes
-        return key if key in known else _modernize(key, known, body, match)
+        if modality is None or key in modality.attributes:
+            return key
+        return _modernize(key, modality.attributes, body, match)
     if key:
         message = f'malformed attribute name "{key}"'
         advice = "a name is made of the letters A to Z and a to z, digits and _"
@@ -191,7 +196,7 @@ def _modernize(
         body.findings.warn("T0125", f"{key} is {ours} here", f"write {ours}", span)
         return ours
     if mark := SILENT_ATTRIBUTES.get(key):
-        advice = f"drop it: there is always a {mark}, save with disable_auto_boseos"
+        advice = f"drop it: there is always {mark}, save with disable_auto_boseos"
         body.findings.warn("T0126", f"{key} says nothing", advice, span)
         return None
     return key

@@ -34,7 +34,7 @@ def parse_instructions(
     """Parse the templates of a task.
 
     Args:
-        texts: One instruction, or several; in one text, ``|||`` stands between them, with a warning.
+        texts: One instruction, or a list of several; in one text, ``|||`` stands between them, with a warning.
         label: Name of the task; templates are called by it and their number.
         modalities: What slots may hold, and their attributes.
 
@@ -42,15 +42,13 @@ def parse_instructions(
         InstructionError: There is no template, or something is wrong with some; all problems of all
             templates are shown together.
     """
-    warning: Problem | None = None
-    if isinstance(texts, str):
-        texts, warning = _split(texts.strip(EDGES), label)
-    if not texts:
+    pieces, warning = _split(texts.strip(EDGES), label) if isinstance(texts, str) else (texts, None)
+    if not pieces:
         message = f"{label}: there is no instruction"
         raise InstructionError.of("T0129", message, "give one, or a list of them")
     parsed: list[Instruction] = []
     problems: list[Problem] = []
-    for number, text in enumerate(texts, start=1):
+    for number, text in enumerate(pieces, start=1):
         try:
             parsed.append(parse_instruction(text, label=f"{label}:{number}", modalities=modalities))
         except InstructionError as error:
@@ -63,7 +61,7 @@ def parse_instructions(
     return tuple(parsed)
 
 
-def _split(text: str, label: str) -> tuple[list[str], Problem | None]:
+def _split(text: str, label: str) -> tuple[Sequence[str], Problem | None]:
     """Return the templates of one text, and a warning if there are several."""
     if BETWEEN_TEMPLATES not in text:
         return [text], None

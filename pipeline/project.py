@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..graph.errors import Problem, ProjectError, TaskloomError, suggest
+from ..graph.resolve import check_default
 from ..ops.device.config import ModelConfig
 from ..storage.files import local_path
 from .sections import Sections, read_sections
@@ -142,12 +143,13 @@ class _Maker:
                 message = f"{self.file.place(('slots', modality))}: there is no such recipe"
                 yield Problem("T0803", message, suggest(modality, recipes))
                 continue
-            known = [attribute.name for attribute in recipes[modality].attributes]
-            for name in values:
-                if name not in known:
-                    place = self.file.place(("slots", modality, name))
-                    message = f'{place}: {modality} slots have no attribute "{name}"'
-                    yield Problem("T0803", message, suggest(name, known))
+            for key, value in values.items():
+                problem = check_default(modality, key, value, recipes[modality].attributes)
+                if problem is not None:
+                    place = self.file.place(("slots", modality, key))
+                    code = "T0803" if problem.code == "T0120" else problem.code
+                    message = f"{place}: {problem.message}"
+                    yield dataclasses.replace(problem, code=code, message=message)
 
     def _try(self, location: tuple[str, ...], make: Callable[[], T]) -> T | None:
         try:

@@ -48,6 +48,9 @@ Rows: TypeAlias = Annotated[Any, _expect(_SOURCE, _is_source)]
 Conditions: TypeAlias = Annotated[
     Any, _expect("must be a condition, or a list of conditions", _is_words)
 ]
+Instructions: TypeAlias = Annotated[
+    Any, _expect("must be an instruction, or a list of instructions", _is_words)
+]
 Scalar: TypeAlias = Annotated[Any, _expect("must be a number, text, true or false", _is_scalar)]
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True)
@@ -57,7 +60,7 @@ class TaskSection(BaseModel):
     """``tasks: NAME:``, the fields of `Task`."""
 
     model_config = _STRICT
-    instruction: str
+    instruction: Instructions
     source: Rows | None = None
     holdout: float = 0.0
     valid: float = 0.0

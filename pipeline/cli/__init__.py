@@ -21,6 +21,7 @@ import typer
 from ...graph.errors import TaskloomError
 from ..terminal import print_json, say, told_warnings
 from .error import error
+from .language import slots
 from .look import explain, graph
 from .run import build, evaluate, infer, train, verify
 
@@ -31,6 +32,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     infer,
     explain,
     graph,
+    slots,
     verify,
     error,
 )

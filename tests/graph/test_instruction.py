@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from typing import Any
 
 import hypothesis.strategies as st
@@ -24,12 +23,6 @@ from taskloom.graph.instruction import (
 )
 from taskloom.graph.modality import MODALITIES, Modality
 from taskloom.graph.syntax import AttributeValue
-
-OFASYS_SLOT = re.compile(
-    r"\[(TEXT|IMAGE|BOX|AUDIO|MOTION|PHONE|VIDEO|STRUCT|CATEGORY)"
-    r"(?::([_A-Za-z0-9]+))?(?:,([_A-Za-z0-9,.=]+))?\]"
-)
-"""The slots of OFASys, ``preprocessor/instruction.py``."""
 
 FREE = {
     name: Modality.of(
@@ -118,7 +111,7 @@ BRACKETS = [
     "[TEXT:a]",
     "[IMAGE]",
     "[BOX:b,no_loss",
-    "[A:a]",
+    "[A:a,b]",
     "[TEXT,max_length=1]",
     "[]",
     "[",
@@ -164,23 +157,6 @@ def test_spans_cut_each_item_out_of_the_text(instruction: Instruction) -> None:
         assert parsed.text[slot.name_span.start : slot.name_span.stop] == slot.name
         for attribute in slot.attributes:
             assert parsed.text[attribute.span.start : attribute.span.stop] == str(attribute)
-
-
-@given(
-    modalities,
-    st.none() | names,
-    st.lists(
-        st.sampled_from(["flag", "count=3", "count=07", "share=0.5", "word=a_b.C"]), max_size=3
-    ),
-)
-def test_slots_are_those_of_ofasys(modality: str, name: str | None, given: list[str]) -> None:
-    given = list({attribute.partition("=")[0]: attribute for attribute in given}.values())
-    text = f"[{','.join([modality + (f':{name}' if name else ''), *given])}] ->"
-    match = OFASYS_SLOT.match(text)
-    assert match is not None
-    (slot,) = parse_instruction(text, modalities=FREE).slots
-    assert (slot.modality, slot.name) == (match[1], match[2] or modality.lower())
-    assert list(slot.values) == [attribute.partition("=")[0] for attribute in given]
 
 
 def test_a_slot_knows_its_side_its_values_and_its_place() -> None:

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from taskloom.graph import attribute
 from taskloom.graph.errors import InstructionError, Problem
 from taskloom.graph.instruction import parse_instruction
 from taskloom.graph.lexer import PROBLEMS
@@ -32,21 +33,31 @@ WRONG = [
     pytest.param("[IMAGE:a:b] ->", [("T0110", "a:b", "digits")], id="name with a colon"),
     pytest.param("[IMAGE:a] -> [TEXT:a]", [("T0111", "a", "one column")], id="two modalities"),
     pytest.param("[TEXT:a,] ->", [("T0112", ",", "key=value")], id="empty attribute"),
-    pytest.param("[TEXT:a,,b] ->", [("T0112", ",", "key=value")], id="empty attribute inside"),
+    pytest.param(
+        "[TEXT:a,,uncased] ->", [("T0112", ",", "key=value")], id="empty attribute inside"
+    ),
     pytest.param("[TEXT:a,=5] ->", [("T0112", ",=5", "key=value")], id="value without a key"),
     pytest.param("[TEXT:a,b c=1] ->", [("T0112", "b c", "digits")], id="malformed key"),
-    pytest.param("[TEXT:a,x=] ->", [("T0112", "=", "leave")], id="no value"),
-    pytest.param("[TEXT:a,x=b c] ->", [("T0112", "b c", 'x="b c"')], id="value needs quotes"),
-    pytest.param("[TEXT:a,x='b'] ->", [("T0112", "'b'", "x=\"'b'\"")], id="single quotes"),
-    pytest.param("[TEXT:a,x=1e999] ->", [("T0112", "1e999", "double")], id="infinite number"),
-    pytest.param(f"[TEXT:a,x={1 << 63}] ->", [("T0112", str(1 << 63), "64")], id="long number"),
+    pytest.param("[TEXT,adapter=] ->", [("T0112", "=", "leave")], id="no value"),
     pytest.param(
-        f"[TEXT:a,x={'9' * 9999}] ->", [("T0112", "9" * 9999, "64")], id="very long number"
+        "[TEXT,adapter=b c] ->", [("T0112", "b c", 'adapter="b c"')], id="value needs quotes"
     ),
-    pytest.param("[TEXT:a,x=1,x] ->", [("T0113", "x", "drop")], id="attribute twice"),
-    pytest.param('[TEXT:a,x="b] ->', [("T0114", '"b', "end the value")], id="unclosed quote"),
-    pytest.param('[TEXT:a,x="b"c] ->', [("T0114", '"b"c', r"\"")], id="text after a quote"),
-    pytest.param(r'[TEXT:a,x="\q"] ->', [("T0115", r"\q", r"\\")], id="unknown escape in quotes"),
+    pytest.param(
+        "[TEXT,adapter='b'] ->", [("T0112", "'b'", "adapter=\"'b'\"")], id="single quotes"
+    ),
+    pytest.param("[TEXT,max_length=1e999] ->", [("T0112", "1e999", "double")], id="infinite"),
+    pytest.param(
+        f"[TEXT,max_length={1 << 63}] ->", [("T0112", str(1 << 63), "64")], id="long number"
+    ),
+    pytest.param(
+        f"[TEXT,max_length={'9' * 9999}] ->", [("T0112", "9" * 9999, "64")], id="very long number"
+    ),
+    pytest.param("[TEXT,uncased,uncased] ->", [("T0113", "uncased", "drop")], id="twice"),
+    pytest.param('[TEXT,adapter="b] ->', [("T0114", '"b', "end the value")], id="unclosed quote"),
+    pytest.param('[TEXT,adapter="b"c] ->', [("T0114", '"b"c', r"\"")], id="text after a quote"),
+    pytest.param(
+        r'[TEXT,adapter="\q"] ->', [("T0115", r"\q", r"\\")], id="unknown escape in quotes"
+    ),
     pytest.param(r"\frac -> [TEXT:a]", [("T0115", r"\f", r"\\")], id="unknown escape"),
     pytest.param("a -> b\\", [("T0115", "\\", r"\\")], id="backslash at the end"),
     pytest.param("a [TEXT:a ->", [("T0107", "[", 'close it with "]"')], id="unclosed bracket"),
@@ -93,6 +104,99 @@ WRONG = [
     pytest.param("a\tb\x7fc ->", [("T0102", "␉", "one line")], id="control characters"),
     pytest.param("a\ud800b ->", [("T0102", "\ufffd", "one line")], id="half a surrogate pair"),
     pytest.param(
+        "-> [TEXT:a,max_lenght=8]", [("T0120", "max_lenght=8", "max_length?")], id="attribute typo"
+    ),
+    pytest.param(
+        "[TEXT:a,Uncased] ->", [("T0120", "Uncased", "did you mean uncased?")], id="capitals"
+    ),
+    pytest.param(
+        "[TEXT:a,colour=red] ->", [("T0120", "colour=red", "known: adapter, ")], id="unknown"
+    ),
+    pytest.param(
+        "[TEXT:a,patch=8] ->", [("T0120", "patch=8", "slots that have it: IMAGE")], id="of another"
+    ),
+    pytest.param(
+        "[IMAGE:a] -> [IMAGE:b,is_label]",
+        [("T0120", "is_label", "known: adapter, length")],
+        id="legacy name of an attribute of another",
+    ),
+    pytest.param(
+        "[TEXT:a,colour=] ->",
+        [("T0120", "colour=", "known"), ("T0112", "=", "leave")],
+        id="unknown, and no value",
+    ),
+    pytest.param(
+        "[TEXT:a,max_length] ->", [("T0121", "max_length", "max_length=…")], id="number wanted"
+    ),
+    pytest.param(
+        "[TEXT:a,max_length=8.5] ->", [("T0121", "max_length=8.5", "whole")], id="no whole number"
+    ),
+    pytest.param(
+        "[TEXT:a,uncased=1] ->", [("T0121", "uncased=1", "uncased alone")], id="flag with a value"
+    ),
+    pytest.param(
+        "[TEXT:a,adapter] ->", [("T0121", "adapter", "adapter=… with text")], id="text wanted"
+    ),
+    pytest.param(
+        "[TEXT:a,max_length=0] ->", [("T0122", "max_length=0", "Ids kept")], id="below the least"
+    ),
+    pytest.param(
+        "-> [TEXT:a,loss_weight=0]", [("T0122", "loss_weight=0", "loss")], id="at an open end"
+    ),
+    pytest.param(
+        "[TEXT:a,mask_ratio=1.5] -> b", [("T0122", "mask_ratio=1.5", "masked")], id="above"
+    ),
+    pytest.param(
+        "[IMAGE:a,preprocess=imagnet] ->",
+        [("T0123", "preprocess=imagnet", "did you mean imagenet?")],
+        id="misspelt choice",
+    ),
+    pytest.param(
+        "[MOTION:a,adapter=image_vit] ->",
+        [("T0123", "adapter=image_vit", "known: motion_6d, text")],
+        id="choice of another modality",
+    ),
+    pytest.param(
+        "[TEXT:a,adaptor=txt] ->", [("T0123", "adaptor=txt", "mean text?")], id="legacy, misspelt"
+    ),
+    pytest.param(
+        "[TEXT:a,closed_set] -> b",
+        [("T0215", "closed_set", "a target slot stands right of the arrow")],
+        id="closed set left of the arrow",
+    ),
+    pytest.param(
+        "[TEXT:a,no_loss] -> b", [("T0215", "no_loss", "target")], id="no loss left of the arrow"
+    ),
+    pytest.param(
+        "a -> [IMAGE:b,mask_ratio=0.5]",
+        [("T0215", "mask_ratio=0.5", "a source slot stands left of the arrow")],
+        id="masked image right of the arrow",
+    ),
+    pytest.param(
+        "-> ([BOX:b,size=3] [TEXT:c,max_length=0])*",
+        [("T0120", "size=3", "IMAGE"), ("T0122", "max_length=0", "Ids")],
+        id="attributes in a group",
+    ),
+    pytest.param(
+        "[[IMAGE:a,sise=3]|[TEXT:b,closed_set]] -> c",
+        [("T0120", "sise=3", "size?"), ("T0215", "closed_set", "target")],
+        id="attributes in a pair",
+    ),
+    pytest.param(
+        "([BOX:a] [TEXT:a])* ->", [("T0111", "a", "one column")], id="two modalities in a group"
+    ),
+    pytest.param("[|[TEXT:a]] ->", [("T0119", "[|[TEXT:a]]", "a pair is")], id="half a pair"),
+    pytest.param(
+        "[[IMAGE:a]||[TEXT:b]] ->",
+        [("T0119", "[[IMAGE:a]||[TEXT:b]]", "a pair is")],
+        id="two bars",
+    ),
+    pytest.param(
+        "[TEXT:a] -> b ||| c -> d",
+        [("T0106", "|||", "list"), ("T0104", "->", r"\->")],
+        id="two templates",
+    ),
+    pytest.param(
         "a] [IMGE:x,y=] [] b",
         [
             ("T0104", "a] [IMGE:x,y=] [] b", "source"),
@@ -123,9 +227,10 @@ def test_wrong_text_is_pointed_at(text: str, expected: list[tuple[str, str, str]
         assert advice in problem.help
 
 
-def test_every_code_of_the_table_has_a_case() -> None:
+def test_there_is_a_case_for_every_code() -> None:
     cases = cast("list[list[tuple[str, str, str]]]", [case.values[1] for case in WRONG])
-    assert {code for case in cases for code, _, _ in case} | {"T0101"} == set(PROBLEMS)
+    codes = {code for case in cases for code, _, _ in case} | {"T0101"}
+    assert codes == {"T0120", *PROBLEMS, *attribute.PROBLEMS}
 
 
 def test_an_error_shows_the_line_with_a_caret_and_what_to_do() -> None:

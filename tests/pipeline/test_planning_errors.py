@@ -91,7 +91,13 @@ def test_malformed_instructions_and_filters_are_told_together_with_their_tasks()
         pytest.param("[IMAGE:a] -> [TEXT:b] [TEXT:c]", "T0232", "[TEXT:c]", id="two targets"),
         pytest.param("[VIDEO:a] -> [TEXT:b]", "T0231", "[VIDEO:a]", id="no recipe"),
         pytest.param("[TEXT:a] -> [IMAGE:b]", "T0231", "[IMAGE:b]", id="no recipe for a target"),
-        pytest.param("[TEXT:a,closed_set] -> [TEXT:b]", "T0215", "[TEXT:a,closed_set]", id="side"),
+        pytest.param("[TEXT:a,closed_set] -> [TEXT:b]", "T0215", "closed_set", id="side"),
+        pytest.param(
+            "[IMAGE:a,mask_ratio=.5] -> [TEXT:b]", "T0124", "mask_ratio=.5", id="attribute"
+        ),
+        pytest.param(
+            "[IMAGE:a,adapter=image_vit] -> [TEXT:b]", "T0124", "adapter=image_vit", id="choice"
+        ),
         pytest.param("[IMAGE:a,size=30] -> [TEXT:b]", "T0216", "[IMAGE:a,size=30]", id="patches"),
     ],
 )
@@ -125,6 +131,21 @@ def test_a_task_without_a_target_slot_at_its_end_is_refused(instruction: str) ->
 def test_defaults_of_slots_are_checked_as_slots_are(values: dict[str, int], code: str) -> None:
     with pytest.raises(TaskloomError, match=code):
         plan(Mixture(make_tasks(digits=DIGITS), slots={"IMAGE": values}))
+
+
+def test_a_default_that_belongs_to_targets_is_no_matter_of_sources() -> None:
+    tasks = make_tasks(copy="[TEXT:text] -> [TEXT:label]")
+    with_closed_set = plan(Mixture(tasks, slots={"TEXT": {"closed_set": True}}))
+    assert "closed-set-copy.label" in with_closed_set.fits
+    assert "closed-set-copy.label" not in plan(tasks).fits
+
+
+def test_several_templates_are_refused_with_all_but_the_first_underlined() -> None:
+    task = Task("digits", [DIGITS, "[IMAGE:image] -> [TEXT:label]"], source=[])
+    with pytest.raises(PlanError) as caught:
+        plan(task)
+    (problem,) = caught.value.problems
+    assert (problem.code, [site.label for site in problem.sites]) == ("T0130", ["digits:2"])
 
 
 def test_errors_of_an_instruction_keep_their_kind() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from taskloom.graph.errors import InstructionError, OpError, PlanError
-from taskloom.pipeline import Mixture, Source, Task
+from taskloom.graph.errors import InstructionError, OpError, PlanError, TaskloomWarning
+from taskloom.graph.modality import MODALITIES
+from taskloom.pipeline import Mixture, Source, Task, plan
 from taskloom.pipeline.task import as_mixture
 
 from .rows import DIGITS, write_jsonl
@@ -55,6 +57,36 @@ def test_a_malformed_instruction_is_shown_with_the_name_of_its_task() -> None:
         Task("caption", "[IMGE:img] what is it? -> [TEXT:cap]").parse()
     assert "--> caption:1\n   | [IMGE:img] what is it? -> [TEXT:cap]" in str(caught.value)
     assert "did you mean IMAGE?" in str(caught.value)
+
+
+def test_a_task_has_one_template_or_several() -> None:
+    task = Task("caption", ["[IMAGE:img] what is it? -> [TEXT:cap]", "[IMAGE:img] -> [TEXT:cap]"])
+    assert [template.label for template in task.parse()] == ["caption:1", "caption:2"]
+    assert Task("caption", task.instruction) == task
+    assert [template.label for template in Task("a", DIGITS).parse()] == ["a:1"]
+
+
+def test_legacy_spellings_are_warned_of_when_a_task_is_parsed() -> None:
+    legacy = Task("vqa", "[VIDEO:v] [TEXT:q] -> [TEXT:a,is_label] ||| [VIDEO:v] -> [TEXT:a]")
+    with pytest.warns(TaskloomWarning) as told:
+        first, _ = legacy.parse()
+    assert [str(warning.message) for warning in told] == list(map(str, first.warnings))
+    assert [str(warning.message)[:14] for warning in told] == ["warning[T0128]", "warning[T0125]"]
+    assert "= write closed_set" in str(told[1].message)
+
+
+def test_planning_warns_of_legacy_spellings() -> None:
+    with pytest.warns(TaskloomWarning, match="T0125"):
+        plan(Task("a", "[IMAGE:image] -> [TEXT:label,is_label]"))
+
+
+def test_recipes_carry_out_attributes_of_the_language_and_none_of_their_own() -> None:
+    mixture = Mixture([Task("a", DIGITS)])
+    assert mixture.modalities() is MODALITIES
+    for name, recipe in mixture.recipes().items():
+        for spec in recipe.attributes:
+            known = MODALITIES[name].attributes[spec.name]
+            assert replace(spec, choices=known.choices) == known
 
 
 def test_a_filter_alone_is_a_list_of_one() -> None:

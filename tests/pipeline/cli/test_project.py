@@ -100,6 +100,12 @@ def test_vocabulary_files_lie_beside_the_project(tmp_path: Path) -> None:
     assert (code, message[:26]) == ("T0309", "p.yaml:8: text.bpe_files: ")
 
 
+def test_a_task_has_several_templates_as_a_list(tmp_path: Path) -> None:
+    text = SMALL.replace('"[TEXT:x] -> [TEXT:y]"', '["[TEXT:x] -> [TEXT:y]", "-> [TEXT:y]"]')
+    (task,) = load_project(write(tmp_path, text)).mixture.tasks
+    assert [str(template) for template in task.parse()] == ["[TEXT:x] -> [TEXT:y]", "-> [TEXT:y]"]
+
+
 def test_tasks_that_name_one_source_share_it(tmp_path: Path) -> None:
     more = '  b: {instruction: "-> [TEXT:y]", source: rows}\n  c: {instruction: "-> [TEXT:y]", '
     text = SMALL.replace("rows.csv", "rows") + more + "source: rows.csv}\nsources: {rows: rows.csv}"
@@ -123,6 +129,7 @@ out: 3
 tasks:
   a: {instruction: "-> [TEXT:a]", source: [1], holdout: "0.1", wheer: x}
   b: {where: 5}
+  c: {instruction: ["-> [TEXT:a]", 3]}
   2024: {instruction: "-> [TEXT:a]"}
 taskz: {}
 slots: {TEXT: {uncased: [1]}}
@@ -142,19 +149,25 @@ train: {steps: 1.5, compile: maybe, seed: true, threads:}
             "p.yaml:5: tasks.b.where must be a condition, or a list of conditions, got 5",
             "",
         ),
-        ("T0805", "p.yaml:6: tasks.2024 must be text, got 2024", "put the name in quotes"),
         (
             "T0805",
-            "p.yaml:8: slots.TEXT.uncased must be a number, text, true or false, got [1]",
+            "p.yaml:6: tasks.c.instruction must be an instruction, or a list of instructions, "
+            'got ["-> [TEXT:a]", 3]',
             "",
         ),
-        ("T0805", "p.yaml:9: text.bpe_size must be at least 256, got 3", ""),
-        ("T0805", 'p.yaml:10: model.width must be a whole number, got "wide"', ""),
-        ("T0805", "p.yaml:11: train.steps must be a whole number, got 1.5", ""),
-        ("T0805", "p.yaml:11: train.seed must be a whole number, got true", ""),
-        ("T0805", "p.yaml:11: train.compile must be 'auto', 'on' or 'off', got \"maybe\"", ""),
-        ("T0805", "p.yaml:11: train.threads must be a whole number, got nothing", ""),
-        ("T0803", 'p.yaml:7: taskz: unknown key "taskz"', "did you mean tasks?"),
+        ("T0805", "p.yaml:7: tasks.2024 must be text, got 2024", "put the name in quotes"),
+        (
+            "T0805",
+            "p.yaml:9: slots.TEXT.uncased must be a number, text, true or false, got [1]",
+            "",
+        ),
+        ("T0805", "p.yaml:10: text.bpe_size must be at least 256, got 3", ""),
+        ("T0805", 'p.yaml:11: model.width must be a whole number, got "wide"', ""),
+        ("T0805", "p.yaml:12: train.steps must be a whole number, got 1.5", ""),
+        ("T0805", "p.yaml:12: train.seed must be a whole number, got true", ""),
+        ("T0805", "p.yaml:12: train.compile must be 'auto', 'on' or 'off', got \"maybe\"", ""),
+        ("T0805", "p.yaml:12: train.threads must be a whole number, got nothing", ""),
+        ("T0803", 'p.yaml:8: taskz: unknown key "taskz"', "did you mean tasks?"),
     ]
 
 
@@ -167,7 +180,7 @@ tasks:
   a: {instruction: "-> [TEXT:a]", source: r.csv, holdout: 1.5, key: id}
   b: {instruction: "-> [TEXT:a]", source: r.csv, holdout: 0.1}
   good: {instruction: "-> [TEXT:a]"}
-slots: {IMAGES: {size: 3}, TEXT: {uncasd: true}}
+slots: {IMAGES: {size: 3}, TEXT: {uncasd: true, max_length: 0, mask_ratio: 0.3}}
 model: {width: 31}
 train: {steps: 0, warmup: .nan}
 """
@@ -182,12 +195,16 @@ train: {steps: 0, warmup: .nan}
         ("T0217", "6"),
         ("T0803", "8"),
         ("T0803", "8"),
+        ("T0122", "8"),
+        ("T0124", "8"),
     ]
-    assert told[-2][1:] == (
+    assert told[-4][1:] == (
         "p.yaml:8: slots.IMAGES: there is no such recipe",
         "did you mean IMAGE?",
     )
-    assert told[-1][2] == "did you mean uncased?"
+    assert told[-3][2] == "did you mean uncased?"
+    assert told[-2][1].startswith("p.yaml:8: slots.TEXT.max_length: max_length must be")
+    assert told[-1][1].startswith("p.yaml:8: slots.TEXT.mask_ratio: mask_ratio is understood")
 
 
 @pytest.mark.parametrize(
