@@ -29,4 +29,3 @@ def slots(project: Described, *, as_json: Json = False) -> None:
         print_json([asdict(row) for row in list_slots(templates, recipes)])
     else:
         say(write_slots(templates, recipes))
-

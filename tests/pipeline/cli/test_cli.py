@@ -25,6 +25,7 @@ COMMANDS = {
     "explain": {"project", "--analyze", "--mode", "--store", "--json"},
     "graph": {"project", "--out", "-o", "--analyze", "--mode", "--store"},
     "infer": {"model", "task", "rows", "--json"},
+    "slots": {"project", "--json"},
     "train": {"project", "--steps", "--json"},
     "verify": {"project", "--json"},
 }
