@@ -103,7 +103,7 @@ class Draft:
         for name, value in inputs.items():
             port = signature.inputs.get(name, signature.variadic)
             if port is None:
-                raise PlanError.of("T0204", f"{op.traits.name} has no port {name}")
+                raise PlanError.of("T0204", f'{op.traits.name} has no port "{name}"')
             given = self.type_of(value)
             if wrong := unify(port, given, sizes):
                 raise mismatch(f'{op.traits.name} cannot read "{name}"', port, given, wrong)

@@ -104,4 +104,4 @@ class Graph:
             seen.add(node.id)
         for name, value in self.outputs.items():
             if value.node not in seen:
-                raise PlanError.of("T0204", f"output {name} is {value}, which nothing makes")
+                raise PlanError.of("T0204", f'output "{name}" is {value}, which nothing makes')

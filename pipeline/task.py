@@ -167,7 +167,7 @@ class Mixture:
         if not names:
             raise PlanError.of("T0219", "a mixture needs at least one task")
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise PlanError.of("T0219", f"two tasks are named {', '.join(twice)}")
+            raise PlanError.of("T0219", f'two tasks are named "{twice[0]}"')
         if self.bpe_files is not None:
             object.__setattr__(self, "bpe_size", Bpe.from_files(*self.bpe_files).size)
         for modality in self.slots:

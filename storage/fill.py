@@ -180,7 +180,7 @@ class PackFiller:
             lengths = np.diff(offsets)
             if not np.array_equal(lengths, column.lengths[rows]):
                 row = int(rows[(lengths != column.lengths[rows]).argmax()])
-                message = f"column {piece.column} has other lengths than its sidecar, row {row}"
+                message = f'column "{piece.column}" has other lengths than its sidecar, row {row}'
                 help_ = "a file is damaged; `taskloom verify` finds out which"
                 raise LoaderError.of("T0605", message, help_).at(column=piece.column)
             where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[0], offsets[-1])

@@ -68,7 +68,7 @@ def by_split(name: str, data: Any) -> list[tuple[int | None, Any]]:
         return [(None, data)]
     for key in data:
         if key not in SPLITS:
-            message = f'source "{name}" is given by split, and {key!r} is none'
+            message = f'source "{name}" is given by split, and "{key}" is no split'
             help_ = suggest(str(key), SPLITS) + "\none row alone is given in a list"
             raise SourceError.of("T0402", message, help_)
     return [(i, data[split]) for i, split in enumerate(SPLITS) if split in data]

@@ -209,7 +209,7 @@ def _check_rows(template: Template, name: str, column: Column, rows: npt.NDArray
         row = int(rows[(~present).argmax()])
         problem = f"{int((~present).sum())} of {len(rows)} rows have no value, first row {row}"
     if problem:
-        message = f'task "{template.task}" cannot read column {name}: {problem}'
+        message = f'task "{template.task}" cannot read column "{name}": {problem}'
         help_ = "give the rows that are valid in every column of the task"
         raise LoaderError.of("T0604", message, help_).at(column=name)
 

@@ -124,7 +124,7 @@ def test_a_task_without_a_source_says_so_when_rows_are_needed() -> None:
 def test_a_mixture_has_tasks_of_different_names() -> None:
     with pytest.raises(PlanError, match="at least one task"):
         Mixture([])
-    with pytest.raises(PlanError, match="two tasks are named a"):
+    with pytest.raises(PlanError, match='two tasks are named "a"'):
         Mixture([Task("a", DIGITS), Task("a", DIGITS)])
 
 

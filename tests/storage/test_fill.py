@@ -168,7 +168,7 @@ def test_tasks_without_rows_are_passed_over() -> None:
 def test_a_column_that_differs_from_its_sidecar_is_named() -> None:
     mixture = make_mixture([5], has_images=False)
     mixture.columns["source0", "text"].lengths[:] += 1
-    with pytest.raises(LoaderError, match=r"T0605.*column text has other lengths"):
+    with pytest.raises(LoaderError, match=r'T0605.*column "text" has other lengths'):
         pack_all(mixture)
 
 

@@ -35,7 +35,7 @@ def broken() -> Iterator[dict[str, int]]:
         pytest.param(iter(()), "T0404", id="used up"),
         pytest.param({"train": []}, "T0404", id="no rows in a split"),
         pytest.param(7, r"T0402.*\"s\" is a int, which gives no rows", id="number"),
-        pytest.param({"tarin": [{"a": 1}]}, r"T0402.*'tarin' is none.*did you mean train", id="split"),
+        pytest.param({"tarin": [{"a": 1}]}, r'T0402.*"tarin" is no split.*did you mean train', id="split"),
         pytest.param({"a": 1}, r"T0402.*one row alone is given in a list", id="one row"),
         pytest.param([1, 2], r"T0408.*row 0 of \"s\" is a int", id="numbers"),
         pytest.param(broken, r"T0401.*raised KeyError at row 1: 'b'", id="raises"),
