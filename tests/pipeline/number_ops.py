@@ -48,6 +48,22 @@ class HalveNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class HalveAndCount:
+    """Halve even numbers as `HalveNumbers` does; note how many numbers each call is given."""
+
+    traits: ClassVar[Traits] = Traits("halve_and_count", version=1)
+    signature: ClassVar[Signature] = maps("values")
+    sizes: ClassVar[list[int]] = []
+
+    def __call__(self, values: pa.Array) -> pa.Array:
+        self.sizes.append(len(values))
+        numbers = values.to_numpy()
+        if len(odd := numbers[numbers % 2 == 1]):
+            raise ArithmeticError(f"{odd[0]} is odd")
+        return pa.array(numbers // 2)
+
+
+@dataclass(frozen=True, slots=True)
 class HalvePolitely:
     """Halve even numbers; name all odd ones at once, or one at a time."""
 
@@ -118,6 +134,7 @@ class AddText:
 
 OPS: tuple[Any, ...] = (
     HalveNumbers,
+    HalveAndCount,
     HalvePolitely,
     DropNumbers,
     AddNumbers,

@@ -7,7 +7,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from taskloom.graph.errors import OpError, Problem
 from taskloom.ops.errors import RowErrors, bad_row
@@ -100,6 +102,31 @@ def walk(number: int, report: Report) -> int:
         time.sleep(0.1)
         report(step)
     return number
+
+
+def build_nameless(job: Any, report: Any) -> object:
+    """Build a partition with ops that do not say which rows they refuse."""
+    from taskloom.ops.host.image import DecodeImages  # noqa: PLC0415 - most workers need no op
+    from taskloom.ops.host.text import FormatTexts  # noqa: PLC0415 - as above
+    from taskloom.pipeline.partition import build_partition  # noqa: PLC0415 - as above
+
+    for op in (DecodeImages, FormatTexts):
+        if not hasattr(op.__call__, "__wrapped__"):
+            op.__call__ = nameless(op.__call__)
+    return build_partition(job, report)
+
+
+def nameless(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``compute`` such that it tells what is wrong with the first bad row, and not which it is."""
+
+    @wraps(compute)
+    def compute_all(*arguments: Any, **named: Any) -> Any:
+        try:
+            return compute(*arguments, **named)
+        except RowErrors as errors:
+            raise ArithmeticError(errors.problems[0].message) from None
+
+    return compute_all
 
 
 def die_here(job: object, report: Report) -> None:
