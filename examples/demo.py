@@ -21,7 +21,7 @@ from taskloom.graph.render.page import render_page
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Evaluation, Mixture, Model, Run, Source, Task, build, evaluate, train
 from taskloom.pipeline.dataset import open_dataset
-from taskloom.pipeline.inspection import plan_for_view, view_plan
+from taskloom.pipeline.inspection import open_plan, view_plan
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.storage.store import Store
 
@@ -93,7 +93,7 @@ def main() -> None:
     print(f"\n{scores}\n")
     answers = answer_examples(run.model, mixture, store)
     print(answers)
-    planned = plan_for_view(mixture, store, model=MODEL)
+    planned = open_plan(mixture, store, model=MODEL)
     view = view_plan(planned, title="demo", store=store)
     (OUT / "graph.html").write_text(render_page(view), "utf-8")
     seconds = time.perf_counter() - began

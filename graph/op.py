@@ -43,6 +43,8 @@ class Traits:
         releases_gil: Whether threads gain anything; if not, it runs in worker processes.
         is_isolated: Whether native code parses bytes from outside; such ops always run in worker processes.
         accepts_null: Whether missing values are given to it; otherwise a missing value is a bad row.
+        libraries: Distributions whose version may change what it gives, such as ``"pillow"``; a store notes
+            which ones had a hand in a column.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Traits:
     releases_gil: bool = True
     is_isolated: bool = False
     accepts_null: bool = False
+    libraries: tuple[str, ...] = ()
 
 
 class Op(Protocol):

@@ -32,6 +32,7 @@ from .machine import open_machine
 from .measuring import BuildMeasures
 from .planning import Filters, Plan, plan
 from .progress import Shown, open_progress
+from .replay import tell_replay
 from .report import BuildReport, Tally, TaskCount, tell_estimate
 from .scheduler import Scheduler
 from .task import Mixture, Source, Task, as_mixture
@@ -179,7 +180,12 @@ class _Build:
         filters = planned.filters()
         jobs = [job for part in planned.segments for job in self._jobs(planned, part, filters)]
         rows = {(job.source.name, job.partition): job.rows for job in jobs}
-        tally = Tally(rows=sum(rows.values()), max_errors=self.max_errors)
+        partitions = [part.id for record in self.records.values() for part in record.partitions]
+        tally = Tally(
+            rows=sum(rows.values()),
+            max_errors=self.max_errors,
+            tell=lambda problem: tell_replay(self.store, problem, partitions),
+        )
         if jobs:
             shown.say(tell_estimate(expected.partitions, expected.cached, expected.bytes))
             with shown.task("build", total=sum(job.rows for job in jobs), unit="rows") as bar:

@@ -6,7 +6,8 @@ built before and the column was computed otherwise, and *missing* when it never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ..graph.errors import PlanError, StoreError
 from ..graph.graph import Graph
@@ -18,18 +19,27 @@ from .analysis import Analysis
 from .dataset import artifact_loader, pinned_artifacts
 from .document import column_dtypes
 from .planning import Mode, Plan, plan
-from .task import Mixture
+from .task import Mixture, Task
 
 
-def plan_for_view(
-    mixture: Mixture, store: Store | None, mode: Mode = "train", model: ModelConfig | None = None
+def open_plan(
+    tasks: Mixture | Task | Sequence[Task],
+    store: str | Path | Store | None,
+    mode: Mode = "train",
+    model: ModelConfig | None = None,
 ) -> Plan:
-    """Plan ``mixture`` with whatever is known: sources and artifacts of ``store``, if there is one."""
+    """Plan ``tasks`` with whatever is known: sources and artifacts of ``store``, if there is one.
+
+    Raises:
+        StoreError: There is no store at the path.
+        TaskloomError: The tasks cannot be planned.
+    """
     if store is None:
-        return plan(mixture, mode, model=model)
+        return plan(tasks, mode, model=model)
+    store = store if isinstance(store, Store) else Store.open(store)
     columns = {name: column_dtypes(store.source(name).schema) for name in store.sources()}
     return plan(
-        mixture,
+        tasks,
         mode,
         model=model,
         columns=columns,

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..graph.errors import OpError, Problem, RowError
+from ..graph.graph import Graph
 from ..graph.measure import Measure
 from ..graph.node import NodeId, Value
 from ..ops.artifact import load_artifact
@@ -34,6 +35,7 @@ from ..storage.store import Store
 from .execute import Execution, Failure, LoadArtifact
 from .job import FitPart, Job
 from .meter import Meter
+from .versions import library_versions
 
 Report = Callable[[object], None]
 
@@ -114,7 +116,7 @@ def build_partition(job: Job, report: Report) -> JobReport:
             report(Progress(batch.num_rows, rejects))
         for value, writer in writers.items():
             with meter.writing(value.node):
-                receipts.append(writer.commit(bad.concerning(value)))
+                receipts.append(_commit(writer, bad, value))
             meter.of(value.node).stored_bytes += receipts[-1].bytes
     return JobReport(
         source=job.source.name,
@@ -213,6 +215,13 @@ class _BadRows:
         made_of = {node.key for node in self.job.graph.needs([value])}
         return [entry for entry in self.entries if entry.node in made_of]
 
+    def graph_of(self, entries: list[LedgerEntry]) -> str:
+        """Return the text of what the nodes of ``entries`` are computed from, the nodes themselves included."""
+        # Sorted, whatever failed first and whatever else the job computes: equal builds write equal bytes.
+        failed = sorted({Value(NodeId(entry.node, self.job.source.name)) for entry in entries})
+        nodes = {node.id: node for node in self.job.graph.needs(failed)}
+        return str(Graph(nodes, {})) if nodes else ""
+
     def _kept(self, values: Mapping[Value, Any], num_rows: int) -> npt.NDArray[np.bool_]:
         """Return which rows pass the filters of at least one task."""
         kept = np.zeros(num_rows, np.bool_)
@@ -238,6 +247,12 @@ def _batches(
 def _writer(job: Job, store: Store, value: Value) -> ColumnWriter:
     type_ = job.graph.type_of(value)
     return open_writer(store, job.source.name, value.column_id, job.partition, type_)
+
+
+def _commit(writer: ColumnWriter, bad: _BadRows, value: Value) -> Receipt:
+    entries = bad.concerning(value)
+    libraries = library_versions(HOST_CATALOGUE, bad.job.graph.needs([value]))
+    return writer.commit(entries, graph=bad.graph_of(entries), libraries=libraries)
 
 
 def _usable(arrays: list[pa.Array], num_rows: int) -> list[pa.Array]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..graph.errors import CheckpointError, Problem
 from .planning import Plan, plan
 from .stream import Stream
 from .task import Mixture
+from .versions import installed_version
 
 SOURCE_TOKENS = 2048
 """Tokens that every model can read at once, however short the rows it was trained on."""
@@ -23,7 +23,7 @@ def model_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
     # Not folded: plain text is read with ops, too.
     answering = plan(mixture, "infer", model=stream.model, pinned=stream.pinned)
     return {
-        "taskloom": taskloom_version(),
+        "taskloom": installed_version("taskloom"),
         "tasks": {task.name: _plain(task.instruction) for task in mixture.tasks},
         "slots": {modality: dict(values) for modality, values in mixture.slots.items()},
         "bpe_size": mixture.bpe_size,
@@ -121,14 +121,6 @@ def refuse_other_ops(origin: object, record: Mapping[str, Any], plan: Plan) -> N
     if told:
         help_ = f"taskloom {record['taskloom']} made it: use that one, or train again"
         raise CheckpointError(*(Problem("T0723", f"{origin}: {line}", help_) for line in told))
-
-
-def taskloom_version() -> str:
-    """Return the version of taskloom, where it is installed."""
-    try:
-        return version("taskloom")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 _CHOSEN = ("settings", "tasks", "rows", "slots", "bpe_size", "model", "pinned", "ops")

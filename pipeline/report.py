@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -100,10 +100,12 @@ class Tally:
     Attributes:
         rows: Rows that the build goes through in all.
         max_errors: Most bad rows among them: a count, or a share below 1; None for no limit.
+        tell: Adds to the problem of a row how to try it again.
     """
 
     rows: int
     max_errors: float | None
+    tell: Callable[[Problem], Problem] = lambda problem: problem
     _bad: dict[tuple[str, str], npt.NDArray[np.uint32]] = field(init=False, default_factory=dict)
     _problems: dict[str, Problem] = field(init=False, default_factory=dict)
     _bytes: int = field(init=False, default=0)
@@ -134,8 +136,13 @@ class Tally:
             rows=self.rows,
             rejects=self._rejects,
             bytes=self._bytes,
-            problems=tuple(self._problems[address] for address in sorted(self._problems)),
+            problems=tuple(self._told()),
         )
+
+    def _told(self) -> Iterator[Problem]:
+        """Yield the first problem of every node, in the order of their addresses."""
+        for address in sorted(self._problems):
+            yield self.tell(self._problems[address])
 
     def _check(self) -> None:
         if self.max_errors is None:
@@ -145,4 +152,4 @@ class Tally:
             most = f"{self.max_errors:g}" + (f" of {self.rows:,}" if self.max_errors < 1 else "")
             message = f"{self._rejects:,} rows are bad, and max_errors allows {most}"
             help_ = "what was built stays; mend the rows, or raise max_errors, and build again"
-            raise OpError(Problem("T0313", message, help_), *self._problems.values())
+            raise OpError(Problem("T0313", message, help_), *self._told())

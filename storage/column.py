@@ -138,7 +138,12 @@ class ColumnWriter:
         )
 
     def commit(
-        self, entries: Sequence[LedgerEntry] = (), extra: Mapping[str, Any] | None = None
+        self,
+        entries: Sequence[LedgerEntry] = (),
+        extra: Mapping[str, Any] | None = None,
+        *,
+        graph: str = "",
+        libraries: Mapping[str, str] | None = None,
     ) -> Receipt:
         """Flush everything to the disk and make the partition exist.
 
@@ -147,14 +152,16 @@ class ColumnWriter:
         Args:
             entries: The rows that could not be computed.
             extra: Plain data to keep in the receipt; no times.
+            graph: Text of the graph of the nodes that could not compute them.
+            libraries: Versions that had a hand in the values.
 
         Raises:
             StoreError: The disk is full, or the store cannot be written.
         """
         try:
             files = [*self._body.finish(), self._write_lengths()]
-            files += [self._write_ledger(entries)] if entries else []
-            receipt = self._receipt(files, extra or {})
+            files += [self._write_ledger(entries, graph)] if entries else []
+            receipt = self._receipt(files, extra or {}, libraries or {})
             with locked(self._directory):
                 return self._publish(receipt)
         finally:
@@ -180,7 +187,9 @@ class ColumnWriter:
         write_atomic(self._path(RECEIPT), receipt.encode())
         return receipt
 
-    def _receipt(self, files: Sequence[StoredFile], extra: Mapping[str, Any]) -> Receipt:
+    def _receipt(
+        self, files: Sequence[StoredFile], extra: Mapping[str, Any], libraries: Mapping[str, str]
+    ) -> Receipt:
         source, key, partition = self._names
         return Receipt(
             source=source,
@@ -190,7 +199,7 @@ class ColumnWriter:
             rows=sum(map(len, self._valid)),
             nulls=sum(int((~valid).sum()) for valid in self._valid),
             files=tuple(files),
-            libraries=LIBRARIES,
+            libraries={**LIBRARIES, **libraries},
             extra=extra,
         )
 
@@ -206,9 +215,9 @@ class ColumnWriter:
         finally:
             file.abandon()
 
-    def _write_ledger(self, entries: Sequence[LedgerEntry]) -> StoredFile:
+    def _write_ledger(self, entries: Sequence[LedgerEntry], graph: str) -> StoredFile:
         make_directory(self._path(LEDGER).parent)
-        return write_ledger(self._stage(LEDGER), entries)
+        return write_ledger(self._stage(LEDGER), entries, graph)
 
     def _stage(self, name: str) -> Path:
         self._staged[name] = temporary_path(self._path(name))

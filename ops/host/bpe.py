@@ -224,7 +224,7 @@ class EncodeTexts:
 
     dtype: str = "uint16"
     max_length: int | None = None
-    traits: ClassVar[Traits] = Traits("encode_texts", version=1)
+    traits: ClassVar[Traits] = Traits("encode_texts", version=1, libraries=("tokenizers",))
 
     def __post_init__(self) -> None:
         if self.dtype not in ("uint8", "uint16", "uint32"):

@@ -82,7 +82,9 @@ class DecodeImages:
 
     max_pixels: int = 64 << 20
     max_bytes: int = 256 << 20
-    traits: ClassVar[Traits] = Traits("decode_images", version=1, is_isolated=True)
+    traits: ClassVar[Traits] = Traits(
+        "decode_images", version=1, is_isolated=True, libraries=("pillow",)
+    )
 
     def __post_init__(self) -> None:
         for name, limit in (("max_pixels", self.max_pixels), ("max_bytes", self.max_bytes)):
@@ -221,7 +223,7 @@ class ResizeImages:
     height: int
     width: int
     resample: str = "bicubic"
-    traits: ClassVar[Traits] = Traits("resize_images", version=1)
+    traits: ClassVar[Traits] = Traits("resize_images", version=1, libraries=("pillow",))
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:

@@ -20,6 +20,7 @@ import typer
 
 from ...graph.errors import TaskloomError
 from ..terminal import print_json, say, told_warnings
+from .debug import ledger, replay
 from .error import error
 from .language import slots
 from .look import explain, graph
@@ -33,6 +34,8 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     explain,
     graph,
     slots,
+    ledger,
+    replay,
     verify,
     error,
 )

@@ -86,9 +86,9 @@ def _view(project: str, mode: str, store_path: Path | None, *, is_analyzed: bool
     for task in mixture.tasks:
         task.parse(mixture.modalities())  # what is wrong here is told before torch is imported
     from ..analysis import analyze  # noqa: PLC0415
-    from ..inspection import plan_for_view, view_plan  # noqa: PLC0415
+    from ..inspection import open_plan, view_plan  # noqa: PLC0415
 
-    planned = plan_for_view(mixture, store, mode, None if loaded is None else loaded.model)
+    planned = open_plan(mixture, store, mode, None if loaded is None else loaded.model)
     title = project if loaded is None else loaded.path.stem
     analysis = None
     if is_analyzed and loaded is not None and store is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from taskloom.graph.view import State, Status
 from taskloom.ops.host.image import ResizeImages
-from taskloom.pipeline.inspection import column_states, plan_for_view, view_plan
+from taskloom.pipeline.inspection import column_states, open_plan, view_plan
 from taskloom.pipeline.project import load_project
 from taskloom.storage.store import Store
 
@@ -20,7 +20,7 @@ def look(project: Project) -> dict[str, State]:
     """Return the states of the project's columns, by address."""
     loaded = load_project(project.file)
     store = Store.open(loaded.store)
-    planned = plan_for_view(loaded.mixture, store, model=loaded.model)
+    planned = open_plan(loaded.mixture, store, model=loaded.model)
     states = column_states(planned, store)
     return {planned.graph.nodes[node].address: state for node, state in states.items()}
 
@@ -135,6 +135,6 @@ def test_a_lost_partition_is_missing(copy_built: Callable[[], Project]) -> None:
 def test_nothing_is_stored_for_inference(built: Built) -> None:
     loaded = load_project(built.project.file)
     store = Store.open(loaded.store)
-    view = view_plan(plan_for_view(loaded.mixture, store, "infer"), title="infer", store=store)
+    view = view_plan(open_plan(loaded.mixture, store, "infer"), title="infer", store=store)
     assert all(node["state"] is None for node in view["nodes"])
     assert all(output["stored"] is None for node in view["nodes"] for output in node["outputs"])

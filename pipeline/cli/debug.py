@@ -1,0 +1,129 @@
+"""The verbs that question: why, peek, ledger and replay."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...graph.errors import ProjectError
+from ..terminal import describe, print_json, say
+from .argument import Json, load
+
+if TYPE_CHECKING:
+    from ...storage.store import Store
+    from ..capsule import Capsule
+
+StorePath = Annotated[Path, typer.Argument(help="A store, or a project file.", metavar="STORE")]
+
+
+def ledger(store: StorePath, *, as_json: Json = False) -> None:
+    """List the rows that could not be computed, by what is wrong with them.
+
+    Of a project, those of the columns that it needs as it stands now.
+    """
+    opened, keys = _open_store(store), _column_keys(store)
+    from ..bad_rows import group_bad_rows  # noqa: PLC0415
+
+    groups = group_bad_rows(opened, keys)
+    if as_json:
+        print_json({"groups": [asdict(group) for group in groups]})
+        return
+    for group in groups:
+        say(str(group))
+    if groups:
+        say(f"try one again: taskloom replay {store} {groups[0].ids[0]}")
+    else:
+        say("there are no bad rows")
+
+
+def replay(
+    store: Annotated[
+        Path,
+        typer.Argument(help="A store, a project file, or a saved capsule.", metavar="STORE|FILE"),
+    ],
+    row: Annotated[
+        str | None,
+        typer.Argument(help="Id of a bad row, such as 5c1f:1499.", metavar="[ID]"),
+    ] = None,
+    *,
+    pdb: Annotated[
+        bool, typer.Option("--pdb", help="Open pdb where the op raises, with op and inputs.")
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write row, graph and versions to a file of its own.", metavar="FILE"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Try a bad row again; 1 is returned while it still fails."""
+    capsules = _capsules(store, row)
+    from ..replay import Outcome  # noqa: PLC0415
+    from ..replay import replay as run  # noqa: PLC0415
+
+    if save is not None:
+        if len(capsules) > 1:
+            nodes = ", ".join(capsule.node.key[:8] for capsule in capsules)
+            message = f"{len(capsules)} nodes refused the row, and a file holds one"
+            raise ProjectError.of("T0806", message, f"choose one, such as {row}:{nodes[:8]}")
+        capsules[0].save(save)
+        say(f"wrote {save}")
+        return
+    if pdb:
+        from ..debugger import debug  # noqa: PLC0415
+
+        for capsule in capsules:
+            debug(capsule)
+        return
+    replays = [run(capsule) for capsule in capsules]
+    if as_json:
+        print_json([_describe_replay(replay) for replay in replays])
+    else:
+        for one in replays:
+            say(str(one))
+    if any(one.outcome is not Outcome.WORKS for one in replays):
+        raise typer.Exit(1)
+
+
+def _capsules(path: Path, row: str | None) -> list[Capsule]:
+    from ...storage.ledger import find_bad_rows  # noqa: PLC0415
+    from ..capsule import Capsule  # noqa: PLC0415
+
+    if row is None and not path.is_dir():
+        return [Capsule.load(path)]
+    if row is None:
+        message = f"{path} is a store: which of its rows is to be tried again?"
+        raise ProjectError.of("T0806", message, "`taskloom ledger` lists their ids")
+    opened = _open_store(path)
+    return [Capsule.of(opened, bad) for bad in find_bad_rows(opened, row)]
+
+
+def _describe_replay(replay: Any) -> dict[str, Any]:
+    return {
+        "row": replay.capsule.problem.row,
+        "outcome": replay.outcome.name.lower(),
+        "was": describe(replay.capsule.problem),
+        "is": None if replay.problem is None else describe(replay.problem),
+        "changed": list(replay.changed),
+    }
+
+
+def _open_store(path: Path) -> Store:
+    folder = path if path.is_dir() else load(path).store
+    from ...storage.store import Store  # noqa: PLC0415
+
+    return Store.open(folder)
+
+
+def _column_keys(path: Path) -> set[str] | None:
+    """Return the ids of the columns that a project needs; None for a store, where all count."""
+    if path.is_dir():
+        return None
+    loaded = load(path)
+    from ...storage.store import Store  # noqa: PLC0415
+    from ..inspection import open_plan  # noqa: PLC0415 - it imports torch
+
+    planned = open_plan(loaded.mixture, Store.open(loaded.store), model=loaded.model)
+    return {value.column_id for value in planned.cut.stored}
