@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -50,7 +50,7 @@ class RowReader:
         read = self.execution.columns
         known = dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row)
         if rows and (missing := [column for column in read if column not in known]):
-            raise SourceError(*(_missing(column, known) for column in missing))
+            raise SourceError(*(missing_column(column, known) for column in missing))
         # Other columns are left alone, whatever they hold; what is no mapping is refused with the rest.
         chosen = [
             {column: row[column] for column in read if column in row}
@@ -80,6 +80,7 @@ class RowReader:
         return columns, problems
 
 
-def _missing(column: str, known: Mapping[str, None]) -> Problem:
+def missing_column(column: str, known: Collection[str]) -> Problem:
+    """Return the problem of rows that lack ``column``."""
     message = f'the rows have no column "{column}"'
     return Problem("T0212", message, suggest(column, known), column=column)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ..graph.errors import PlanError, Problem, Span, TaskloomError
@@ -25,6 +25,7 @@ from ..ops.host.bpe import Bpe
 from ..ops.host.filter import parse_where
 from ..ops.recipe.text import BLOCK, BPE, TextRecipe
 from .execute import Execution, LoadArtifact
+from .peek import NodeHandle
 from .task import Mixture, Task, as_mixture
 
 Mode: TypeAlias = Literal["train", "infer"]
@@ -45,6 +46,7 @@ class Plan:
         fits: Artifacts that are still to be fitted; what follows them cannot run before.
         vocabulary: The blocks of ids.
         catalogue: The ops.
+        load: Returns the artifact of a kind and digest, where somebody knows them.
     """
 
     mode: Mode
@@ -55,6 +57,15 @@ class Plan:
     fits: Mapping[str, Value]
     vocabulary: Vocabulary
     catalogue: Catalogue
+    load: LoadArtifact | None = field(default=None, repr=False, compare=False)
+
+    def __getitem__(self, address: str) -> NodeHandle:
+        """Return the node at ``address``, to be run on rows: ``plan["caption.img/resize"].head(rows)``.
+
+        Raises:
+            PlanError: No node has that address; the nearest is named.
+        """
+        return NodeHandle(self, self.graph[address])
 
     def filters(self) -> Filters:
         """Return the filters that rows must pass, for each stored value and each task that reads it."""
@@ -128,6 +139,7 @@ def plan(
         fits={name: graph.outputs[name] for name in planned.fits},
         vocabulary=vocabulary,
         catalogue=CATALOGUE,
+        load=load,
     )
 
 

@@ -7,7 +7,7 @@ So does a trace of ``torch.profiler``, where the range ``taskloom::ADDRESS`` is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -78,6 +78,12 @@ class Program(nn.Module):
         """Compute one output, and nothing that it does not need."""
         value = self._plan.graph.outputs[output]
         return self._walk(self._needed([output]), pack, None)[value]
+
+    def trace(self, values: Collection[Value], pack: Mapping[str, Tensor]) -> dict[Value, Tensor]:
+        """Compute any values of the device half, named outputs or not, and nothing that they do not need."""
+        needed = [node for node in self._plan.graph.needs(values) if node.id in self._ops]
+        found = self._walk(needed, pack, None)
+        return {value: found[value] for value in values}
 
     def _needed(self, outputs: Iterable[str]) -> list[Node]:
         graph = self._plan.graph

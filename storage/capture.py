@@ -42,7 +42,7 @@ def capture_rows(
     files: list[tuple[SourceFile, int]] = []
     types: dict[str, pa.DataType] = {}
     first = 0
-    for rows in _pieces(_iterate(data, name), name, partition_rows):
+    for rows in _pieces(iterate_rows(data, name), name, partition_rows):
         table = make_table(rows, name, first)
         for field in table.schema:
             before = types.get(field.name, pa.null())
@@ -71,24 +71,12 @@ def encode_table(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _store(table: pa.Table, directory: Path, split: int | None) -> SourceFile:
-    content = encode_table(table)
-    digest = digest_bytes(memoryview(content))
-    path = directory / f"{digest[:ID_LENGTH]}.arrow"
-    if not path.exists() or path.stat().st_size != content.size:
-        write_atomic(path, memoryview(content))
-    return SourceFile(
-        path=path.name,
-        kind="arrow",
-        bytes=content.size,
-        mtime_ns=0,
-        digest=digest,
-        schema=pa.ipc.open_file(content).schema,
-        split=split,
-    )
+def iterate_rows(data: Any, name: str) -> Iterator[Any]:
+    """Yield the rows of an iterable, or of what a function returns, as they are.
 
-
-def _iterate(data: Any, name: str) -> Iterator[Any]:
+    Raises:
+        SourceError: ``data`` gives no rows, or raises.
+    """
     try:
         rows: Any = data() if callable(data) else data
         iterator = iter(rows)
@@ -109,6 +97,23 @@ def _iterate(data: Any, name: str) -> Iterator[Any]:
             raise SourceError.of("T0401", message).at(row=f"{name}:{number}") from error
         yield row
         number += 1
+
+
+def _store(table: pa.Table, directory: Path, split: int | None) -> SourceFile:
+    content = encode_table(table)
+    digest = digest_bytes(memoryview(content))
+    path = directory / f"{digest[:ID_LENGTH]}.arrow"
+    if not path.exists() or path.stat().st_size != content.size:
+        write_atomic(path, memoryview(content))
+    return SourceFile(
+        path=path.name,
+        kind="arrow",
+        bytes=content.size,
+        mtime_ns=0,
+        digest=digest,
+        schema=pa.ipc.open_file(content).schema,
+        split=split,
+    )
 
 
 def _pieces(rows: Iterator[Any], name: str, partition_rows: int) -> Iterator[list[dict[str, Any]]]:

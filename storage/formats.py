@@ -1,7 +1,7 @@
 """The kinds of files that rows are read from, and where they are.
 
-To add a kind, write its two functions and name it here: ``scan`` finds columns and ranges of rows, ``read``
-gives record batches of one range.
+To add a kind, write its three functions and name it here: ``scan`` finds columns and ranges of rows, ``read``
+gives record batches of one range, ``head`` the first rows without a scan.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ import pyarrow as pa
 from ..graph.errors import SourceError, suggest
 from .files import local_path
 from .record import SPLITS, Range
-from .tabular import read_arrow, read_parquet, scan_arrow, scan_parquet
-from .textual import read_csv, read_jsonl, scan_csv, scan_jsonl
+from .tabular import (
+    head_arrow,
+    head_parquet,
+    read_arrow,
+    read_parquet,
+    scan_arrow,
+    scan_parquet,
+)
+from .textual import head_csv, head_jsonl, read_csv, read_jsonl, scan_csv, scan_jsonl
 
 
 class Format(NamedTuple):
@@ -29,19 +36,21 @@ class Format(NamedTuple):
         scan: From a path and the most rows of a partition to columns and ranges.
         read: From a path, a range, names of columns and their types to record batches, in those types or the
             file's own.
+        head: From a path and a number of rows to the first rows, in types that fit those.
     """
 
     scan: Callable[[Path, int], tuple[pa.Schema, list[Range]]]
     read: Callable[
         [Path, Range, Sequence[str], Mapping[str, pa.DataType]], Iterator[pa.RecordBatch]
     ]
+    head: Callable[[Path, int], pa.Table]
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    "arrow": Format(scan_arrow, read_arrow),
-    "csv": Format(scan_csv, read_csv),
-    "jsonl": Format(scan_jsonl, read_jsonl),
-    "parquet": Format(scan_parquet, read_parquet),
+    "arrow": Format(scan_arrow, read_arrow, head_arrow),
+    "csv": Format(scan_csv, read_csv, head_csv),
+    "jsonl": Format(scan_jsonl, read_jsonl, head_jsonl),
+    "parquet": Format(scan_parquet, read_parquet, head_parquet),
 }
 
 SUFFIXES: Final[Mapping[str, str]] = {

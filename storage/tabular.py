@@ -50,6 +50,15 @@ def read_parquet(
         yield from _within(batches, rows.start - int(starts[first]), rows.rows)
 
 
+def head_parquet(path: Path, num_rows: int) -> pa.Table:
+    """Return the first rows of ``path``."""
+    with closing(pq.ParquetFile(path)) as file:
+        schema, known = _plain_schema(file.schema_arrow), file.metadata.num_rows
+    rows = Range(0, min(num_rows, known))
+    batches = read_parquet(path, rows, schema.names, {}) if rows.rows else iter(())
+    return _head(batches, schema)
+
+
 def scan_arrow(path: Path, partition_rows: int) -> tuple[pa.Schema, list[Range]]:
     """Return the columns of ``path``, an IPC file or stream, and the ranges of rows to partition it by."""
     with pa.memory_map(str(path)) as source:
@@ -65,6 +74,13 @@ def read_arrow(
     """Yield the record batches of ``columns`` over ``rows``."""
     del types  # the file says them
     yield from _within(_arrow_batches(path, columns), rows.start, rows.rows)
+
+
+def head_arrow(path: Path, num_rows: int) -> pa.Table:
+    """Return the first rows of ``path``, an IPC file or stream."""
+    with pa.memory_map(str(path)) as source:
+        schema = _plain_schema(_opener(path)(source).schema)
+    return _head(read_arrow(path, Range(0, num_rows), schema.names, {}), schema)
 
 
 def cut_ranges(groups: Sequence[tuple[int, int]], partition_rows: int) -> list[Range]:
@@ -92,6 +108,20 @@ def cut_ranges(groups: Sequence[tuple[int, int]], partition_rows: int) -> list[R
         ranges += [Range(a, b - a) for a, b in pairwise(edges)]
         start += num_rows
     return [*ranges, Range(start, held)] if held else ranges
+
+
+def _head(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Return ``batches`` as a table in the types of ``schema``."""
+    pieces = list(batches)
+    columns = (
+        {
+            name: pa.chunked_array([p.column(i) for p in pieces], pieces[0].schema.types[i])
+            for i, name in enumerate(schema.names)
+        }
+        if pieces
+        else {name: pa.array([], schema.field(name).type) for name in schema.names}
+    )
+    return pa.table(columns).cast(schema)
 
 
 def _within(batches: Iterator[pa.RecordBatch], skip: int, rows: int) -> Iterator[pa.RecordBatch]:

@@ -74,6 +74,20 @@ def read_csv(
         _refuse_csv(path, error)
 
 
+def head_csv(path: Path, num_rows: int) -> pa.Table:
+    """Return the first rows of ``path``, in types that fit its first block."""
+    try:
+        with _open_csv(path, {}, None) as reader:
+            _check_names(path, reader.schema.names)
+            tables: list[pa.Table] = []
+            while num_rows > 0 and (batch := next(reader, None)) is not None:
+                tables.append(pa.Table.from_batches([batch.slice(0, num_rows)]))
+                num_rows -= batch.num_rows
+            return pa.concat_tables(tables) if tables else reader.schema.empty_table()
+    except pa.ArrowInvalid as error:
+        _refuse_csv(path, error)
+
+
 def scan_jsonl(path: Path, partition_rows: int) -> tuple[pa.Schema, list[Range]]:
     """Return the columns of ``path`` and the ranges of rows to partition it by."""
     types: dict[str, pa.DataType] = {}
@@ -110,6 +124,16 @@ def read_jsonl(
         number, left = number + table.num_rows, left - table.num_rows
         if not left:
             return
+
+
+def head_jsonl(path: Path, num_rows: int) -> pa.Table:
+    """Return the first rows of ``path``."""
+    lines: list[bytes] = []
+    for group, _ in _line_groups(path, 0, min(num_rows, READ_ROWS)):
+        lines += group[: num_rows - len(lines)]
+        if len(lines) >= num_rows:
+            break
+    return _to_table(path, lines, 0)
 
 
 def _column(table: pa.Table, name: str, type_: pa.DataType, path: Path, first: int) -> pa.Array:
