@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
@@ -102,7 +102,8 @@ def preview_value(value: Any, type_: Type, *, row: str, speller: Speller) -> Pre
         return _array(row, value, type_)
     if isinstance(value, list) and _is_ids(value, type_):
         texts = speller.spell_block(type_.kind, value[:MAX_TOKENS])
-        return _tokens(row, _zip(value, texts, []), len(value), f"{len(value):,} ids")
+        told = f"{len(value):,} id{'s'[: len(value) != 1]}"
+        return _tokens(row, _zip(value, texts, []), len(value), told)
     return _plain(row, value)
 
 
@@ -125,9 +126,9 @@ def _plain(row: str, value: Any) -> PreviewView:
         return _view(row, "number", str(value).lower())
     if isinstance(value, int | float):
         return _view(row, "number", str(value))
-    if not isinstance(value, str):
+    if isinstance(value, list | tuple | Mapping):
         value = json.dumps(value, ensure_ascii=False, default=describe_value)
-    return _view(row, "text", _clip(value))
+    return _view(row, "text", _clip(value if isinstance(value, str) else describe_value(value)))
 
 
 def _array(row: str, value: npt.NDArray[Any], type_: Type) -> PreviewView:

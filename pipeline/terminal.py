@@ -45,6 +45,18 @@ def say_answer(text: str) -> None:
     typer.echo(printable(text))
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to a file.
+
+    Raises:
+        ProjectError: It cannot be written (T0806).
+    """
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise ProjectError.of("T0806", f"cannot write {path}: {error.strerror}") from None
+
+
 def print_json(content: object, *, is_line: bool = False) -> None:
     """Print ``content`` for a program, on one line or indented."""
     typer.echo(json.dumps(content, indent=None if is_line else 1, allow_nan=False))

@@ -9,14 +9,104 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...graph.errors import ProjectError
-from ..terminal import describe, print_json, say
-from .argument import Json, load
+from ..terminal import describe, print_json, say, write_text
+from .argument import Json, ProjectPath, load
 
 if TYPE_CHECKING:
     from ...storage.store import Store
     from ..capsule import Capsule
+    from ..project import Project
+    from ..task import Task
+    from ..trace import Trace
 
 StorePath = Annotated[Path, typer.Argument(help="A store, or a project file.", metavar="STORE")]
+
+
+def peek(
+    project: ProjectPath,
+    task: Annotated[str, typer.Argument(help="Name of a task.", metavar="TASK")],
+    *,
+    row: Annotated[
+        str,
+        typer.Option(
+            help="A number from 0 on, a row id such as 5c1f:1499, column=value, or a value of the key.",
+            metavar="ROW",
+        ),
+    ] = "0",
+    at: Annotated[
+        str | None, typer.Option(help="Show this node alone; it may be of the device half.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Count rows of train, valid or test only.", metavar="SPLIT"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a page instead.", metavar="FILE.html")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show one row after every node, from its source to its document; 1 is returned for a bad row."""
+    if split not in (None, "train", "valid", "test"):
+        raise ProjectError.of("T0806", f'--split is train, valid or test, got "{split}"')
+    loaded = load(project)
+    chosen = loaded.mixture[task]
+    trace, remark = _trace(loaded, chosen, row, split, at)
+    if out is not None:
+        from ..peek_page import render_trace  # noqa: PLC0415
+
+        write_text(out, render_trace(trace))
+        say(f"wrote {out}")
+    elif as_json:
+        print_json(_describe_trace(trace))
+    else:
+        from rich.console import Console  # noqa: PLC0415
+
+        from ..peek_text import print_trace  # noqa: PLC0415
+
+        if remark:
+            say(remark)
+        print_trace(trace, Console())
+    if trace.problems:
+        raise typer.Exit(1)
+
+
+def _trace(loaded: Project, task: Task, row: str, split: Any, at: str | None) -> tuple[Trace, str]:
+    """Return the trace of a row, and what a person should know of how it was made."""
+    from ...storage.checkpoint import latest_checkpoint  # noqa: PLC0415
+    from ...storage.store import Store  # noqa: PLC0415
+    from ..inspection import open_plan  # noqa: PLC0415 - it imports torch
+    from ..pick import pick_row  # noqa: PLC0415 - so does this
+    from ..trace import trace_node, trace_row  # noqa: PLC0415 - and this
+
+    store = Store.open(loaded.store) if (loaded.store / "store.json").exists() else None
+    planned = open_plan(loaded.mixture, store, model=loaded.model)
+    node = None if at is None else planned[at].node
+    picked = pick_row(planned, task, store, row, split)
+    if node is None:
+        return trace_row(planned, task.name, picked.table, row=picked.row), ""
+    run = latest_checkpoint(loaded.out)
+    made = trace_node(planned, task.name, picked.table, node, row=picked.row, model=run)
+    if planned.cut.stages[node.id] != "device":
+        return made, ""
+    return made, f"with the parameters of {run}" if run else "with new parameters, of seed 0"
+
+
+def _describe_trace(trace: Trace) -> dict[str, Any]:
+    return {
+        "task": trace.task,
+        "row": trace.row,
+        "steps": [
+            {
+                "address": step.address_in(trace.task),
+                "op": step.node.op,
+                "types": {port: str(type_) for port, type_ in step.node.types.items()},
+                "preview": step.preview,
+                "problem": None if step.problem is None else describe(step.problem),
+                "note": step.note,
+            }
+            for step in trace.steps
+        ],
+    }
 
 
 def ledger(store: StorePath, *, as_json: Json = False) -> None:
