@@ -12,6 +12,7 @@ from pathlib import Path
 from ..graph.errors import PlanError, StoreError
 from ..graph.graph import Graph
 from ..graph.node import Node, NodeId, Value
+from ..graph.preview import PreviewView
 from ..graph.view import State, Status, View, make_view
 from ..ops.device.config import ModelConfig
 from ..storage.store import Store
@@ -55,10 +56,12 @@ def view_plan(
     store: Store | None = None,
     project: str = "",
     analysis: Analysis | None = None,
+    previews: Mapping[NodeId, Sequence[PreviewView]] | None = None,
 ) -> View:
     """Return what every view of ``planned`` shows, with what ``store`` holds of it.
 
-    ``project`` is what the command line takes to make the same plan, ``analysis`` what it has cost.
+    ``project`` is what the command line takes to make the same plan, ``analysis`` what it has cost,
+    ``previews`` what its nodes made of some rows.
 
     For inference nothing is stored: rows come from the caller and are computed as they come.
     """
@@ -74,6 +77,7 @@ def view_plan(
         project=project,
         measures=None if analysis is None else analysis.measures,
         remarks=() if analysis is None else analysis.remarks,
+        previews=previews,
     )
 
 

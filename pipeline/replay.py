@@ -97,8 +97,10 @@ def replay(capsule: Capsule) -> Replay:
             first = min(failures, key=lambda failure: failure.node != capsule.node)
             is_same = first.node == capsule.node and _told(first.problem) == _told(capsule.problem)
             problem, outcome = first.problem, Outcome.SAME if is_same else Outcome.OTHER
-        else:
-            value = values[Value(capsule.node)][0]
+        elif (made := values[Value(capsule.node)][0]).is_valid:
+            value = made
+        else:  # a column of the source, whose value is still missing
+            problem, outcome = capsule.problem, Outcome.SAME
     return Replay(
         capsule=capsule,
         outcome=outcome,

@@ -186,7 +186,7 @@ def find_bad_rows(store: Store, identity: str) -> list[BadRow]:
     Raises:
         StoreError: It is no id, or of no row of the ledger (T0513), or of rows of several partitions (T0514).
     """
-    partition, offset, node = [*identity.split(":"), ""][:3]
+    partition, offset, node = [*identity.split(":"), "", ""][:3]
     if not partition or not offset.isdecimal() or identity.count(":") > 2:
         message = f'"{identity}" is no id of a row'
         raise StoreError.of("T0513", message, "ids are like 5c1f:1499; `taskloom ledger` lists all")

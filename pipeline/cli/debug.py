@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...graph.errors import ProjectError
-from ..terminal import describe, print_json, say, write_text
+from ..terminal import print_json, say, write_text
 from .argument import Json, ProjectPath, load
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _describe_trace(trace: Trace) -> dict[str, Any]:
                 "op": step.node.op,
                 "types": {port: str(type_) for port, type_ in step.node.types.items()},
                 "preview": step.preview,
-                "problem": None if step.problem is None else describe(step.problem),
+                "problem": None if step.problem is None else step.problem.to_dict(),
                 "note": step.note,
             }
             for step in trace.steps
@@ -194,8 +194,8 @@ def _describe_replay(replay: Any) -> dict[str, Any]:
     return {
         "row": replay.capsule.problem.row,
         "outcome": replay.outcome.name.lower(),
-        "was": describe(replay.capsule.problem),
-        "is": None if replay.problem is None else describe(replay.problem),
+        "was": replay.capsule.problem.to_dict(),
+        "is": None if replay.problem is None else replay.problem.to_dict(),
         "changed": list(replay.changed),
     }
 

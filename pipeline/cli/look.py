@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...graph.errors import ProjectError
-from ..terminal import print_json, say
+from ..terminal import print_json, say, write_text
 from .argument import Json, load
 
 Described = Annotated[
@@ -54,22 +54,27 @@ def graph(
     mode: Mode = "train",
     analyze: Analyze = False,
     store: StorePath = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Rows to show after every node; none by default, rows may be private."
+        ),
+    ] = 0,
 ) -> None:
     """Draw the graph as a page, or write it as JSON."""
     if out.suffix not in (".html", ".json"):
         raise ProjectError.of("T0806", f'cannot write "{out.name}"', "name it .html or .json")
-    view = _view(project, mode, store, is_analyzed=analyze)
+    view = _view(project, mode, store, is_analyzed=analyze, samples=samples)
     from ...graph.render.page import render_page  # noqa: PLC0415
 
     text = render_page(view) if out.suffix == ".html" else json.dumps(view, indent=1)
-    try:
-        out.write_text(text, "utf-8")
-    except OSError as error:
-        raise ProjectError.of("T0806", f"cannot write {out}: {error.strerror}") from None
+    write_text(out, text)
     say(f"wrote {out}")
 
 
-def _view(project: str, mode: str, store_path: Path | None, *, is_analyzed: bool) -> Any:
+def _view(
+    project: str, mode: str, store_path: Path | None, *, is_analyzed: bool, samples: int = 0
+) -> Any:
     """Return the view of a project file or, for a text with an arrow, of that instruction."""
     from ...storage.store import Store  # noqa: PLC0415
     from ..task import Mixture, Task  # noqa: PLC0415
@@ -95,7 +100,14 @@ def _view(project: str, mode: str, store_path: Path | None, *, is_analyzed: bool
         analysis = analyze(
             planned, mixture, store, run=loaded.out, model=loaded.model, config=loaded.train
         )
-    return view_plan(planned, title=title, store=store, project=project, analysis=analysis)
+    previews = None
+    if samples:
+        from ..previews import sample_previews  # noqa: PLC0415
+
+        previews = sample_previews(planned, mixture, store, samples)
+    return view_plan(
+        planned, title=title, store=store, project=project, analysis=analysis, previews=previews
+    )
 
 
 def _nothing_measured(mode: str, store: Path | None, *, is_project: bool) -> ProjectError:

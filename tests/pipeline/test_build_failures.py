@@ -53,7 +53,8 @@ def test_the_ledger_lists_exactly_the_images_that_are_none(tmp_path: Path) -> No
         f"  node digits.image/decode    row {partition}:3    column image (8 bytes, starts b'notajpeg')\n"
         "  --> digits:1\n"
         f"   | {DIGITS}\n"
-        "   | ^^^^^^^^^^^^^"
+        "   | ^^^^^^^^^^^^^\n"
+        f"   = replay: taskloom replay {tmp_path} {partition[:4]}:3"
     )
 
 

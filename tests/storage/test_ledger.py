@@ -6,10 +6,20 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from taskloom.graph.errors import Problem
+from taskloom.graph.errors import Problem, StoreError
 from taskloom.storage.column import discard, open_writer
-from taskloom.storage.ledger import LedgerEntry, make_capsule, open_capsule, read_ledger
+from taskloom.storage.ledger import (
+    LedgerEntry,
+    find_bad_rows,
+    make_capsule,
+    open_capsule,
+    read_bad_rows,
+    read_ledger,
+    shorten,
+)
 from taskloom.storage.store import Store
 
 from .columns import IDS, ids
@@ -62,6 +72,52 @@ def test_failures_are_read_once_and_in_order(tmp_path: Path) -> None:
     assert open_capsule(rows[0]["capsule"]).to_pylist() == [{"img": b"notajpeg", "n": []}]
     assert read_ledger(store, "b").num_rows == 1
     assert read_ledger(store, "a", keys=["k2"]).num_rows == 2
+
+
+def test_the_graph_of_a_ledger_stands_beside_its_rows_and_each_row_names_its_columns(
+    tmp_path: Path,
+) -> None:
+    store = Store.create(tmp_path)
+    for key in ("k1", "k2"):
+        with open_writer(store, "a", key, "p0", IDS) as writer:
+            writer.write(ids([None]))
+            writer.commit([entry(0, "n")], graph="the graph")
+    (bad,) = read_bad_rows(store)
+    assert (bad.graph, bad.columns, bad.row) == ("the graph", ("k1", "k2"), "p0:0")
+    (without,) = read_bad_rows(store, with_capsules=False)
+    assert (without.entry.capsule, without.entry.problem) == (b"", bad.entry.problem)
+
+
+@given(st.sets(st.text("0123456789abcdef", min_size=16, max_size=16)))
+def test_short_ids_are_the_shortest_beginnings_that_tell_partitions_apart(
+    partitions: set[str],
+) -> None:
+    short = shorten(partitions)
+    assert short.keys() == partitions
+    for partition, beginning in short.items():
+        assert partition.startswith(beginning)
+        assert [each for each in partitions if each.startswith(beginning)] == [partition]
+        others = [each for each in partitions if each.startswith(beginning[:-1])]
+        assert len(beginning) == 4 or len(others) > 1
+
+
+def test_a_row_is_found_by_a_short_id_and_what_is_none_or_several_is_told(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    for partition in ("aaaa1", "aaaa2"):
+        with open_writer(store, "a", "k", partition, IDS) as writer:
+            writer.write(ids([None] * 3))
+            writer.commit([entry(2, "n"), entry(2, "m")])
+    assert [bad.entry.node for bad in find_bad_rows(store, "aaaa1:2")] == ["m", "n"]
+    assert [bad.entry.node for bad in find_bad_rows(store, "aaaa1:2:m")] == ["m"]
+    with pytest.raises(StoreError, match="T0514") as caught:
+        find_bad_rows(store, "aaaa:2")
+    assert caught.value.problems[0].help == "aaaa1:2\naaaa2:2"
+    with pytest.raises(StoreError, match="T0513") as caught:
+        find_bad_rows(store, "aaaa1:1")
+    assert "did you mean aaaa1:2?" in caught.value.problems[0].help
+    for wrong in ("", ":", "aaaa1", "aaaa1:x", "aaaa1:2:m:n", "aaaa1:-2"):
+        with pytest.raises(StoreError, match="T0513"):
+            find_bad_rows(store, wrong)
 
 
 def test_a_ledger_goes_with_its_partition(tmp_path: Path) -> None:
