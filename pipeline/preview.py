@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -56,9 +55,14 @@ class Speller:
             return [_SPECIALS.get(number, "") for number in ids]
         if block != "text" or self.bpe is None:
             return [""] * len(ids)
-        # An id may hold part of a character, so it says what it adds to those before it.
-        texts = [self.bpe.decode(ids[:stop]) for stop in range(len(ids) + 1)]
-        return [_added(before, after) for before, after in pairwise(texts)]
+        said, parts = "", list[str]()
+        for stop in range(1, len(ids) + 1):
+            text = self.bpe.decode(ids[:stop])
+            # An id may end within a character, which the one that completes it says.
+            whole = text if stop == len(ids) else text.rstrip("\ufffd")
+            parts.append(whole[len(said) :])
+            said = max(said, whole, key=len)
+        return parts
 
     def spell(self, ids: Sequence[int]) -> list[str]:
         """Return what ids of the whole vocabulary say, each on its own."""
@@ -214,12 +218,6 @@ def _peaks(samples: npt.NDArray[Any]) -> list[float]:
     stretches = np.array_split(numbers, min(MAX_POINTS, len(numbers)))
     points = [float(each[np.abs(each).argmax()]) for each in stretches]
     return [min(1.0, max(-1.0, round(point, 4))) for point in points]
-
-
-def _added(before: str, after: str) -> str:
-    """Return what ``after`` says more than ``before``, whose end may have been half a character."""
-    kept = before.rstrip("\ufffd")
-    return after.removeprefix(kept) if after.startswith(kept) else ""
 
 
 def _clip(text: str) -> str:

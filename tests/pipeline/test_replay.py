@@ -65,6 +65,7 @@ def test_a_build_prints_the_command_that_tries_its_bad_row_again(tmp_path: Path)
     assert [each.outcome for each in replay_row(store, identity)] == [Outcome.SAME]
 
 
+@pytest.mark.slow
 def test_too_many_bad_rows_print_it_as_well(tmp_path: Path) -> None:
     with pytest.raises(OpError, match=f"= replay: taskloom replay {tmp_path} "):
         run(spoiled(), tmp_path, max_errors=0)
@@ -134,6 +135,7 @@ def test_a_store_whose_ledger_has_no_graph_is_replayed_from_its_tasks(tmp_path: 
         only(store, 3)
 
 
+@pytest.mark.slow
 def test_the_ledger_outlives_the_tasks_that_wrote_it(tmp_path: Path) -> None:
     run(spoiled(), tmp_path)
     shutil.rmtree(tmp_path / "tasks")
@@ -163,6 +165,7 @@ def test_a_file_that_is_no_capsule_is_refused(content: bytes, tmp_path: Path) ->
         Capsule.load(tmp_path / "nowhere.arrow")
 
 
+@pytest.mark.slow
 def test_a_row_that_two_nodes_refused_is_tried_at_both_or_at_one(tmp_path: Path) -> None:
     rows = digit_rows()
     rows[3]["label"] = None
