@@ -75,6 +75,11 @@ class Note:
         """The first address in order, by which the node is called in messages."""
         return min(self.addresses, default="")
 
+    def address_in(self, task: str) -> str:
+        """The first address in ``task``, or of all where none is in it."""
+        mine = (a for a in self.addresses if a.startswith((f"{task}.", f"{task}/")))
+        return min(mine, default=self.address)
+
     def __or__(self, other: Note) -> Note:
         return Note(self.addresses | other.addresses, self.sites | other.sites)
 

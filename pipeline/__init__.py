@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .building import build
     from .evaluation import Evaluation, evaluate
     from .inference import Model, Prediction
+    from .inspection import open_plan
     from .planning import Plan, plan
+    from .reasons import Why, why
     from .report import BuildReport
     from .task import Mixture, Source, Task
     from .training import Run, train
@@ -28,10 +30,13 @@ __all__ = [
     "Run",
     "Source",
     "Task",
+    "Why",
     "build",
     "evaluate",
+    "open_plan",
     "plan",
     "train",
+    "why",
 ]
 
 _HOMES = {
@@ -44,10 +49,13 @@ _HOMES = {
     "Run": "training",
     "Source": "task",
     "Task": "task",
+    "Why": "reasons",
     "build": "building",
     "evaluate": "evaluation",
+    "open_plan": "inspection",
     "plan": "planning",
     "train": "training",
+    "why": "reasons",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..storage.ledger import BadRow, read_bad_rows, short_id, shorten
 from ..storage.store import Store
-from .replay import scrub
+from .replaying import scrub
 
 _SHOWN = 5
 """Ids, and messages, that people are shown of one group."""

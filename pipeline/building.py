@@ -32,7 +32,7 @@ from .machine import open_machine
 from .measuring import BuildMeasures
 from .planning import Filters, Plan, plan
 from .progress import Shown, open_progress
-from .replay import tell_replay
+from .replaying import tell_replay
 from .report import BuildReport, Tally, TaskCount, tell_estimate
 from .scheduler import Scheduler
 from .task import Mixture, Source, Task, as_mixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..graph.errors import StoreError
 from .capsule import Capsule
-from .replay import failing_call
+from .replaying import failing_call
 
 
 class _Debugger(pdb.Pdb):

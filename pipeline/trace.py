@@ -38,8 +38,7 @@ class Step:
 
     def address_in(self, task: str) -> str:
         """Return where the node stands in ``task``; tasks may share it."""
-        mine = [a for a in self.node.note.addresses if a.startswith((f"{task}.", f"{task}/"))]
-        return min(mine, default=self.node.address)
+        return self.node.note.address_in(task) or self.node.address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,26 +71,31 @@ def register_source(
     is_captured = not any(is_files(part) for _, part in parts)
     if before and is_captured and version is not None and version == before.version:
         return before
-    draft = _Draft(store, name, before, partition_rows)
-    for split, part in parts:
-        draft.add(split, part)
-    schema = _unite(name, draft.schemas)
-    partitions = make_partitions(draft.files, draft.ranges, schema)
-    if not partitions:
-        help_ = "if it is a generator that was used up, give a function that returns a new one"
-        raise SourceError.of("T0404", f'source "{name}" has no rows', help_)
-    record = SourceRecord(
-        name=name,
-        schema=schema,
-        partitions=partitions,
-        files=tuple(draft.files),
-        version=version,
-        partition_rows=partition_rows,
-    )
+    record = _Draft(store, name, before, partition_rows).record(parts, version)
     if before is None or before.encode() != record.encode():
         write_json(store.source_dir(name) / "source.json", record.encode())
     known = {partition.id for partition in before.partitions} if before else set[str]()
-    return replace(record, num_new=sum(partition.id not in known for partition in partitions))
+    return replace(record, num_new=sum(part.id not in known for part in record.partitions))
+
+
+def examine_source(
+    store: Store, name: str, data: Any, *, partition_rows: int = PARTITION_ROWS
+) -> SourceRecord | None:
+    """Return the record that registering ``data`` would give, and write nothing.
+
+    Files that were touched since the record in ``store`` are read once. None if some rows are in no files: they
+    would have to be captured.
+
+    Raises:
+        SourceError: A file is missing, damaged, of an unknown kind or changing; there are no rows, or they do
+            not agree.
+        StoreError: A path is a URL.
+    """
+    parts = by_split(name, data)
+    if not all(is_files(part) for _, part in parts):
+        return None
+    before = store.source(name) if name in store.sources() else None
+    return _Draft(store, name, before, partition_rows).record(parts, None)
 
 
 def read_batches(
@@ -137,6 +142,28 @@ class _Draft:
     files: list[SourceFile] = field(default_factory=list[SourceFile])
     ranges: list[list[Range]] = field(default_factory=list[list[Range]])
     schemas: list[tuple[str, pa.Schema]] = field(default_factory=list[tuple[str, pa.Schema]])
+
+    def record(self, parts: Sequence[tuple[int | None, Any]], version: str | None) -> SourceRecord:
+        """Return the record of all ``parts`` of the source.
+
+        Raises:
+            SourceError: There are no rows, or they do not agree.
+        """
+        for split, part in parts:
+            self.add(split, part)
+        schema = _unite(self.name, self.schemas)
+        partitions = make_partitions(self.files, self.ranges, schema)
+        if not partitions:
+            help_ = "if it is a generator that was used up, give a function that returns a new one"
+            raise SourceError.of("T0404", f'source "{self.name}" has no rows', help_)
+        return SourceRecord(
+            name=self.name,
+            schema=schema,
+            partitions=partitions,
+            files=tuple(self.files),
+            version=version,
+            partition_rows=self.partition_rows,
+        )
 
     def add(self, split: int | None, data: Any) -> None:
         """Add one part of the source."""

@@ -20,7 +20,7 @@ import typer
 
 from ...graph.errors import TaskloomError
 from ..terminal import print_json, say, told_warnings
-from .debug import ledger, peek, replay
+from .debug import ledger, peek, replay, why
 from .error import error
 from .language import slots
 from .look import explain, graph
@@ -34,6 +34,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     explain,
     graph,
     slots,
+    why,
     peek,
     ledger,
     replay,

@@ -22,6 +22,26 @@ if TYPE_CHECKING:
 StorePath = Annotated[Path, typer.Argument(help="A store, or a project file.", metavar="STORE")]
 
 
+def why(
+    project: ProjectPath,
+    task: Annotated[str | None, typer.Argument(help="Of this task only.", metavar="[TASK]")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Say of every column whether it is cached and, if not, what changed from what to what."""
+    loaded = load(project)
+    if task is not None:
+        _ = loaded.mixture[task]  # a name that is none is told before torch is imported
+    from ..reasons import why as run  # noqa: PLC0415
+
+    found = run(loaded.mixture, loaded.store, task=task)
+    if as_json:
+        columns = [asdict(column) | {"why": str(column)} for column in found]
+        print_json({"columns": columns, "fits": found.fits, "remarks": found.remarks})
+    else:
+        say(str(found))
+
+
 def peek(
     project: ProjectPath,
     task: Annotated[str, typer.Argument(help="Name of a task.", metavar="TASK")],
@@ -150,8 +170,8 @@ def replay(
 ) -> None:
     """Try a bad row again; 1 is returned while it still fails."""
     capsules = _capsules(store, row)
-    from ..replay import Outcome  # noqa: PLC0415
-    from ..replay import replay as run  # noqa: PLC0415
+    from ..replaying import Outcome  # noqa: PLC0415
+    from ..replaying import replay as run  # noqa: PLC0415
 
     if save is not None:
         if len(capsules) > 1:

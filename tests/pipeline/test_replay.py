@@ -14,7 +14,7 @@ from taskloom.ops.host.image import DecodeImages
 from taskloom.pipeline import Source, Task
 from taskloom.pipeline.bad_rows import group_bad_rows
 from taskloom.pipeline.capsule import Capsule
-from taskloom.pipeline.replay import Outcome, Replay, replay, replay_row
+from taskloom.pipeline.replaying import Outcome, Replay, replay, replay_row
 from taskloom.storage.ledger import find_bad_rows, read_bad_rows
 from taskloom.storage.store import Store
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "slots": {"project", "--json"},
     "train": {"project", "--steps", "--json"},
     "verify": {"project", "--json"},
+    "why": {"project", "task", "--json"},
 }
 OPTIONS = {"--debug", "--version"}
 INSTRUCTION = "[IMAGE:image] what does the image describe? -> [TEXT:label,closed_set]"

@@ -66,7 +66,7 @@ def test_everything_is_cached_after_a_build(built: Built) -> None:
             "    holdout: 0.2\n    key: id",
             "",
             "digits/split/read",
-            "digits/split/read was assign_splits, is read_splits",
+            "digits/split/read: assign_splits was left out",
             id="nothing held out any more",
         ),
     ],
