@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..graph.errors import CheckpointError
 from ..storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
@@ -46,6 +46,10 @@ class Learner:
     step: int = 0
     tally: Tally = field(default_factory=Tally)
     _is_warm: bool = False
+    _num_halted: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._num_halted = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @classmethod
     def make(cls, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
@@ -100,10 +104,27 @@ class Learner:
         limit = self.config.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.program.parameters(), limit)
         self.tally.add("gradient_norm", norm)
+        self._halt(norm)
         self.optimizer.step()
         self.step += 1
         self.tally.steps += 1
         self._is_warm = True
+
+    @property
+    def sound_step(self) -> int:
+        """The last step whose gradient was a finite number; asking waits for the device."""
+        return self.step - int(self._num_halted)
+
+    def _halt(self, norm: Tensor) -> None:
+        """Let a step whose gradient is no finite number change nothing, nor any step after it.
+
+        So the parameters stay those that went wrong, for whoever asks why. The optimizer is told on the device:
+        a look at the number in every step would make the host wait for it.
+        """
+        is_bad = torch.logical_or(self._num_halted > 0, ~norm.isfinite())
+        self._num_halted = self._num_halted + is_bad
+        optimizer: Any = self.optimizer
+        optimizer.found_inf = is_bad.to(torch.float32)
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return what is no longer a finite number since the last line of the log; empty if all is well."""

@@ -18,6 +18,7 @@ from ..ops.device.config import ModelConfig
 from ..storage.checkpoint import keep_last, latest_checkpoint, read_checkpoint
 from ..storage.loader import Loader
 from ..storage.store import Store
+from .blame import NAME, find_documents
 from .inference import Model
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
@@ -118,6 +119,7 @@ class _Run:
         saved = read_checkpoint(checkpoint, with_training=True)
         refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
         self.learner.restore(saved)
+        (self.path / NAME).unlink(missing_ok=True)
         return self.stream.loader(saved.record["loader"])
 
     def go(self, loader: Loader, last: int) -> None:
@@ -130,6 +132,7 @@ class _Run:
         ):
             steps = timed(loader)
             meter = StepMeter.within(self.stream, learner, loader, last)
+            checked = learner.step, loader.state()
             while learner.step < last:
                 packs, step_waited_s = next(steps)
                 waited_s += step_waited_s
@@ -143,7 +146,8 @@ class _Run:
                 is_saved = is_last or learner.step % config.checkpoint_every == 0
                 is_logged = learner.step == config.steps or learner.step % config.log_every == 0
                 if is_logged or is_saved:
-                    self._refuse_no_number()
+                    self._refuse_no_number(checked)
+                    checked = learner.step, loader.state()
                 if is_logged:
                     line = learner.measure(self.stream.tasks, waited_s=waited_s)
                     log.write(line)
@@ -160,13 +164,19 @@ class _Run:
         self.learner.save(self.path, record, used_artifacts(self.stream))
         keep_last(self.path, self.stream.config.keep_checkpoints)
 
-    def _refuse_no_number(self) -> None:
+    def _refuse_no_number(self, checked: tuple[int, Mapping[str, Any]]) -> None:
+        """Raise if some number is no finite one, as all were at the step and loader state ``checked``."""
         if not (trouble := self.learner.trouble(self.stream.tasks)):
             return
-        message = f"{trouble} is no longer a finite number at step {self.learner.step:,}"
+        step, told = self.learner.step, ""
+        if self.learner.sound_step < step:
+            num_steps = self.learner.sound_step + 1 - checked[0]
+            blamed = find_documents(self.stream, self.learner, checked[1], num_steps)
+            step, told = blamed.step, f"{blamed.tell(blamed.write(self.path, trouble))}\n"
+        message = f"{trouble} is no longer a finite number at step {step:,}"
         good = latest_checkpoint(self.path)
         saved = "no checkpoint was written before" if good is None else f"{good} is still good"
-        help_ = f"{saved}\nlower learning_rate, or clip, and train into another directory"
+        help_ = f"{told}{saved}\nlower learning_rate, or clip, and train into another directory"
         raise TrainingError.of("T0731", message, help_)
 
     def model(self) -> Model:
