@@ -7,12 +7,13 @@ So does a trace of ``torch.profiler``, where the range ``taskloom::ADDRESS`` is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import lookup_backend
 from torch.autograd import profiler
 from torch.fx.traceback import annotate
 from torch.profiler import record_function
@@ -24,6 +25,9 @@ from ..ops.device.layer import DecoderLayer, EncoderLayer
 from ..ops.device.op import DeviceOp
 from .planning import Plan
 from .probe import Probe
+
+Backend: TypeAlias = str | Callable[..., Any]
+"""What compiles a graph, as `torch.compile` takes it."""
 
 
 class Program(nn.Module):
@@ -123,11 +127,15 @@ class Program(nn.Module):
             for name, module in self.scopes.items()
         }
 
-    def compile_layers(self) -> None:
+    def compile_layers(self, backend: Backend = "inductor") -> None:
         """Compile every layer in place: one static graph per class of layers."""
-        for module in self.modules():
-            if isinstance(module, EncoderLayer | DecoderLayer):
-                module.compile(fullgraph=True, dynamic=False)
+        for node in self._nodes:
+            scope = self.scopes[scope_name(node.scope)] if node.scope else self._empty
+            # Layers of a node share a backend, or each would be compiled for itself.
+            named = _name_nodes(node.address, lookup_backend(backend))
+            for module in scope.modules():
+                if isinstance(module, EncoderLayer | DecoderLayer):
+                    module.compile(backend=named, fullgraph=True, dynamic=False)
 
     def load(self, parameters: Mapping[str, Tensor], origin: object) -> None:
         """Take over ``parameters``, by their names in `state_dict`, as they were read from ``origin``.
@@ -150,6 +158,20 @@ class Program(nn.Module):
 def scope_name(scope: str) -> str:
     """Return ``scope`` as a module's name, which may hold no dot."""
     return scope.replace(".", "__")
+
+
+def _name_nodes(address: str, backend: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``backend``, which is given graphs annotated with ``address``.
+
+    Where only layers are compiled, annotations around them are not seen.
+    """
+
+    def compile_named(graph: torch.fx.GraphModule, *inputs: Any, **options: Any) -> Any:
+        for node in graph.graph.nodes:
+            node.meta["custom"] = {**node.meta.get("custom", {}), "taskloom": address}
+        return backend(graph, *inputs, **options)
+
+    return compile_named
 
 
 def _named_range(address: str) -> AbstractContextManager[object]:

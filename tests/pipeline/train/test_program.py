@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
+from torch._functorch._aot_autograd.utils import make_boxed_func
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 
@@ -32,6 +36,13 @@ from .stores import CONFIG, MODEL
 CPU = torch.device("cpu")
 Choice: TypeAlias = Literal["off", "on"]
 _CHOICES: tuple[Choice, ...] = ("off", "on")
+
+
+def the_compilers_own(test: Callable[..., None]) -> Callable[..., None]:
+    """Let ``test`` pass over warnings about what the compiler itself does."""
+    for warning in ("ignore::DeprecationWarning", "ignore:The .grad attribute:UserWarning"):
+        test = pytest.mark.filterwarnings(warning)(test)
+    return test
 
 
 def plan_images(num_tasks: int) -> Plan:
@@ -60,6 +71,38 @@ def gradients_of(
     total.backward()
     found = {n: p.grad.clone() for n, p in program.named_parameters() if p.grad is not None}
     return total.item(), found
+
+
+class Captured(NamedTuple):
+    """The graphs that were to be compiled."""
+
+    forward: list[GraphModule]
+    backward: list[GraphModule]
+
+
+def capture(
+    program: Program, pack: Pack, planned: Plan, compile_: Callable[[Any], None]
+) -> Captured:
+    """Return what ``compile_`` compiles of a step; it takes what `torch.compile` calls a backend."""
+    captured = Captured([], [])
+
+    def keep(graphs: list[GraphModule], graph: GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    torch.compiler.reset()
+    forward, backward = (partial(keep, graphs) for graphs in captured)
+    compile_(aot_autograd(fw_compiler=forward, bw_compiler=backward))
+    program(to_inputs(planned, pack, CPU))["loss"].backward()
+    torch.compiler.reset()
+    return captured
+
+
+def addresses_of(graph: GraphModule, but: Any = None) -> list[str]:
+    """Return the address that each call of ``graph`` is annotated with; calls of ``but`` may have none."""
+    calls = [node for node in graph.graph.nodes if node.op == "call_function"]
+    named = [node.meta.get("custom", {}).get("taskloom", "") for node in calls]
+    return [name for node, name in zip(calls, named, strict=True) if name or node.target != but]
 
 
 @pytest.fixture
@@ -102,9 +145,34 @@ def test_every_call_that_runs_is_of_a_device_node_of_the_graph(
         traced = make_fx(lambda inputs: program(inputs)["loss"])(
             to_inputs(stream.plan, packs[0], CPU)
         )
-    calls = [node for node in traced.graph.nodes if node.op == "call_function"]
-    named = {node.meta["custom"]["taskloom"] for node in calls}
-    assert named == device_addresses(stream.plan)
+    assert set(addresses_of(traced)) == device_addresses(stream.plan)
+
+
+@the_compilers_own
+def test_compiled_layers_know_their_node_forward_and_backward(
+    stream: Stream, program: Program, packs: list[Pack]
+) -> None:
+    captured = capture(program.train(), packs[0], stream.plan, program.compile_layers)
+    for graphs in (captured.forward, captured.backward):
+        named = [set(addresses_of(graph)) for graph in graphs]
+        assert sorted(named, key=str) == [{"decoder"}, {"encoder"}]
+
+
+@pytest.mark.slow
+@the_compilers_own
+def test_a_program_compiled_as_a_whole_knows_its_nodes_forward_and_backward(
+    stream: Stream, program: Program, packs: list[Pack]
+) -> None:
+    def compile_all(backend: Any) -> None:
+        program.compile(backend=backend, fullgraph=True)
+
+    captured = capture(program.train(), packs[0], stream.plan, compile_all)
+    (forward,), (backward,) = captured.forward, captured.backward
+    assert set(addresses_of(forward)) == device_addresses(stream.plan)
+    # Gradients of a value that several nodes use are added up between them, and belong to none.
+    assert set(addresses_of(backward, but=torch.ops.aten.add.Tensor)) == device_addresses(
+        stream.plan
+    )
 
 
 def test_one_output_is_computed_without_what_it_does_not_need(
@@ -170,8 +238,7 @@ def test_the_device_is_a_gpu_only_where_there_is_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own doings
-@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+@the_compilers_own
 def test_compiled_equals_eager_and_never_compiles_again(mixture: Mixture, store_dir: Path) -> None:
     deep = replace(MODEL, dropout=0.0, num_encoder_layers=3, num_decoder_layers=3)
     stream = open_stream(mixture, Store.open(store_dir), deep, CONFIG)
