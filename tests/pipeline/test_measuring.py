@@ -16,7 +16,7 @@ from taskloom.graph.errors import RowError
 from taskloom.graph.measure import Measure
 from taskloom.graph.passes.cut import Stage
 from taskloom.pipeline import Mixture, Source
-from taskloom.pipeline.inspection import plan_for_view
+from taskloom.pipeline.inspection import open_plan
 from taskloom.pipeline.measuring import FIELDS, build_measures
 from taskloom.pipeline.meter import Meter
 from taskloom.storage.column import read_receipt
@@ -29,7 +29,7 @@ from .rows import NUM_ROWS, SLOTS, digit_rows, digits_mixture, digits_task, mix,
 def look(mixture: Mixture, path: Path) -> dict[str, Measure]:
     """Return what the nodes of ``mixture`` have cost, by address."""
     store = Store.open(path)
-    planned = plan_for_view(mixture, store)
+    planned = open_plan(mixture, store)
     measures = build_measures(planned.graph, store)
     return {planned.graph.nodes[node].address: measure for node, measure in measures.items()}
 
@@ -98,7 +98,7 @@ def test_a_build_measures_every_node_that_ran(tmp_path: Path) -> None:
     mixture = spoiled()
     run(mixture, tmp_path)
     store = Store.open(tmp_path)
-    planned = plan_for_view(mixture, store)
+    planned = open_plan(mixture, store)
     measures = build_measures(planned.graph, store)
     ran = {n.id for n in planned.graph if planned.cut.stages[n.id] is Stage.OFFLINE and n.id.rows}
     assert ran <= measures.keys()
