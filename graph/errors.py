@@ -6,7 +6,8 @@ more problems, because all problems of a step are collected and shown together.
 TaskloomError
 ├── InstructionError    the text of an instruction
 ├── PlanError           the graph made from it
-│   └── TypeMismatchError   the two ends of an edge carry different types
+│   ├── TypeMismatchError   the two ends of an edge carry different types
+│   └── UnknownOpError  no op of this environment has the name that is asked for
 ├── OpError             an op was given parameters or values that it refuses, on whatever row
 │   ├── RowError        one row of a source cannot be computed
 │   │   └── RowErrors   some rows of one call cannot; the op names them by their place in it

@@ -16,6 +16,7 @@ from .errors import Site
 from .instruction import Slot
 from .node import Value
 from .op import Op
+from .vocabulary import Block
 
 AttributeValue: TypeAlias = int | float | str | bool
 Fit: TypeAlias = Callable[[str, Op, Mapping[str, Value]], Value]
@@ -118,6 +119,11 @@ class Recipe(Protocol):
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """The attributes that the modality's slots understand."""
+        ...
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks of the vocabulary that the ids of its parts are relative to."""
         ...
 
     def source(self, request: Request) -> Part:

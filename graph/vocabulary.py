@@ -6,7 +6,7 @@ block is always the specials, spelled and numbered as in OFASys (``preprocessor/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import PlanError, suggest
@@ -57,3 +57,23 @@ class Vocabulary:
             offset += block.size
         known = [block.name for block in self.blocks]
         raise PlanError.of("T0211", f'the vocabulary has no block "{name}"', suggest(name, known))
+
+
+def gather_blocks(blocks: Mapping[str, Sequence[Block]]) -> tuple[Block, ...]:
+    """Return the blocks of all modalities, each once, in order.
+
+    Args:
+        blocks: The blocks of each modality.
+
+    Raises:
+        PlanError: Two modalities have a block of one name and different sizes.
+    """
+    gathered: dict[str, tuple[Block, str]] = {}
+    for modality, own in blocks.items():
+        for block in own:
+            known, other = gathered.setdefault(block.name, (block, modality))
+            if known != block:
+                message = f'{other} and {modality} have different blocks "{block.name}"'
+                help_ = f"{known.size:,} ids against {block.size:,}: name one of them apart"
+                raise PlanError.of("T0273", message, help_)
+    return tuple(block for block, _ in gathered.values())

@@ -12,7 +12,7 @@ from ..graph.graph import Graph
 from ..graph.measure import Measure
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Rows
-from ..ops.host.catalogue import HOST_CATALOGUE
+from ..ops.catalogue import host_catalogue
 from ..storage.record import SourceRecord
 from ..storage.store import Store
 from .job import FitPart, Job, only_partition
@@ -43,7 +43,7 @@ def fit_artifacts(
     ]
     learned: dict[NodeId, Any] = {}
     costs: dict[NodeId, Measure] = dict.fromkeys((n.id for n in ready.values()), Measure())
-    ops: dict[NodeId, Any] = {n.id: HOST_CATALOGUE[n.op](**n.params) for n in ready.values()}
+    ops: dict[NodeId, Any] = {n.id: host_catalogue()[n.op](**n.params) for n in ready.values()}
     with shown.task("fit", total=sum(job.rows for job in jobs), unit="rows") as bar:
         for seen in scheduler.map(_OBSERVE_PARTITION, jobs, bar):
             before = {n: cost for n, cost in seen.measures.items() if n not in costs}
@@ -75,7 +75,7 @@ def _blaming(fit: Node) -> Generator[None]:
 
 def _is_ready(graph: Graph, value: Value) -> bool:
     *before, _ = graph.needs([value])
-    return not any(HOST_CATALOGUE[node.op].traits.rows is Rows.FIT for node in before)
+    return not any(host_catalogue()[node.op].traits.rows is Rows.FIT for node in before)
 
 
 def _jobs(

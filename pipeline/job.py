@@ -13,7 +13,7 @@ from typing import Any
 from ..graph.errors import OpError, TaskloomError
 from ..graph.graph import Graph
 from ..graph.node import NodeId, Value
-from ..ops.host.catalogue import HOST_CATALOGUE
+from ..ops.catalogue import host_catalogue
 from ..storage.record import SourceRecord
 
 
@@ -83,7 +83,7 @@ class Job:
         error = error.at(row=f"{self.place}:{done} or later" if done else self.place)
         if not isinstance(error, OpError):
             return error
-        isolated = [node for node in self.graph if HOST_CATALOGUE[node.op].traits.is_isolated]
+        isolated = [node for node in self.graph if host_catalogue()[node.op].traits.is_isolated]
         nodes = isolated or [self.graph.nodes[value.node] for value in self.values]
         sites = {site for node in nodes for site in node.note.sites}
         address = ", ".join(node.address for node in nodes)

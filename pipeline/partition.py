@@ -26,7 +26,7 @@ from ..graph.graph import Graph
 from ..graph.measure import Measure
 from ..graph.node import NodeId, Value
 from ..ops.artifact import load_artifact
-from ..ops.host.catalogue import HOST_CATALOGUE
+from ..ops.catalogue import host_catalogue
 from ..storage.column import ColumnWriter, open_writer
 from ..storage.ledger import LedgerEntry, make_capsule
 from ..storage.receipt import Receipt
@@ -155,7 +155,7 @@ def _learn(
     part: FitPart, values: Mapping[Value, Any], num_rows: int, learned: dict[NodeId, Any]
 ) -> int:
     """Add what one fit sees in a record batch to ``learned``; return how many rows it was shown."""
-    op: Any = HOST_CATALOGUE[part.op](**part.params)
+    op: Any = host_catalogue()[part.op](**part.params)
     rows_in = 0
     try:
         for group in part.groups:
@@ -235,7 +235,7 @@ class _BadRows:
 
 
 def _execution(job: Job) -> Execution:
-    return Execution(job.graph, list(job.graph.nodes), HOST_CATALOGUE, _artifacts(job.store))
+    return Execution(job.graph, list(job.graph.nodes), host_catalogue(), _artifacts(job.store))
 
 
 def _batches(
@@ -251,7 +251,7 @@ def _writer(job: Job, store: Store, value: Value) -> ColumnWriter:
 
 def _commit(writer: ColumnWriter, bad: _BadRows, value: Value) -> Receipt:
     entries = bad.concerning(value)
-    libraries = library_versions(HOST_CATALOGUE, bad.job.graph.needs([value]))
+    libraries = library_versions(host_catalogue(), bad.job.graph.needs([value]))
     return writer.commit(entries, graph=bad.graph_of(entries), libraries=libraries)
 
 

@@ -15,15 +15,16 @@ from ..graph.passes.cut import Cut, cut
 from ..graph.passes.fold import fold
 from ..graph.passes.prune import prune
 from ..graph.passes.segment import Segment, segment
-from ..graph.planner import Planner, TaskSpec
-from ..graph.recipe import Pinned
-from ..graph.vocabulary import Vocabulary
+from ..graph.planner import PROMPT_MODALITY, Planner, TaskSpec
+from ..graph.recipe import Pinned, Recipe
+from ..graph.vocabulary import Block, Vocabulary, gather_blocks
 from ..ops.architecture import UNKNOWN, EncoderDecoder, PackLayout
-from ..ops.catalogue import CATALOGUE
+from ..ops.catalogue import whole_catalogue
 from ..ops.device.config import ModelConfig
 from ..ops.host.bpe import Bpe
 from ..ops.host.filter import parse_where
-from ..ops.recipe.text import BLOCK, BPE, TextRecipe
+from ..ops.plugin import tell_broken
+from ..ops.recipe.text import BLOCK, BPE
 from .execute import Execution, LoadArtifact
 from .peek import NodeHandle
 from .task import Mixture, Task, as_mixture
@@ -111,15 +112,16 @@ def plan(
             problems are shown together.
     """
     mixture = as_mixture(tasks)
-    recipes = mixture.recipes()
+    recipes, catalogue = mixture.recipes(), whole_catalogue()
     planner = Planner(
-        catalogue=CATALOGUE, recipes=recipes, pinned=pinned or {}, is_inference=mode == "infer"
+        catalogue=catalogue, recipes=recipes, pinned=pinned or {}, is_inference=mode == "infer"
     )
-    specs = _specs(mixture, mode, columns)
-    planned = planner.plan(specs)
-    text = recipes["TEXT"]
-    assert isinstance(text, TextRecipe), "the table of recipes has TEXT under its name"
-    vocabulary = Vocabulary.of([text.block])
+    try:
+        specs = _specs(mixture, mode, columns)
+        planned = planner.plan(specs)
+    except TaskloomError as error:
+        raise tell_broken(error) from None
+    vocabulary = Vocabulary.of(_blocks(specs, recipes))
     architecture = EncoderDecoder(
         config=model or ModelConfig(), vocabulary=vocabulary, layout=layout
     )
@@ -127,18 +129,18 @@ def plan(
     graph = prune(planned.draft.graph({**outputs, **planned.fits}))
     if load is not None:
         _refuse_small_block(vocabulary, pinned or {}, load)
-        graph = fold(graph, CATALOGUE, _evaluator(load))
-    stages = cut(graph, CATALOGUE, persist)
+        graph = fold(graph, catalogue, _evaluator(load, catalogue))
+    stages = cut(graph, catalogue, persist)
     packed = graph["pack"].inputs
     return Plan(
         mode=mode,
         graph=graph,
         cut=stages,
-        segments=segment(graph, stages, CATALOGUE),
+        segments=segment(graph, stages, catalogue),
         documents={task: packed[task].node for task in planned.documents},
         fits={name: graph.outputs[name] for name in planned.fits},
         vocabulary=vocabulary,
-        catalogue=CATALOGUE,
+        catalogue=catalogue,
         load=load,
     )
 
@@ -186,6 +188,12 @@ def _only(templates: Sequence[Instruction]) -> Instruction:
     return first
 
 
+def _blocks(specs: Sequence[TaskSpec], recipes: Mapping[str, Recipe]) -> tuple[Block, ...]:
+    """Return the blocks of ids of the modalities in use, in the order of ``recipes``: text first."""
+    used = {slot.modality for spec in specs for slot in spec.instruction.slots} | {PROMPT_MODALITY}
+    return gather_blocks({name: one.blocks for name, one in recipes.items() if name in used})
+
+
 def _parse_filter(task: Task, text: str) -> tuple[str, Op]:
     try:
         return parse_where(text)
@@ -212,19 +220,21 @@ def _refuse_small_block(
         raise PlanError.of("T0228", message, help_)
 
 
-def _evaluator(load: LoadArtifact) -> Callable[[Graph, Node], Sequence[int] | None]:
+def _evaluator(
+    load: LoadArtifact, catalogue: Catalogue
+) -> Callable[[Graph, Node], Sequence[int] | None]:
     """Return a function that computes constant ids, where the artifacts they need exist."""
 
     def evaluate(graph: Graph, node: Node) -> Sequence[int] | None:
         nodes = graph.needs([Value(node.id)])
-        if any(_is_unknown(node) for node in nodes):
+        if any(_is_unknown(node, catalogue) for node in nodes):
             return None
-        execution = Execution(graph, [node.id for node in nodes], CATALOGUE, load)
+        execution = Execution(graph, [node.id for node in nodes], catalogue, load)
         return execution.constant(Value(node.id))[0].as_py()
 
     return evaluate
 
 
-def _is_unknown(node: Node) -> bool:
+def _is_unknown(node: Node, catalogue: Catalogue) -> bool:
     is_unpinned = node.op == "load_artifacts" and not node.params["digest"]
-    return is_unpinned or CATALOGUE[node.op].traits.rows is Rows.FIT
+    return is_unpinned or catalogue[node.op].traits.rows is Rows.FIT

@@ -20,7 +20,7 @@ import pyarrow as pa
 from ..graph.errors import OpError, Problem, StoreError
 from ..graph.node import Node, Value
 from ..ops.artifact import load_artifact
-from ..ops.host.catalogue import HOST_CATALOGUE
+from ..ops.catalogue import host_catalogue
 from ..ops.host.read import SPLIT_COLUMN
 from ..storage.ledger import find_bad_rows, shorten
 from ..storage.store import Store
@@ -131,7 +131,7 @@ def failing_call(capsule: Capsule) -> tuple[Any, dict[str, Any]] | None:
         return None
     node = capsule.graph.nodes[failures[0].node]
     inputs: dict[str, Any] = {port: values[value] for port, value in node.inputs.items()}
-    return HOST_CATALOGUE[node.op](**node.params), inputs
+    return host_catalogue()[node.op](**node.params), inputs
 
 
 def tell_replay(store: Store, problem: Problem, partitions: Sequence[str]) -> Problem:
@@ -164,7 +164,7 @@ def _run(capsule: Capsule) -> Any:
     def load(kind: str, digest: str) -> object:
         return load_artifact(kind, capsule.artifacts[digest])
 
-    execution = Execution(capsule.graph, [node.id for node in nodes], HOST_CATALOGUE, load)
+    execution = Execution(capsule.graph, [node.id for node in nodes], host_catalogue(), load)
     return execution.run(_with_split(capsule.batch))
 
 
@@ -179,11 +179,11 @@ def _with_split(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _refuse_unknown_ops(capsule: Capsule, nodes: Sequence[Node]) -> None:
     problems: list[Problem] = []
     for node in nodes:
-        if node.op not in HOST_CATALOGUE:
+        if node.op not in host_catalogue():
             problems.append(_refusal(capsule, node, f"this taskloom has no op {node.op}"))
             continue
         try:
-            HOST_CATALOGUE[node.op](**node.params)
+            host_catalogue()[node.op](**node.params)
         except TypeError as error:
             problems.append(_refusal(capsule, node, f"{node.op} takes other parameters: {error}"))
     if problems:
@@ -202,7 +202,7 @@ def _told(problem: Problem) -> tuple[str, str]:
 def _op_versions(capsule: Capsule) -> list[tuple[str, int, int]]:
     """Return the version of each op then and now."""
     return [
-        (node.op, node.version, HOST_CATALOGUE[node.op].traits.version) for node in capsule.graph
+        (node.op, node.version, host_catalogue()[node.op].traits.version) for node in capsule.graph
     ]
 
 

@@ -21,8 +21,8 @@ from ..graph.instruction import Instruction
 from ..graph.modality import MODALITIES, Modality, extend
 from ..graph.recipe import AttributeValue, Recipe
 from ..graph.templates import parse_instructions
+from ..ops.catalogue import recipes
 from ..ops.host.bpe import Bpe
-from ..ops.recipe.image import ImageRecipe
 from ..ops.recipe.text import TextRecipe
 from ..storage.formats import is_files
 
@@ -189,7 +189,7 @@ class Mixture:
 
     def recipes(self) -> dict[str, Recipe]:
         """Return the recipe of each modality."""
-        return {"IMAGE": ImageRecipe(), "TEXT": TextRecipe(size=self.bpe_size)}
+        return {**recipes(), "TEXT": TextRecipe(size=self.bpe_size)}
 
     def modalities(self) -> Mapping[str, Modality]:
         """Return what slots may hold: the modalities of OFASys, and what the recipes add to them."""

@@ -3,10 +3,12 @@
 Each file is one story, told in a folder of its own, from the first fenced block to the last:
 
 ========  ===================================================================================
-python    runs, in one namespace with the other ``python`` and ``pycon`` blocks of the file
+python    runs, in one namespace with the other ``python`` and ``pycon`` blocks of the file; or is a
+          file, if a comment names it: ``<!-- file: spectrum.py -->``
 pycon     runs, and prints what it shows; ``...`` stands for anything
 yaml      parses, and is then a file, if a comment names it: ``<!-- file: project.yaml -->``
 json      the same
+toml      the same
 console   ``$ taskloom …`` and ``$ python …`` run and print what is shown, if anything is shown;
           ``$ make …`` names targets that exist
 text      is left alone, as is a block without a language
@@ -28,6 +30,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -86,6 +89,9 @@ def read_snippets(path: Path) -> Iterator[Snippet]:
 
 
 def run_python(snippet: Snippet, namespace: dict[str, Any]) -> None:
+    if snippet.word == "file":
+        _write(snippet)
+        return
     # The blank lines give the code the line numbers it has in the document.
     code = "\n" * (snippet.line - 1) + snippet.code
     exec(compile(code, str(snippet.path), "exec", dont_inherit=True), namespace)
@@ -119,10 +125,10 @@ def run_console(snippet: Snippet, namespace: dict[str, Any]) -> None:
 
 def parse_data(snippet: Snippet, namespace: dict[str, Any]) -> None:
     del namespace
-    parse = {"json": json.loads, "yaml": yaml.safe_load}[snippet.language]
+    parse = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}[snippet.language]
     assert parse(snippet.code) is not None, f"{snippet} is empty"
     if snippet.word == "file":
-        Path(snippet.why).write_text(snippet.code, encoding="utf-8")
+        _write(snippet)
 
 
 RUN = {
@@ -130,6 +136,7 @@ RUN = {
     "json": parse_data,
     "pycon": run_pycon,
     "python": run_python,
+    "toml": parse_data,
     "yaml": parse_data,
 }
 
@@ -159,6 +166,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty folder that the story is told in, with the commands of this environment at hand."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # what a story installs is its own
     monkeypatch.setenv("COLUMNS", "100")
     return tmp_path
 
@@ -222,7 +230,22 @@ def test_blocks_share_names_and_files(scratch: Path) -> None:
         "yaml": "steps: 3",
         "console": "$ make test\n$ python -c \\\n  'print(open(\"p.yaml\").read())'\nst...3\n\n",
     }
-    tell(write_document(scratch, story, "<!-- file: p.yaml -->\n"), is_whole=False)
+    path = write_document(scratch, story)
+    text = path.read_text("utf-8").replace("```yaml", "<!-- file: p.yaml -->\n```yaml")
+    path.write_text(text, "utf-8")
+    tell(path, is_whole=False)
+
+
+def test_python_that_is_a_file_is_written_and_not_run(scratch: Path) -> None:
+    path = write_document(scratch, {"python": "1 / 0"}, "<!-- file: folder/zero.py -->\n")
+    tell(path, is_whole=False)
+    assert (scratch / "folder" / "zero.py").read_text("utf-8") == "1 / 0\n"
+
+
+def _write(snippet: Snippet) -> None:
+    path = Path(snippet.why)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(snippet.code, encoding="utf-8")
 
 
 def _check_targets(words: list[str], snippet: Snippet) -> None:

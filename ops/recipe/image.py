@@ -8,6 +8,7 @@ from ...graph.attribute import Attribute
 from ...graph.errors import PlanError, Problem
 from ...graph.modality import MODALITIES
 from ...graph.recipe import Adapter, Part, Request
+from ...graph.vocabulary import Block
 from ..host.image import DecodeImages, ResizeImages
 
 ATTRIBUTES = MODALITIES["IMAGE"].select(
@@ -20,6 +21,7 @@ class ImageRecipe:
     """How IMAGE slots become patches."""
 
     attributes: tuple[Attribute, ...] = field(default=ATTRIBUTES, init=False)
+    blocks: tuple[Block, ...] = field(default=(), init=False)
 
     def source(self, request: Request) -> Part:
         """Decode and resize the column; every patch takes one position of the document."""

@@ -42,9 +42,9 @@ class TextRecipe:
     attributes: tuple[Attribute, ...] = field(default=ATTRIBUTES, init=False)
 
     @property
-    def block(self) -> Block:
+    def blocks(self) -> tuple[Block, ...]:
         """The block of the vocabulary that text ids are relative to."""
-        return Block(BLOCK, self.size)
+        return (Block(BLOCK, self.size),)
 
     def source(self, request: Request) -> Part:
         """Normalise and encode the column."""

@@ -78,6 +78,12 @@ for _verb in VERBS:
     app.command()(_verb)
 
 
+def _with_broken_plugins(error: TaskloomError) -> TaskloomError:
+    from ...ops.plugin import tell_broken  # noqa: PLC0415 - only errors need it
+
+    return tell_broken(error)
+
+
 def main() -> None:
     """Run the command line."""
     # Threads of torch that wait must sleep, or a busy machine crawls; it must be said before torch is loaded.
@@ -89,6 +95,7 @@ def main() -> None:
     except TaskloomError as refusal:
         if len(arguments) < len(sys.argv) - 1:
             raise
+        refusal = _with_broken_plugins(refusal)
         if "--json" in arguments:
             print_json(refusal.to_dict(), is_line=True)
         else:
