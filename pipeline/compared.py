@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..graph.diff import Holdings
+from ..graph.errors import PlanError
 from ..graph.graph import Graph
 from ..graph.node import NodeId
 from ..graph.passes.cut import cut
 from ..graph.passes.segment import segment
+from ..graph.text import HEADER
 from ..graph.view import make_view
 from ..graph.view_form import NodeView, View
 from ..ops.catalogue import CATALOGUE
 from ..storage.column import read_receipt
 from ..storage.store import Store
+
+
+def is_graph(text: str) -> bool:
+    """Whether ``text`` is a graph, as far as its first line tells."""
+    return text.startswith(HEADER)
 
 
 def view_graph(text: str, title: str) -> View:
@@ -23,6 +28,9 @@ def view_graph(text: str, title: str) -> View:
         TaskloomError: The text is no graph, or one of ops that are not known here.
     """
     graph = Graph.parse(text)
+    for node in graph:
+        if node.op not in CATALOGUE:
+            raise PlanError.of("T0205", f'op "{node.op}" is not in the catalogue')
     stages = cut(graph, CATALOGUE)
     return make_view(
         graph,
@@ -59,8 +67,3 @@ def _measure(node: NodeView, store: Store) -> int:
         if (receipt := read_receipt(store, node["rows"], key, partition)) is not None
     ]
     return sum(file.bytes for receipt in receipts for file in receipt.files)
-
-
-def title_of(path: Path) -> str:
-    """Return what to call a file in a diff."""
-    return path.name

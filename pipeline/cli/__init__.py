@@ -20,11 +20,13 @@ import typer
 
 from ...graph.errors import TaskloomError
 from ..terminal import print_json, say, told_warnings
+from .compare import diff
 from .debug import ledger, peek, replay, why
 from .error import error
 from .language import slots
 from .look import explain, graph
 from .run import build, evaluate, infer, train, verify
+from .schema import schema
 
 VERBS: Final[tuple[Callable[..., Any], ...]] = (
     build,
@@ -33,12 +35,14 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     infer,
     explain,
     graph,
+    diff,
     slots,
     why,
     peek,
     ledger,
     replay,
     verify,
+    schema,
     error,
 )
 """What the command can do, in the order in which ``--help`` lists it."""

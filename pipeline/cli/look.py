@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +35,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show what is computed, where, and what is stored."""
-    view = _view(project, mode, store, is_analyzed=analyze)
+    view = describe(project, mode, store, is_analyzed=analyze)
     from ...graph.explain import explain as write  # noqa: PLC0415
 
     if as_json:
@@ -49,7 +48,8 @@ def graph(
     project: Described,
     *,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="graph.html or graph.json.", metavar="FILE")
+        Path,
+        typer.Option("--out", "-o", help="A .html, .svg, .dot, .mmd or .json.", metavar="FILE"),
     ],
     mode: Mode = "train",
     analyze: Analyze = False,
@@ -61,19 +61,34 @@ def graph(
         ),
     ] = 0,
 ) -> None:
-    """Draw the graph as a page, or write it as JSON."""
-    if out.suffix not in (".html", ".json"):
-        raise ProjectError.of("T0806", f'cannot write "{out.name}"', "name it .html or .json")
-    view = _view(project, mode, store, is_analyzed=analyze, samples=samples)
-    from ...graph.render.page import render_page  # noqa: PLC0415
+    """Draw the graph as a page, a picture or a diagram, or write it as JSON."""
+    check_ending(out)
+    write_view(describe(project, mode, store, is_analyzed=analyze, samples=samples), out)
 
-    text = render_page(view) if out.suffix == ".html" else json.dumps(view, indent=1)
-    write_text(out, text)
+
+def check_ending(out: Path) -> None:
+    """Refuse a file whose name does not tell what to write, before anything is planned."""
+    endings = (".html", ".svg", ".dot", ".mmd", ".json", ".txt")
+    if out.suffix not in endings:
+        help_ = f"name it {', '.join(endings[:-1])} or {endings[-1]}"
+        raise ProjectError.of("T0806", f'cannot write "{out.name}"', help_)
+
+
+def write_view(view: Any, out: Path) -> None:
+    """Write ``view`` as what the ending of ``out`` says."""
+    from ...graph.render.formats import FORMATS  # noqa: PLC0415
+
+    write_text(out, FORMATS[out.suffix](view))
     say(f"wrote {out}")
 
 
-def _view(
-    project: str, mode: str, store_path: Path | None, *, is_analyzed: bool, samples: int = 0
+def describe(
+    project: str,
+    mode: str,
+    store_path: Path | None,
+    *,
+    is_analyzed: bool = False,
+    samples: int = 0,
 ) -> Any:
     """Return the view of a project file or, for a text with an arrow, of that instruction."""
     from ...storage.store import Store  # noqa: PLC0415

@@ -20,6 +20,7 @@ from .conftest import NUM_ROWS, Built, Project, make_rows
 # Listed so that the command line does not grow by accident: adding here is a decision.
 COMMANDS = {
     "build": {"project", "--dry-run", "--workers", "--refit", "--max-errors", "--json"},
+    "diff": {"old", "new", "--out", "-o", "--store"},
     "error": {"code"},
     "evaluate": {"project", "--split", "--model", "--json"},
     "explain": {"project", "--analyze", "--mode", "--store", "--json"},
@@ -28,6 +29,7 @@ COMMANDS = {
     "ledger": {"store", "--json"},
     "peek": {"project", "task", "--row", "--at", "--split", "--out", "-o", "--json"},
     "replay": {"store", "row", "--pdb", "--save", "--json"},
+    "schema": {"what"},
     "slots": {"project", "--json"},
     "train": {"project", "--steps", "--json"},
     "verify": {"project", "--json"},
@@ -183,7 +185,7 @@ def test_verify_names_the_file_that_is_damaged(copy_built: Callable[[], Project]
         pytest.param(("infer", "run", "digits", "project.yaml"), "T0807", id="rows are not JSON"),
         pytest.param(("explain", "[IMAGES:a] -> [TEXT:b]"), "T0103", id="wrong instruction"),
         pytest.param(("explain", "project.yaml", "--mode", "both"), "T0806", id="unknown mode"),
-        pytest.param(("graph", "project.yaml", "-o", "g.svg"), "T0806", id="unknown suffix"),
+        pytest.param(("graph", "project.yaml", "-o", "g.png"), "T0806", id="unknown suffix"),
         pytest.param(("verify", "nowhere"), "T0801", id="no store"),
     ],
 )
