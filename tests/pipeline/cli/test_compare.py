@@ -8,92 +8,101 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from taskloom.graph.graph import Graph
+from taskloom.graph.errors import ProjectError, TaskloomError
+from taskloom.graph.node import plan_key
 from taskloom.graph.render.schema import view_schema
+from taskloom.pipeline.cli import app
 from taskloom.pipeline.planning import plan
 from taskloom.pipeline.task import Mixture, Task
 
 from .conftest import Built, Project
 
 CAPTION = "[IMAGE:img] what does the image describe? -> [TEXT:cap]"
-SMALLER = "[IMAGE:img,size=64] what does the image describe? -> [TEXT:cap]"
+SMALLER = "[IMAGE:img,size=32] what does the image describe? -> [TEXT:cap]"
+ODD = f"%{plan_key('odd', 1, {}, {})} = odd@1 {{}} () -> out: any<any[] scalar>@host"
 
 
-def text_of(instruction: str) -> str:
-    return str(plan(Mixture([Task("task", instruction)])).graph)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two saved graphs."""
+    folder = tmp_path_factory.mktemp("saved")
+    for name, instruction in {"old": CAPTION, "new": SMALLER}.items():
+        graph = plan(Mixture([Task("task", instruction)])).graph
+        (folder / f"{name}.txt").write_text(str(graph), "utf-8")
+    return folder
 
 
-def test_instructions_are_compared(project: Project) -> None:
-    done = project.taskloom("diff", CAPTION, SMALLER)
-    assert done.code == 0, done.err
-    assert "~ task.img/resize" in done.out
-    assert "height 224 \u2192 64" in done.out
-    assert "- " not in done.out.replace(" -> ", "")
+def taskloom(*arguments: str) -> str:
+    """Run the command line in this process, which has loaded what it needs, and return what it prints."""
+    done = CliRunner().invoke(app, arguments)
+    if done.exception:
+        raise done.exception
+    return done.output
 
 
-def test_a_saved_view_and_a_saved_graph_are_the_instruction_they_came_from(
-    project: Project,
-) -> None:
-    assert project.taskloom("graph", CAPTION, "-o", "graph.json").code == 0
-    (project.folder / "graph.txt").write_text(text_of(CAPTION), "utf-8")
-    for old in ("graph.json", "graph.txt"):
-        done = project.taskloom("diff", old, CAPTION)
-        assert "a build computes nothing anew" in done.out, done.err
-        assert " changed" not in done.out
-        assert " added" not in done.out
+def test_instructions_are_compared() -> None:
+    out = taskloom("diff", CAPTION, SMALLER)
+    assert "~ task.img/resize" in out
+    assert "height 64 \u2192 32" in out
+    assert "- task" not in out
+
+
+def test_a_saved_view_and_a_saved_graph_are_the_instruction_they_came_from(folder: Path) -> None:
+    view = str(folder / "graph.json")
+    taskloom("graph", CAPTION, "-o", view)
+    for old in (view, str(folder / "old.txt")):
+        out = taskloom("diff", old, CAPTION)
+        assert "a build computes nothing anew" in out
+        assert " changed" not in out
+        assert " added" not in out
 
 
 @pytest.mark.parametrize("ending", ["html", "json", "svg", "dot", "mmd", "txt"])
-def test_a_diff_is_written_as_any_view(project: Project, ending: str) -> None:
-    (project.folder / "old.txt").write_text(text_of(CAPTION), "utf-8")
-    (project.folder / "new.txt").write_text(text_of(SMALLER), "utf-8")
-    done = project.taskloom("diff", "old.txt", "new.txt", "-o", f"diff.{ending}")
-    assert (done.code, done.out) == (0, f"wrote diff.{ending}\n"), done.err
-    text = (project.folder / f"diff.{ending}").read_text("utf-8")
-    assert "64" in text
-    if ending == "json":
-        assert json.loads(text)["diff"]["old_title"] == "old.txt"
+def test_a_diff_is_written_as_any_view(folder: Path, ending: str) -> None:
+    old, new, out = (str(folder / name) for name in ("old.txt", "new.txt", f"diff.{ending}"))
+    assert taskloom("diff", old, new, "-o", out) == f"wrote {out}\n"
+    text = (folder / f"diff.{ending}").read_text("utf-8")
+    assert "height 64 \u2192 32" in text or json.loads(text)["diff"]["old_title"] == "old.txt"
 
 
 @pytest.mark.parametrize(
-    ("sides", "code"),
+    ("content", "code"),
     [
-        pytest.param(("nowhere.json", CAPTION), "T0806", id="no file"),
-        pytest.param(("rows.jsonl", CAPTION), "T0280", id="no view"),
-        pytest.param(("odd.txt", CAPTION), "T0205", id="unknown op"),
-        pytest.param((CAPTION, CAPTION, "-o", "diff.png"), "T0806", id="unknown ending"),
+        pytest.param(None, "T0806", id="no file"),
+        pytest.param(b"\xff", "T0806", id="no text"),
+        pytest.param(b'{"img": "a.png"}', "T0280", id="no view"),
+        pytest.param(f"taskloom graph 1\n{ODD}".encode(), "T0205", id="unknown op"),
+        pytest.param(b"taskloom graph 1\nnonsense", "T0207", id="no graph"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
-    project: Project, sides: tuple[str, ...], code: str
+    tmp_path: Path, content: bytes | None, code: str
 ) -> None:
-    odd = "taskloom graph 1\n%{key} = unheard_of@1 {{}} () -> out: any<any[] scalar>@host\n"
-    from taskloom.graph.node import plan_key  # noqa: PLC0415
-
-    (project.folder / "odd.txt").write_text(
-        odd.format(key=plan_key("unheard_of", 1, {}, {})), "utf-8"
-    )
-    done = project.taskloom("diff", *sides)
-    assert done.code == 1
-    assert f"error[{code}]" in done.err
+    if content is not None:
+        (tmp_path / "odd").write_bytes(content)
+    with pytest.raises(TaskloomError) as caught:
+        taskloom("diff", str(tmp_path / "odd"), CAPTION)
+    assert caught.value.problems[0].code == code
 
 
-def test_schema_prints_what_is_published(project: Project) -> None:
-    assert project.taskloom("schema", "view").json == view_schema()
-    assert "T0806" in project.taskloom("schema", "picture").err
+def test_another_ending_is_refused_before_anything_is_planned(tmp_path: Path) -> None:
+    for verb in (("diff", "nowhere", "nowhere"), ("graph", "nowhere")):
+        with pytest.raises(ProjectError, match=r'T0806.*cannot write "g.png"'):
+            taskloom(*verb, "-o", str(tmp_path / "g.png"))
 
 
-def test_the_text_of_a_graph_draws_what_the_plan_draws() -> None:
-    planned = plan(Mixture([Task("task", CAPTION)]))
-    assert Graph.parse(str(planned.graph)) == planned.graph
+def test_schema_prints_what_is_published() -> None:
+    assert json.loads(taskloom("schema", "view")) == view_schema()
+    with pytest.raises(ProjectError, match="T0806"):
+        taskloom("schema", "picture")
 
 
 @pytest.mark.slow
 def test_a_changed_project_tells_rows_and_bytes_to_compute(
-    built: Built, copy_built: Callable[[], Project], tmp_path: Path
+    built: Built, copy_built: Callable[[], Project]
 ) -> None:
-    del tmp_path
     project = copy_built()
     (project.folder / "old.yaml").write_text(project.file.read_text("utf-8"), "utf-8")
     project.change("size: 16", "size: 24")
