@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..graph.diff import Holdings
-from ..graph.errors import PlanError
 from ..graph.graph import Graph
 from ..graph.node import NodeId
 from ..graph.passes.cut import cut
@@ -11,7 +10,7 @@ from ..graph.passes.segment import segment
 from ..graph.text import HEADER
 from ..graph.view import make_view
 from ..graph.view_form import NodeView, View
-from ..ops.catalogue import CATALOGUE
+from ..ops.catalogue import whole_catalogue
 from ..storage.column import read_receipt
 from ..storage.store import Store
 
@@ -28,17 +27,15 @@ def view_graph(text: str, title: str) -> View:
         TaskloomError: The text is no graph, or one of ops that are not known here.
     """
     graph = Graph.parse(text)
-    for node in graph:
-        if node.op not in CATALOGUE:
-            raise PlanError.of("T0205", f'op "{node.op}" is not in the catalogue')
-    stages = cut(graph, CATALOGUE)
+    catalogue = whole_catalogue()
+    stages = cut(graph, catalogue)
     return make_view(
         graph,
         title=title,
         stages=stages.stages,
         stored=stages.stored,
-        segments=segment(graph, stages, CATALOGUE),
-        catalogue=CATALOGUE,
+        segments=segment(graph, stages, catalogue),
+        catalogue=catalogue,
     )
 
 

@@ -144,7 +144,7 @@ def test_nobody_asked_is_no_state_and_left_out_is_unknown() -> None:
     for node in planned.view(encode_texts=State(Status.STALE, "why"))["nodes"]:
         is_stored = any(output["stored"] is not None for output in node["outputs"])
         if node["op"] == "encode_texts":
-            assert node["state"] == {"status": "stale", "why": "reasons"}
+            assert node["state"] == {"status": "stale", "why": "why"}
         elif is_stored:
             assert node["state"] == {"status": "unknown", "why": ""}
         else:
