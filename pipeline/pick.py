@@ -139,7 +139,7 @@ def _by_number(task: Task, pieces: Iterator[_Piece], number: int, split: Split |
         if number < seen + piece.table.num_rows:
             return piece.row(number - seen)
         seen += piece.table.num_rows
-    rows = f"{seen:,} rows" if split is None else f"{seen:,} rows in split {split}"
+    rows = f"{seen:,} row{'s'[: seen != 1]}" + ("" if split is None else f" in split {split}")
     raise _unknown(task, str(number), f"it has {rows}, numbered from 0")
 
 

@@ -22,6 +22,8 @@ from ..graph.type import Type
 from ..graph.vocabulary import BOS, EOS, PAD, SPECIAL, UNK, Vocabulary
 from ..ops.errors import describe_value
 from ..ops.host.bpe import Bpe
+from ..ops.host.split import NO_SPLIT
+from ..storage.record import SPLITS
 from .sample import Document
 
 MAX_TOKENS: Final = 400
@@ -108,6 +110,9 @@ def preview_value(value: Any, type_: Type, *, row: str, speller: Speller) -> Pre
         texts = speller.spell_block(type_.kind, value[:MAX_TOKENS])
         told = f"{len(value):,} id{'s'[: len(value) != 1]}"
         return _tokens(row, _zip(value, texts, []), len(value), told)
+    if type_.kind == "split" and isinstance(value, int):
+        names = dict(enumerate(SPLITS)) | {NO_SPLIT: "none, a filter leaves the row out"}
+        return _view(row, "text", names.get(value, str(value)))
     return _plain(row, value)
 
 

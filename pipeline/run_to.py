@@ -105,15 +105,15 @@ def run_host(plan: Plan, node: Node, rows: GivenRows) -> tuple[list[Any], Proble
     return host_values(values[Value(node.id)], node.type.dtype), problems
 
 
-def host_execution(plan: Plan, nodes: Sequence[NodeId]) -> Execution:
-    """Return what runs host nodes and all they need.
+def host_execution(plan: Plan, nodes: Sequence[NodeId], *, asked: str = "") -> Execution:
+    """Return what runs host nodes and all they need; ``asked`` is the address they are run for, if another.
 
     Raises:
         PlanError: Some artifact is still to be fitted, or the plan knows none (T0238).
     """
     needed = plan.graph.needs([Value(node) for node in nodes])
     if unknown := unfitted(plan, needed):
-        address = plan.graph.nodes[nodes[0]].address
+        address = asked or plan.graph.nodes[nodes[0]].address
         message = f"{address} needs {', '.join(unknown)}, which is not fitted yet"
         help_ = "build first, then plan with the store: open_plan(tasks, store)"
         raise PlanError(Problem("T0238", message, help_, address=address))
@@ -139,7 +139,7 @@ def pack_rows(plan: Plan, task: str, rows: GivenRows) -> PackedRows:
     """
     document = plan.graph.nodes[plan.documents[task]]
     inputs = [value.node for value in document.inputs.values()]
-    host_execution(plan, inputs or [document.id])
+    host_execution(plan, inputs or [document.id], asked=document.address)
     reader = RowReader.make(plan, task, _load(plan))
     batch = as_batch(rows, reader.execution)
     columns, problems = reader.read(batch, 0)

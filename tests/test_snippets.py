@@ -47,6 +47,7 @@ ERRORS = ROOT / "docs" / "errors"
 DOCUMENTS = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "views").glob("*.md")),
     *sorted(ERRORS.glob("*.md")),
 ]
 
