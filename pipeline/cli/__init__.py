@@ -92,7 +92,9 @@ def main() -> None:
     """Run the command line."""
     # Threads of torch that wait must sleep, or a busy machine crawls; it must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    given = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    # An instruction may begin with its arrow; with a space before it, it is no option.
+    arguments = [f" {one}" if one.startswith("->") else one for one in given]
     try:
         with told_warnings():
             app(arguments)

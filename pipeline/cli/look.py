@@ -109,7 +109,7 @@ def describe(
     from ..inspection import open_plan, view_plan  # noqa: PLC0415
 
     planned = open_plan(mixture, store, mode, None if loaded is None else loaded.model)
-    title = project if loaded is None else loaded.path.stem
+    title = project.strip() if loaded is None else loaded.path.stem
     analysis = None
     if is_analyzed and loaded is not None and store is not None:
         analysis = analyze(
