@@ -1,13 +1,27 @@
-"""The sections of a project file: which keys there are, of which types, and how a wrong one is told."""
+"""The sections of a project file: which keys there are, of which types, and how a wrong one is told.
+
+What a key says is said here once, for readers of the JSON schema and of docs/project-file.md alike; the keys of
+``model:`` and ``train:`` are the fields of their dataclasses, and said there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ..graph.errors import Problem, ProjectError, suggest
@@ -44,46 +58,100 @@ def _is_scalar(value: object) -> bool:
 
 _SOURCE = "must be a path, a list of paths, or one of these for each of train, valid and test"
 
-Rows: TypeAlias = Annotated[Any, _expect(_SOURCE, _is_source)]
+_WORDS_SCHEMA: Final[Mapping[str, Any]] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    ]
+}
+_SPLITS_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": dict.fromkeys(SPLITS, _WORDS_SCHEMA),
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+_ROWS_SCHEMA: Final = {"anyOf": [*_WORDS_SCHEMA["anyOf"], _SPLITS_SCHEMA]}
+
+Rows: TypeAlias = Annotated[Any, _expect(_SOURCE, _is_source), WithJsonSchema(_ROWS_SCHEMA)]
 Conditions: TypeAlias = Annotated[
-    Any, _expect("must be a condition, or a list of conditions", _is_words)
+    Any,
+    _expect("must be a condition, or a list of conditions", _is_words),
+    WithJsonSchema(dict(_WORDS_SCHEMA)),
 ]
 Instructions: TypeAlias = Annotated[
-    Any, _expect("must be an instruction, or a list of instructions", _is_words)
+    Any,
+    _expect("must be an instruction, or a list of instructions", _is_words),
+    WithJsonSchema(dict(_WORDS_SCHEMA)),
 ]
-Scalar: TypeAlias = Annotated[Any, _expect("must be a number, text, true or false", _is_scalar)]
+Scalar: TypeAlias = Annotated[
+    Any,
+    _expect("must be a number, text, true or false", _is_scalar),
+    WithJsonSchema({"type": ["number", "string", "boolean"]}),
+]
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True)
 
 
 class TaskSection(BaseModel):
-    """``tasks: NAME:``, the fields of `Task`."""
+    """One task."""
 
     model_config = _STRICT
-    instruction: Instructions
-    source: Rows | None = None
-    holdout: float = 0.0
-    valid: float = 0.0
-    key: str | None = None
-    where: Conditions = Field(default_factory=list)
-    weight: float | None = None
+    instruction: Instructions = Field(description="The line of text; several, as a list.")
+    source: Rows | None = Field(
+        default=None, description="The name of one of `sources`, or what such a source is."
+    )
+    holdout: float = Field(
+        default=0.0, description="Share of the keys whose rows are held out for `evaluate`."
+    )
+    valid: float = Field(
+        default=0.0, description="Share of the other keys, for `evaluate --split valid`."
+    )
+    key: str | None = Field(
+        default=None, description="Column whose hash decides; rows of one key stay together."
+    )
+    where: Conditions = Field(
+        default_factory=list,
+        description="A condition, or a list of them: `rating >= 0.5`, `lang in ['en', 'de']`, "
+        "`not is_noisy`.",
+    )
+    weight: float | None = Field(
+        default=None,
+        description="Share of the samples in training, against the other tasks; the number of rows "
+        "by default.",
+    )
 
 
 class TextSection(BaseModel):
-    """``text:``, the vocabulary."""
+    """The vocabulary."""
 
     model_config = _STRICT
-    bpe_size: int = Field(default=4096, ge=256)
-    bpe_files: list[str] | None = Field(default=None, min_length=2, max_length=2)
+    bpe_size: int = Field(
+        default=4096, ge=256, description="Ids of the vocabulary that is fitted on training rows."
+    )
+    bpe_files: list[str] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="`vocab.json` and `merges.txt` in the form of GPT-2's, to use instead.",
+    )
 
 
 def _section(name: str, settings: type) -> type[BaseModel]:
     """Return a model of the fields of the dataclass ``settings``."""
-    hints = get_type_hints(settings)
+    hints, said = get_type_hints(settings), _describe_fields(settings)
     fields: dict[str, Any] = {
-        field.name: (hints[field.name], field.default) for field in dataclasses.fields(settings)
+        field.name: (hints[field.name], Field(default=field.default, description=said[field.name]))
+        for field in dataclasses.fields(settings)
     }
     return create_model(name, __config__=_STRICT, **fields)
+
+
+def _describe_fields(settings: type) -> dict[str, str | None]:
+    """Return what the docstring of a dataclass says of each field; None where docstrings are stripped."""
+    _, _, listed = (inspect.getdoc(settings) or "").partition("Attributes:\n")
+    said = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", listed, re.MULTILINE)
+    words = {name: " ".join(text.split()).replace("``", "`") for name, text in said}
+    return {field.name: words.get(field.name) for field in dataclasses.fields(settings)}
 
 
 ModelSection = _section("ModelSection", ModelConfig)
@@ -94,14 +162,25 @@ class Sections(BaseModel):
     """A whole file."""
 
     model_config = _STRICT
-    store: str
-    out: str
-    tasks: dict[str, TaskSection] = Field(min_length=1)
-    sources: dict[str, Rows] = Field(default_factory=dict)
-    slots: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
-    text: TextSection = Field(default_factory=TextSection)
-    model: ModelSection = Field(default_factory=ModelSection)  # pyright: ignore[reportInvalidTypeForm]
-    train: TrainSection = Field(default_factory=TrainSection)  # pyright: ignore[reportInvalidTypeForm]
+    store: str = Field(description="Folder of the store; made if there is none.")
+    out: str = Field(description="Folder of the training run.")
+    tasks: dict[str, TaskSection] = Field(min_length=1, description="Tasks, by name.")
+    sources: dict[str, Rows] = Field(
+        default_factory=dict,
+        description='Rows, by name: a path, a pattern such as `"part-*.parquet"`, a list of them, '
+        "or one of these for each of `train`, `valid` and `test`.",
+    )
+    slots: dict[str, dict[str, Scalar]] = Field(
+        default_factory=dict,
+        description="Attributes, by modality, for all of its slots that do not set them themselves.",
+    )
+    text: TextSection = Field(default_factory=TextSection, description="The vocabulary.")
+    model: ModelSection = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default_factory=ModelSection, description="Sizes of the model."
+    )
+    train: TrainSection = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default_factory=TrainSection, description="How to train."
+    )
 
 
 def read_sections(file: YamlFile) -> Sections:

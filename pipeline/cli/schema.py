@@ -17,14 +17,23 @@ def _view() -> dict[str, Any]:
     return view_schema()
 
 
+def _project() -> dict[str, Any]:
+    from ..schema import project_schema  # noqa: PLC0415
+    from ..task import Mixture, Task  # noqa: PLC0415
+
+    # Recipes that are installed beside taskloom's own add to the table.
+    return project_schema(Mixture([Task("any", "-> [TEXT:any]")]).modalities())
+
+
 SCHEMAS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
+    "project": _project,
     "view": _view,
 }
-"""What has a schema: ``view``, what explain, graph and diff write as JSON."""
+"""What has a schema: ``project``, a project file; ``view``, what explain, graph and diff write as JSON."""
 
 
 def schema(
-    what: Annotated[str, typer.Argument(help="view.", metavar="WHAT")],
+    what: Annotated[str, typer.Argument(help="project, or view.", metavar="WHAT")],
 ) -> None:
     """Print a JSON schema, for editors and programs."""
     if what not in SCHEMAS:
