@@ -165,7 +165,9 @@ def _table(*modalities: Modality) -> Mapping[str, Modality]:
 
 
 MODALITIES: Final[Mapping[str, Modality]] = _table(
-    Modality.of("TEXT", (*_TEXT, *_select(("text", "text_phone"), ("text",))), "Text."),
+    Modality.of(
+        "TEXT", (*_TEXT, *_select(("text", "text_phone"), ("text",))), "Text, of any language."
+    ),
     Modality.of(
         "IMAGE",
         (

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from taskloom.graph.attribute import Attribute
 from taskloom.graph.instruction import parse_instruction
-from taskloom.graph.legacy import PROBLEMS
+from taskloom.graph.legacy import (
+    LEGACY_ATTRIBUTES,
+    LEGACY_MODALITIES,
+    PROBLEMS,
+    SILENT_ATTRIBUTES,
+)
 from taskloom.graph.modality import MODALITIES, Modality
+
+PAGE = Path(__file__).parents[2] / "docs/language.md"
 
 # Each case: text, ours, and for each warning its code, what is underlined, and the help.
 LEGACY = [
@@ -91,3 +100,10 @@ def test_an_attribute_of_a_recipe_may_have_a_legacy_name() -> None:
 def test_a_legacy_modality_is_unknown_where_ours_is() -> None:
     with pytest.raises(ValueError, match="T0103"):
         parse_instruction("[BOUNDING_BOX:a] ->", modalities={"TEXT": MODALITIES["TEXT"]})
+
+
+def test_the_page_of_the_language_lists_the_legacy_spellings() -> None:
+    _, _, table = PAGE.read_text("utf-8").partition("| legacy | ours |")
+    rows = re.findall(r"^\| `(\w+)` \| `?(\w+)`? \|$", table.partition("\n\n")[0], re.MULTILINE)
+    nothing = dict.fromkeys(SILENT_ATTRIBUTES, "nothing")
+    assert dict(rows) == {**LEGACY_ATTRIBUTES, **nothing, **LEGACY_MODALITIES}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from taskloom.graph.resolve import fill_defaults, resolve_attributes
 from taskloom.graph.syntax import AttributeValue
 
 TEXT = MODALITIES["TEXT"]
+PAGE = Path(__file__).parents[2] / "docs/language.md"
 
 OFASYS_ATTRIBUTES = {
     "preprocess": set(MODALITIES),
@@ -195,3 +198,36 @@ def test_a_recipe_adds_attributes_and_choices_to_a_modality_of_ofasys() -> None:
 def test_recipes_that_only_select_change_nothing() -> None:
     some = {"TEXT": TEXT.select("uncased", preprocess=("text",)), "BOX": ()}
     assert extend(MODALITIES, some) is MODALITIES
+
+
+# --- The page about it --------------------------------------------------------------------
+
+
+def write_tables() -> str:
+    """Return the tables of docs/language.md: attributes of all modalities, then those of each."""
+    first, *others = MODALITIES.values()
+    common = {
+        key: one
+        for key, one in first.attributes.items()
+        if all(other.attributes.get(key) == one for other in others)
+    }
+    parts = [f"### Every modality\n\n{_write_table(common.values())}"]
+    for modality in MODALITIES.values():
+        own = [one for key, one in modality.attributes.items() if key not in common]
+        parts.append(f"### {modality.name}\n\n{modality.doc}\n\n{_write_table(own)}")
+    return "\n\n".join(parts)
+
+
+def _write_table(attributes: Iterable[Attribute]) -> str:
+    head = ["| attribute | value | side | says |", "|---|---|---|---|"]
+    return "\n".join(head + [_write_row(one) for one in attributes])
+
+
+def _write_row(spec: Attribute) -> str:
+    value = ", ".join(f"`{choice}`" for choice in spec.choices) or f"{spec.kind} {spec.range}"
+    default = "" if spec.default is None else f"; {spec.default} by default"
+    return f"| `{spec.name}` | {value.strip()}{default} | {spec.side or 'either'} | {spec.doc} |"
+
+
+def test_the_page_of_the_language_lists_the_attributes_that_there_are() -> None:
+    assert f"\n\n{write_tables()}\n\n" in PAGE.read_text("utf-8")

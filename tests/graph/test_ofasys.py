@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -18,6 +20,8 @@ OFASYS_SLOT = re.compile(
     r"(?::([_A-Za-z0-9]+))?(?:,([_A-Za-z0-9,.=]+))?\]"
 )
 """The slots of OFASys, ``preprocessor/instruction.py``."""
+
+PAGE = Path(__file__).parents[2] / "docs/language.md"
 
 _CODES = "[IMAGE,preprocess=image_vqgan,adaptor=image_vqgan]"
 _SNLI = 'can image and text1 " [TEXT:cap{}] " imply text2 " [TEXT:hyp{}] "?'
@@ -335,3 +339,10 @@ def test_what_ofasys_planned_as_a_contrast_is_a_pair() -> None:
     (pair,) = parse_instruction("[[IMAGE:img]|[TEXT:cap]] ->").source
     assert isinstance(pair, Contrast)
     assert (pair.left.modality, pair.right.modality) == ("IMAGE", "TEXT")
+
+
+def test_the_page_of_the_language_has_an_instruction_for_every_task() -> None:
+    _, _, block = PAGE.read_text("utf-8").partition("\nTASKS = ")
+    shown = ast.literal_eval(block.partition("\n}\n")[0] + "\n}")
+    ours = {task: str(parse_instruction(text)) for task, text, _ in TASKS if "legacy" not in task}
+    assert shown == ours
