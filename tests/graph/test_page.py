@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from taskloom.graph.diff import Holdings, compare
+from taskloom.graph.preview import PreviewView
 from taskloom.graph.render.fold import MAX_BOXES
 from taskloom.graph.render.page import render_page
 from taskloom.graph.view import State, Status, View, make_view
 
 from .browser import Browser
 from .plans import plan_like_tasks, plan_prompt, plan_two_tasks
+from .test_view import measured
 
 PROMPT = "</script><script>alert(1)</script> \x1b[2J\x1b]0;owned\x07 \u202e😀 <b>&amp;\"' --> <!-- ${x} $x"
 CHROMIUM = shutil.which("chromium")
@@ -189,6 +192,175 @@ def test_folded_box_opens_to_its_members(browser: Browser, tmp_path: Path) -> No
     assert browser.run(HEADING).startswith("task_006")
     browser.click("#panel .back")
     assert browser.run("document.querySelectorAll('#panel .row').length") == 30
+
+
+OPEN = ".picture:not([hidden]) .box[aria-expanded='true']"
+EXPANDABLE = ".picture:not([hidden]) .box[aria-expanded] .card"
+TOPS = f"{BOXES}.map(b => Number(b.getAttribute('transform').match(/ ([-\\d.]+)\\)/)[1]))"
+
+
+def test_folded_box_opens_in_place_and_moves_what_is_below(
+    browser: Browser, tmp_path: Path
+) -> None:
+    show(browser, plan_like_tasks(30).view(), tmp_path)
+    before = browser.run(TOPS)
+    routes = "[...document.querySelectorAll('.picture:not([hidden]) .edge')].map(e => e.getAttribute('d'))"
+    lines = browser.run(routes)
+    browser.click(EXPANDABLE)
+    assert browser.run(f'document.querySelectorAll("{OPEN} .member:not(.turn)").length') == 12
+    after = browser.run(TOPS)
+    moved = {round(b - a, 1) for a, b in zip(before, after, strict=True)}
+    assert len(moved) == 2
+    assert min(moved) == 0
+    assert max(moved) > 200
+    top = before[browser.run(f"{BOXES}.findIndex(b => b.matches('[aria-expanded=true]'))")]
+    assert all((b > a) == (a > top) for a, b in zip(before, after, strict=True))
+    assert browser.run(routes) != lines
+    browser.click(f"{OPEN} .address")
+    assert browser.run(TOPS) == before
+    assert [re.sub(r"\.0\b", "", d) for d in browser.run(routes)] == [
+        re.sub(r"\.0\b", "", d) for d in lines
+    ]
+    assert browser.errors == []
+
+
+def test_open_box_is_paged_and_walked_by_keys(browser: Browser, tmp_path: Path) -> None:
+    show(browser, plan_like_tasks(30).view(), tmp_path)
+    browser.run(f"{BOXES}[0].focus()")
+    browser.press("Enter")
+    browser.press("ArrowDown")
+    browser.press("ArrowDown")
+    browser.press("Enter")
+    assert browser.run(HEADING).startswith("task_001")
+    assert browser.run("document.activeElement.matches('.member.chosen')")
+    browser.run("document.querySelector('.turn:last-of-type').focus()")
+    browser.press("Enter")
+    first = "document.querySelector('.member title').textContent"
+    assert browser.run(first).startswith("task_012")
+    browser.press("Escape")
+    assert browser.run(f'document.querySelectorAll("{OPEN}").length') == 0
+
+
+def test_cheap_chain_opens_to_its_ops(browser: Browser, tmp_path: Path) -> None:
+    view = measured(plan_two_tasks())
+    for node in view["nodes"]:
+        assert node["measure"]
+        node["measure"] |= {"share": 0.0001, "rejects": 0}
+    show(browser, view, tmp_path)
+    chain = ".picture:not([hidden]) .box[data-ops]"
+    assert "low-impact chain" in browser.run(f"document.querySelector('{chain}').textContent")
+    browser.click("#fit")
+    browser.click(f"{chain} .card")
+    assert browser.run(HEADING).startswith("low-impact chain, ")
+    assert browser.run(f"document.querySelectorAll('{chain} .member').length") >= 3
+    assert browser.errors == []
+
+
+def test_boxes_and_panel_tell_what_a_node_cost(browser: Browser, tmp_path: Path) -> None:
+    view = measured(plan_two_tasks())
+    show(browser, view, tmp_path, "#caption.img/decode")
+    panel = browser.run("document.getElementById('panel').textContent")
+    assert "9 → 8" in panel
+    assert "640 B, 80 B a row" in panel
+    box = browser.run(f"{BOXES}.find(b => b.matches('.chosen')).textContent")
+    assert "9 → 8 rows" in box
+    assert "1 rejected" in box
+    assert "640 B" in box
+    assert "rows rejected" in browser.run("document.querySelector('.legend').textContent")
+
+
+def test_edges_are_as_wide_as_their_bytes_and_bars_as_long_as_their_share() -> None:
+    view = measured(plan_two_tasks())
+    for number, node in enumerate(view["nodes"]):
+        assert node["measure"]
+        node["measure"] |= {"bytes": 4**number, "share": number / 100}
+    picture = render_page(view).partition('id="full"')[2]
+    widths = dict(
+        re.findall(r'data-ends="(\d+) \d+" stroke-width="([\d.]+)"', picture.partition("</svg>")[0])
+    )
+    ordered = [float(widths[maker]) for maker in sorted(widths, key=int)]
+    assert ordered == sorted(ordered)
+    assert ordered[0] < ordered[-1]
+    bars = [float(w) for w in re.findall(r'class="heat" x="16" y="66" width="([\d.]+)"', picture)]
+    assert bars == sorted(bars)
+
+
+def test_samples_are_shown_as_what_they_are(browser: Browser, tmp_path: Path) -> None:
+    view = plan_two_tasks().view()
+    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    node = next(node for node in view["nodes"] if node["address"] == "caption.img/decode")
+    plain = PreviewView(row="0", kind="text", text=PROMPT, image=None, waveform=None, tokens=None)
+    node["previews"] = [
+        plain,
+        {**plain, "kind": "image", "image": f"data:image/png;base64,{pixel}"},
+        {**plain, "kind": "image", "image": "https://example.org/spy.png"},
+        {**plain, "kind": "image", "image": "data:image/svg+xml,<svg onload=alert(1)>"},
+        {**plain, "kind": "waveform", "waveform": [0.0, 1.0, -1.0]},
+        {
+            **plain,
+            "kind": "tokens",
+            "tokens": [
+                {"id": 7, "text": PROMPT, "weight": 0.0},
+                {"id": 8, "text": "", "weight": 1.0},
+            ],
+        },
+    ]
+    show(browser, view, tmp_path, "#caption.img/decode")
+    assert browser.run("[...document.querySelectorAll('#panel img')].map(i => i.src)") == [
+        f"data:image/png;base64,{pixel}"
+    ]
+    assert browser.run(
+        "document.querySelector('#panel .waveform path:last-child').getAttribute('d')"
+    ) == ("M0.0 32.0L150.0 2.0L300.0 62.0")
+    tokens = "[...document.querySelectorAll('#panel .token')]"
+    assert browser.run(f"{tokens}.map(t => t.className)") == ["token w0", "token w4"]
+    colours = browser.run(f"{tokens}.map(t => getComputedStyle(t).backgroundColor)")
+    assert colours[0] != colours[1]
+    assert browser.run("document.querySelectorAll('#panel script, #panel b').length") == 0
+    assert browser.errors == []
+    assert [url for url in browser.urls if not url.startswith(("file:", "data:"))] == []
+
+
+def test_commands_can_be_pasted_and_hold_nothing_else(browser: Browser, tmp_path: Path) -> None:
+    view = plan_two_tasks().view(resize_images=State(Status.CACHED))
+    view["project"] = "it's mine.yaml"
+    show(browser, view, tmp_path, "#caption.img/resize")
+    commands = "[...document.querySelectorAll('#panel .command code')].map(c => c.textContent)"
+    assert browser.run(commands) == [
+        "taskloom peek 'it'\\''s mine.yaml' caption --row 0 --at caption.img/resize",
+        "taskloom why 'it'\\''s mine.yaml' caption",
+        'plan["caption.img/resize"].head("coco", 3)',
+    ]
+    view["project"] = "a\nrm -rf ~"
+    show(browser, view, tmp_path, "#caption.img/resize")
+    assert browser.run(commands) == ['plan["caption.img/resize"].head("coco", 3)']
+
+
+def test_diff_page_says_what_changed_and_what_a_build_computes(
+    browser: Browser, tmp_path: Path
+) -> None:
+    old, new = plan_prompt(PROMPT).view("old"), plan_two_tasks().view("new")
+    for node in new["nodes"]:
+        if node["op"] == "resize_images":
+            node["params"] = {**node["params"], "height": "</script><b>\x1b[2J"}
+            node["key"] = "f" * 32
+    show(browser, compare(old, new, holdings=Holdings(rows={"coco": 7})), tmp_path)
+    panel = browser.run("document.getElementById('panel').textContent")
+    assert "What changed" in panel
+    assert "A build computes" in panel
+    assert "changed (" in panel
+    for kind in ("added", "changed", "follows"):
+        boxes = browser.run(f"{BOXES}.filter(b => b.matches('.{kind}')).map(b => b.textContent)")
+        assert boxes
+        assert all(kind in text for text in boxes)
+    browser.run("location.hash = '#caption.img/resize'")
+    browser.run("new Promise(done => setTimeout(done, 100))")
+    assert (
+        browser.run("document.querySelector('#panel ins').textContent")
+        == r'"</script><b>\u001b[2J"'
+    )
+    assert browser.run("document.querySelectorAll('#panel b').length") == 0
+    assert browser.errors == []
 
 
 def test_all_nodes_are_drawn_on_demand(browser: Browser, tmp_path: Path) -> None:
