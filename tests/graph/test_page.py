@@ -245,7 +245,7 @@ def test_cheap_chain_opens_to_its_ops(browser: Browser, tmp_path: Path) -> None:
     view = measured(plan_two_tasks())
     for node in view["nodes"]:
         assert node["measure"]
-        node["measure"] |= {"share": 0.0001, "rejects": 0}
+        node["measure"] = {**node["measure"], "share": 0.0001, "rejects": 0}
     show(browser, view, tmp_path)
     chain = ".picture:not([hidden]) .box[data-ops]"
     assert "low-impact chain" in browser.run(f"document.querySelector('{chain}').textContent")
@@ -273,7 +273,7 @@ def test_edges_are_as_wide_as_their_bytes_and_bars_as_long_as_their_share() -> N
     view = measured(plan_two_tasks())
     for number, node in enumerate(view["nodes"]):
         assert node["measure"]
-        node["measure"] |= {"bytes": 4**number, "share": number / 100}
+        node["measure"] = {**node["measure"], "bytes": 4**number, "share": number / 100}
     picture = render_page(view).partition('id="full"')[2]
     widths = dict(
         re.findall(r'data-ends="(\d+) \d+" stroke-width="([\d.]+)"', picture.partition("</svg>")[0])
