@@ -73,7 +73,9 @@ class Store:
                 a store of a newer format (T0502).
         """
         folder = local_path(path)
-        if (folder / "store.json").exists():
+        with reporting(folder):
+            is_made = (folder / "store.json").exists()
+        if is_made:
             return cls.open(folder)
         with reporting(folder):
             if folder.exists() and (not folder.is_dir() or _visible(folder)):

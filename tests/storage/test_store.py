@@ -47,6 +47,13 @@ def test_a_folder_with_other_files_does_not_become_a_store(tmp_path: Path) -> No
         Store.create(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["file/store", "long" * 100])
+def test_a_path_that_the_operating_system_refuses_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="T0512"):
+        Store.create(tmp_path / name)
+
+
 def test_a_pinned_artifact_is_found_by_name_and_content(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
     first = store.pin("bpe-main", "bpe", b"merges", {"size": 4096})
