@@ -43,9 +43,11 @@ RULES = {
 }
 
 
-def read_messages() -> Iterator[Message]:
-    for path in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
-        yield from find_messages(path.read_text("utf-8"), str(path.relative_to(ROOT)))
+@pytest.fixture(scope="module")
+def messages() -> list[Message]:
+    """Every message of the four rooms, and each one that is not found, as an empty text."""
+    paths = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    return [m for p in paths for m in find_messages(p.read_text("utf-8"), str(p.relative_to(ROOT)))]
 
 
 def find_messages(code: str, name: str) -> Iterator[Message]:
@@ -55,7 +57,7 @@ def find_messages(code: str, name: str) -> Iterator[Message]:
         if isinstance(call, ast.Call) and len(call.args) > 1 and _is_code(call.args[0]):
             around = [f for f in functions if f.lineno <= call.lineno <= (f.end_lineno or 0)]
             inner = max(around, key=lambda function: function.lineno, default=tree)
-            for text in _texts(call.args[1], inner):
+            for text in _texts(call.args[1], inner) or [""]:
                 yield Message(f"{name}:{call.lineno}", text)
 
 
@@ -98,27 +100,21 @@ def _given(name: str, function: ast.AST) -> Iterator[ast.expr]:
                 yield from (v for t, v in pairs if isinstance(t, ast.Name) and t.id == name)
 
 
-def test_almost_every_message_is_found() -> None:
-    places = {message.place for message in read_messages()}
-    calls = [
-        call
-        for path in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-        for call in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(call, ast.Call) and len(call.args) > 1 and _is_code(call.args[0])
-    ]
-    assert len(places) > 0.95 * len(calls) > 200
+def test_almost_every_message_is_found(messages: list[Message]) -> None:
+    found = [message for message in messages if message.text]
+    assert len(found) > 0.95 * len(messages) > 200
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_no_message(rule: str) -> None:
-    found = [m for m in read_messages() if RULES[rule].match(m.text)]
+def test_no_message(rule: str, messages: list[Message]) -> None:
+    found = [message for message in messages if RULES[rule].match(message.text)]
     assert not found, "\n".join(f"{place}: {text}" for place, text in found)
 
 
 def test_no_message_that_a_page_shows_breaks_a_rule() -> None:
     for path in (ROOT / "docs" / "errors").glob("T*.md"):
         shown = re.findall(r"error\[T\d+\]: (.*)$", path.read_text("utf-8"), re.MULTILINE)
-        for text in shown:
+        for text in (text.replace("...", "{}") for text in shown):  # what differs each time
             assert not [rule for rule, pattern in RULES.items() if pattern.match(text)], text
 
 
