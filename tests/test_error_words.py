@@ -28,7 +28,7 @@ class Message(NamedTuple):
 
 NAMED = "artifact|block|column|field|mixture|named|op|output|port|setting|slot|source|task|tasks"
 RULES = {
-    "begins with a capital": re.compile(r"[A-Z][a-z]"),
+    "begins with a capital": re.compile(r"(?!\w+Error: )[A-Z][a-z]"),  # an error's own name may
     "ends with a full stop": re.compile(r".*[.!…]\Z", re.DOTALL),
     "says no more than that something is wrong": re.compile(
         r".*\b(invalid|illegal|failed|failure|bad (value|input|argument)|an? error)\b",

@@ -17,7 +17,8 @@ text      is left alone, as is a block without a language
 A comment on the line above a block makes the only exceptions: ``<!-- not run: REASON -->``, and
 ``<!-- slow: REASON -->`` for ``make test-all`` alone. A block inside a comment runs unseen.
 
-The pages of docs/errors are many and small: there ``taskloom`` runs in the process of the tests.
+The pages of docs/errors are many and small: there ``taskloom`` runs in the process of the tests, and a page
+with a slow block is slow as a whole.
 """
 
 from __future__ import annotations
@@ -175,7 +176,11 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("path", "is_whole"),
     [
-        *(pytest.param(path, False, id=name_of(path)) for path in DOCUMENTS),
+        *(
+            pytest.param(path, False, id=name_of(path))
+            for path in DOCUMENTS
+            if path.parent != ERRORS or not is_slow(path)
+        ),
         *(
             pytest.param(path, True, id=f"{name_of(path)}, slow blocks too", marks=pytest.mark.slow)
             for path in filter(is_slow, DOCUMENTS)
