@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import lookup_backend
 from torch.autograd import profiler
 from torch.fx.traceback import annotate
 from torch.profiler import record_function
@@ -129,6 +128,8 @@ class Program(nn.Module):
 
     def compile_layers(self, backend: Backend = "inductor") -> None:
         """Compile every layer in place: one static graph per class of layers."""
+        from torch._dynamo import lookup_backend  # noqa: PLC0415 - seconds, for those who compile
+
         for node in self._nodes:
             scope = self.scopes[scope_name(node.scope)] if node.scope else self._empty
             # Layers of a node share a backend, or each would be compiled for itself.
