@@ -108,10 +108,11 @@ def test_a_run_that_diverges_by_itself_blames_no_row(store_dir: Path, tmp_path: 
     assert re.search(r"= step \d+ was the last good one", str(caught.value))
 
 
-def test_steps_after_a_bad_one_change_nothing(stream: Stream) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.device)])
+def test_steps_after_a_bad_one_change_nothing(stream: Stream, device: str) -> None:
     from taskloom.pipeline.learner import Learner  # noqa: PLC0415
 
-    learner = Learner.make(stream.plan, CONFIG, torch.device("cpu"))
+    learner = Learner.make(stream.plan, CONFIG, torch.device(device))
     with stream.loader() as loader:
         packs = iter(loader)
         learner.take(next(packs))
