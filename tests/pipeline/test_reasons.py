@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,8 +81,6 @@ def own(built: Path, tmp_path: Path) -> Callable[[], Path]:
     """Return a function that copies the folder, the times of its files included."""
 
     def copy() -> Path:
-        import shutil  # noqa: PLC0415
-
         shutil.copytree(built, tmp_path / "own")
         run(mixture(tmp_path / "own"), tmp_path / "own" / "store")
         return tmp_path / "own"

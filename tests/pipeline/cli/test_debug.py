@@ -15,12 +15,14 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from rich.console import Console
 
 from taskloom.pipeline.cli import main
 from taskloom.pipeline.inspection import open_plan
 from taskloom.pipeline.peek_page import render_trace
 from taskloom.pipeline.peek_text import print_trace
 from taskloom.pipeline.pick import pick_row
+from taskloom.pipeline.previews import sample_previews
 from taskloom.pipeline.project import load_project
 from taskloom.pipeline.trace import Trace, trace_row
 from taskloom.storage.store import Store
@@ -181,8 +183,6 @@ def test_a_page_of_a_hostile_row_holds_nothing_but_its_words(spoiled: Project) -
 
 
 def test_colours_come_from_us_alone(spoiled: Project, tmp_path: Path) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
     for number, has_colours in ((3, True), (ODD, True), (ODD, False), (BAD, True)):
         path = tmp_path / f"{number}.txt"
         with path.open("w", encoding="utf-8") as file:
@@ -274,8 +274,6 @@ def test_what_is_asked_wrong_is_told(
 
 
 def test_previews_of_a_view_are_those_of_the_first_rows(spoiled: Project) -> None:
-    from taskloom.pipeline.previews import sample_previews  # noqa: PLC0415
-
     loaded = load_project(spoiled.file)
     store = Store.open(loaded.store)
     planned = open_plan(loaded.mixture, store, model=loaded.model)

@@ -18,6 +18,7 @@ import torch
 from taskloom.graph.errors import TrainingError
 from taskloom.pipeline import train
 from taskloom.pipeline.blame import MAX_TOLD, NAME
+from taskloom.pipeline.learner import Learner
 from taskloom.pipeline.stream import Stream
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 
@@ -110,8 +111,6 @@ def test_a_run_that_diverges_by_itself_blames_no_row(store_dir: Path, tmp_path: 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.device)])
 def test_steps_after_a_bad_one_change_nothing(stream: Stream, device: str) -> None:
-    from taskloom.pipeline.learner import Learner  # noqa: PLC0415
-
     learner = Learner.make(stream.plan, CONFIG, torch.device(device))
     with stream.loader() as loader:
         packs = iter(loader)
