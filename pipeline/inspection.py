@@ -18,7 +18,8 @@ from .analysis import Analysis
 from .dataset import artifact_loader, pinned_artifacts
 from .document import column_dtypes
 from .planning import Mode, Plan, plan
-from .reasons import column_whys, seen_in, state_of
+from .reasons import column_whys, state_of
+from .source_change import seen_in
 from .task import Mixture, Task
 
 

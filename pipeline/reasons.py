@@ -9,54 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from ..graph.errors import PlanError, SourceError, StoreError
+from ..graph.errors import PlanError, StoreError
 from ..graph.graph import Graph
 from ..graph.node import Node, Value
 from ..graph.view import State, Status
 from ..storage.column import read_receipt
-from ..storage.record import SourceRecord
-from ..storage.source import examine_source
 from ..storage.store import Store
 from .change import Change, find_changes, tell_changes
 from .dataset import artifact_loader, pinned_artifacts
 from .document import column_dtypes
 from .planning import Plan, plan
+from .source_change import FileChange, Seen, look_at_sources
 from .task import Mixture, Task, as_mixture
 from .versions import installed_version
-
-FileFate: TypeAlias = Literal["added", "changed", "read otherwise", "left out"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileChange:
-    """A file whose rows a source did not have when it was built, or has no more.
-
-    Attributes:
-        path: The file.
-        fate: It was added or left out; its content changed; or its values have other types, or another split.
-        rows: How many rows it has now.
-        rows_before: How many it had.
-        partitions: Ids of the partitions that it is now.
-    """
-
-    path: str
-    fate: FileFate
-    rows: int
-    rows_before: int
-    partitions: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        name = Path(self.path).name
-        if self.fate == "changed" and self.rows != self.rows_before:
-            return f"{name} changed: it had {self.rows_before:,} rows, it has {self.rows:,}"
-        was = "changed" if self.fate == "changed" else f"was {self.fate}"
-        if self.fate == "read otherwise":
-            was = "is read in other types, or as another split"
-        return f"{name} {was}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +150,7 @@ def why(
     mixture = as_mixture(tasks)
     named = mixture.tasks if task is None else [mixture[task]]
     store = store if isinstance(store, Store) else Store.open(store)
-    seen = _look_at_sources(mixture, store)
+    seen = look_at_sources(mixture, store)
     planned = plan(
         mixture,
         columns={name: column_dtypes(record.schema) for name, record in seen.records.items()},
@@ -194,28 +162,6 @@ def why(
         tuple(sorted(planned.fits)),
         seen.remarks,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Sources as they stand now.
-
-    Attributes:
-        records: What is known of each; none of one that nobody knows.
-        files: What became of their files since they were built.
-        remarks: What could not be looked at.
-    """
-
-    records: Mapping[str, SourceRecord]
-    files: Mapping[str, tuple[FileChange, ...]] = field(
-        default_factory=dict[str, tuple[FileChange, ...]]
-    )
-    remarks: tuple[str, ...] = ()
-
-
-def seen_in(store: Store) -> Seen:
-    """Return the sources as ``store`` knows them, without a look at their files."""
-    return Seen({name: store.source(name) for name in store.sources()})
 
 
 def column_whys(
@@ -261,62 +207,6 @@ def _status(*, is_cached: bool, is_stale: bool) -> Status:
     if is_cached:
         return Status.CACHED
     return Status.STALE if is_stale else Status.MISSING
-
-
-def _look_at_sources(mixture: Mixture, store: Store) -> Seen:
-    records: dict[str, SourceRecord] = {}
-    files: dict[str, tuple[FileChange, ...]] = {}
-    remarks: list[str] = []
-    for name, source in mixture.sources().items():
-        built = store.source(name) if name in store.sources() else None
-        try:
-            now = examine_source(store, name, source.data)
-        except SourceError as error:
-            now = None
-            remarks.append(f"source {name} cannot be looked at: {error.problems[0].message}")
-        else:
-            if now is None:
-                remarks.append(f"source {name} is given by a program: its rows are read by a build")
-        if now is not None or built is not None:
-            records[name] = now or built  # pyright: ignore[reportArgumentType] - one of them is there
-        if now is not None and built is not None:
-            files[name] = tuple(_file_changes(built, now))
-    return Seen(records, files, tuple(remarks))
-
-
-def _file_changes(built: SourceRecord, now: SourceRecord) -> Iterator[FileChange]:
-    """Yield what became of the files of a source; a file that only moved is no change."""
-    known = {partition.id for partition in built.partitions}
-    rows_before = _rows_of(built)
-    digests = {file.path: file.digest for file in built.files}
-    for number, file in enumerate(now.files):
-        ids = tuple(p.id for p in now.partitions if p.file == number)
-        if not set(ids) - known:
-            continue
-        fate: FileFate = "read otherwise"
-        if file.path not in digests:
-            fate = "added"
-        elif digests[file.path] != file.digest:
-            fate = "changed"
-        yield FileChange(
-            path=file.path,
-            fate=fate,
-            rows=_rows_of(now)[file.path],
-            rows_before=rows_before.get(file.path, 0),
-            partitions=ids,
-        )
-    still = {file.path for file in now.files} | {file.digest for file in now.files}
-    for file in built.files:
-        if not {file.path, file.digest} & still:
-            rows = rows_before[file.path]
-            yield FileChange(path=file.path, fate="left out", rows=0, rows_before=rows)
-
-
-def _rows_of(record: SourceRecord) -> Counter[str]:
-    rows: Counter[str] = Counter()
-    for partition in record.partitions:
-        rows[record.files[partition.file].path] += partition.rows
-    return rows
 
 
 def _libraries(store: Store, value: Value, partitions: Sequence[str]) -> Iterator[LibraryChange]:
