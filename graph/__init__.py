@@ -5,6 +5,7 @@ from .errors import TaskloomError
 from .graph import Graph
 from .instruction import Instruction, parse_instruction
 from .node import Node, NodeId, Value
+from .templates import parse_instructions
 
 __all__ = [
     "Draft",
@@ -15,4 +16,5 @@ __all__ = [
     "TaskloomError",
     "Value",
     "parse_instruction",
+    "parse_instructions",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from .attribute import check_attribute
@@ -66,9 +66,11 @@ class _Body:
     def span(self, match: re.Match[str], group: str | int = 0) -> Span:
         """Return where a group stands in the instruction, without the spaces around it."""
         start, stop = match.span(group)
-        piece = self.text[start:stop]
-        start += len(piece) - len(piece.lstrip())
-        return Span(self.start + start, self.start + start + len(piece.strip()))
+        while start < stop and self.text[start].isspace():
+            start += 1
+        while start < stop and self.text[stop - 1].isspace():
+            stop -= 1
+        return Span(self.start + start, self.start + stop)
 
 
 def _read_modality(body: _Body, head: re.Match[str]) -> str:
@@ -139,6 +141,8 @@ def _check_name(slot: Slot, body: _Body, head: re.Match[str]) -> None:
 
 
 def _with_attributes(slot: Slot, body: _Body, start: int) -> Slot:
+    if start == len(body.text):
+        return slot
     modality = body.modalities.get(slot.modality)
     attributes: dict[str, GivenAttribute] = {}
     for match in _ATTRIBUTE.finditer(body.text, start):
@@ -154,7 +158,14 @@ def _with_attributes(slot: Slot, body: _Body, start: int) -> Slot:
         if modality is not None:
             is_readable = value is not None
             _check_meaning(given, slot, modality, body, is_readable=is_readable)
-    return replace(slot, attributes=tuple(attributes.values())) if attributes else slot
+    return Slot(
+        modality=slot.modality,
+        name=slot.name,
+        is_source=slot.is_source,
+        attributes=tuple(attributes.values()),
+        span=slot.span,
+        name_span=slot.name_span,
+    )
 
 
 def _check_meaning(

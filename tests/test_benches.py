@@ -26,6 +26,11 @@ def test_the_loader_bench_runs(tmp_path: Path) -> None:
     assert run(tmp_path, "bench_loader.py", "--rounds", "1")
 
 
+def test_the_parser_bench_measures_texts_right_and_wrong(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_parse.py", "--rounds", "1")
+    assert {"three slots", "three mistakes", "three templates"} <= set(report["cases"])
+
+
 @pytest.mark.slow
 def test_the_demo_bench_scores_every_task_and_pictures_dealt_anew(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_demo.py", "--seeds", "0", "--steps", "2")
