@@ -54,17 +54,15 @@ class Blamed:
 
     def tell(self, path: Path) -> str:
         """Return lines that name the documents; all of them are in ``path``."""
-        number = len(self.documents)
-        lines = [
-            f"step {self.step - 1:,} was the last good one"
-            if self.step > 1
-            else "it is the first step"
-        ]
-        if self.is_narrowed:
-            were = "is" if number == 1 else "are"
-            lines.append(f"{number:,} of its {self.num_documents:,} documents {were} wrong alone:")
-        else:
-            lines.append(f"none of its {self.num_documents:,} documents is wrong alone:")
+        number, of_all = len(self.documents), f"of its {self.num_documents:,} documents"
+        good = (
+            f"step {self.step - 1:,} was the last good one" if self.step > 1 else "it is the first"
+        )
+        if self.is_narrowed and number == self.num_documents > 1:
+            return f"{good}\neach {of_all} is wrong alone, so the parameters are: all are in {path}"
+        were = "is" if number == 1 else "are"
+        head = f"{number:,} {of_all} {were}" if self.is_narrowed else f"none {of_all} is"
+        lines = [good, f"{head} wrong alone:"]
         lines += [f"  {task} {row}" for task, _, row in self.documents[:MAX_TOLD]]
         if number > MAX_TOLD:
             lines.append(f"  and {number - MAX_TOLD:,} more, in {path}")
