@@ -11,14 +11,15 @@ json      the same
 toml      the same
 console   ``$ taskloom …`` and ``$ python …`` run and print what is shown, if anything is shown;
           ``$ make …`` names targets that exist
+mermaid   is what a command wrote into a file that ends in ``.mmd``
 text      is left alone, as is a block without a language
 ========  ===================================================================================
 
 A comment on the line above a block makes the only exceptions: ``<!-- not run: REASON -->``, and
 ``<!-- slow: REASON -->`` for ``make test-all`` alone. A block inside a comment runs unseen.
 
-The pages of docs/errors are many and small: there ``taskloom`` runs in the process of the tests, and a page
-with a slow block is slow as a whole.
+The pages of docs/errors and of docs/views are many and small: there ``taskloom`` runs in the process of the
+tests. A page of docs/errors with a slow block is slow as a whole.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ from taskloom.pipeline.cli import main
 
 ROOT = Path(__file__).parents[1]
 ERRORS = ROOT / "docs" / "errors"
+VIEWS = ROOT / "docs" / "views"
 DOCUMENTS = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "docs" / "views").glob("*.md")),
+    *sorted(VIEWS.glob("*.md")),
     *sorted(ERRORS.glob("*.md")),
 ]
 
@@ -125,6 +127,12 @@ def run_console(snippet: Snippet, namespace: dict[str, Any]) -> None:
             pytest.fail(f'{snippet} shows "{words[0]}", which only a comment "not run" allows')
 
 
+def find_diagram(snippet: Snippet, namespace: dict[str, Any]) -> None:
+    del namespace
+    written = {path.name: path.read_text("utf-8") for path in Path().glob("*.mmd")}
+    assert snippet.code in written.values(), f"{snippet}: no command wrote this, but {written}"
+
+
 def parse_data(snippet: Snippet, namespace: dict[str, Any]) -> None:
     del namespace
     parse = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}[snippet.language]
@@ -136,6 +144,7 @@ def parse_data(snippet: Snippet, namespace: dict[str, Any]) -> None:
 RUN = {
     "console": run_console,
     "json": parse_data,
+    "mermaid": find_diagram,
     "pycon": run_pycon,
     "python": run_python,
     "toml": parse_data,
@@ -209,6 +218,7 @@ def write_document(folder: Path, blocks: Mapping[str, str], comment: str = "") -
         pytest.param("console", "$ python -c 'print(1)'\n2", id="command prints something else"),
         pytest.param("console", "$ python -c 'raise SystemExit(1)'", id="command fails"),
         pytest.param("console", "$ rm -rf /", id="any other command"),
+        pytest.param("mermaid", "flowchart TB", id="diagram that nothing wrote"),
         pytest.param("bash", "make test", id="unknown language"),
     ],
 )
@@ -262,7 +272,7 @@ def _check_targets(words: list[str], snippet: Snippet) -> None:
 
 
 def _check_output(words: list[str], output: str, snippet: Snippet) -> None:
-    is_page = snippet.path.parent == ERRORS and words[0] == "taskloom"
+    is_page = snippet.path.parent in {ERRORS, VIEWS} and words[0] == "taskloom"
     code, printed = _run_here(words) if is_page else _run_apart(words)
     is_refusal = re.search(r'error\[T|"error": \[', output) is not None
     assert (code != 0) == is_refusal, f"{snippet}: {words}\n{printed}"
