@@ -83,7 +83,8 @@ class _Matching:
         if now in self.found or was in self.taken:
             return False
         theirs, ours = self.old["nodes"][was], self.new["nodes"][now]
-        return theirs["op"] == ours["op"] or not is_same_op
+        is_alike = theirs["op"] == ours["op"] and bool(theirs["rows"]) == bool(ours["rows"])
+        return is_alike or not is_same_op
 
 
 def maker_ports(view: View) -> Sequence[Mapping[str, tuple[int, str]]]:

@@ -7,9 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
-from ..view_form import NodeView, View
+from ..view_form import FactView, NodeView, View
 from .figures import Figures, Rebuild, sum_figures, sum_rebuilds
 from .fold import Picture
 from .printable import clip, printable
@@ -18,6 +19,8 @@ MANY = "*"
 """Stands for whatever differs between the members of a box."""
 
 _MAX_CHOICES: Final = 20
+_MAX_FACT: Final = 48
+_MAX_ALIKE: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +135,17 @@ def _params(nodes: Sequence[NodeView], max_value: int) -> tuple[str, ...]:
 
 def _facts(nodes: Sequence[NodeView]) -> tuple[str, ...]:
     facts = [fact for node in nodes if (change := node["change"]) for fact in change["facts"]]
-    texts = (
-        printable(f"{f['what']} {f['was'] or 'nothing'} → {f['now'] or 'nothing'}") for f in facts
-    )
-    return tuple(dict.fromkeys(texts))
+    return tuple(dict.fromkeys(map(_tell, facts)))
+
+
+def _tell(fact: FactView) -> str:
+    was, now = (printable(text) or "nothing" for text in (fact["was"], fact["now"]))
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(was, now, strict=False)))
+    # Of long values, what is alike at their start says nothing.
+    skip = max(same - _MAX_ALIKE, 0) if max(len(was), len(now)) > _MAX_FACT else 0
+    before = "…" if skip else ""
+    was, now = (clip(before + text[skip:], _MAX_FACT) for text in (was, now))
+    return f"{printable(fact['what'])} {was} → {now}"
 
 
 def _write(value: Any, max_value: int) -> str:
