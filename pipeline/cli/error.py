@@ -27,4 +27,5 @@ def error(
         help_ = near if near.startswith("did") else "a code is a T and four digits, such as T0103"
         raise ProjectError.of("T0806", f'there is no error code "{code}"', help_)
     # Comments hold what the tests of the pages need and a reader does not.
-    say(_COMMENT.sub("", known[code.upper()].read_text("utf-8")).rstrip())
+    page = _COMMENT.sub("", known[code.upper()].read_text("utf-8")).rstrip()
+    say(re.sub(r"\n{3,}", "\n\n", page))
