@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import pyarrow as pa
 
@@ -62,8 +62,7 @@ class Capsule:
         Raises:
             StoreError: No graph in the store has the node any more (T0515), or an artifact is gone.
         """
-        node = NodeId(bad.entry.node, bad.source)
-        graph = _find_graph(store, bad, node)
+        graph, node = _find_graph(store, bad)
         made_of = graph.needs([Value(node)])
         digests = {str(each.params["digest"]) for each in made_of if each.op == "load_artifacts"}
         receipts = [
@@ -136,15 +135,15 @@ class Capsule:
         write_atomic(path.absolute(), sink.getvalue().to_pybytes())
 
 
-def _find_graph(store: Store, bad: BadRow, node: NodeId) -> Graph:
-    """Return a graph that has ``node``: the one beside the row or, in older stores, that of a task."""
-    if bad.graph:
-        return _parse(bad.graph)
-    for task in store.tasks():
-        record: Any = store.task(task)
-        graph = _parse(record["graph"])
-        if node in graph.nodes:
-            return graph
+def _find_graph(store: Store, bad: BadRow) -> tuple[Graph, NodeId]:
+    """Return a graph with the node that refused a row: the one beside the row or, in older stores, a task's."""
+    graphs = [bad.graph] if bad.graph else [store.task(task)["graph"] for task in store.tasks()]
+    for text in graphs:
+        graph = _parse(text)
+        # Over the rows of the source, or over what was made of them.
+        for node in (NodeId(bad.entry.node, bad.source), *graph.nodes):
+            if node.key == bad.entry.node and node.rows and node in graph.nodes:
+                return graph, node
     message = f"no graph in {store.path} has the node that refused row {bad.row}"
     help_ = "its task was built otherwise since: build again, and take the row's new id"
     raise StoreError.of("T0515", message, help_).at(row=bad.row, address=bad.entry.address)

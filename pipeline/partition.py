@@ -217,8 +217,11 @@ class _BadRows:
 
     def graph_of(self, entries: list[LedgerEntry]) -> str:
         """Return the text of what the nodes of ``entries`` are computed from, the nodes themselves included."""
+        keys = {entry.node for entry in entries}
         # Sorted, whatever failed first and whatever else the job computes: equal builds write equal bytes.
-        failed = sorted({Value(NodeId(entry.node, self.job.source.name)) for entry in entries})
+        failed = sorted(
+            Value(node.id) for node in self.job.graph if node.key in keys and node.id.rows
+        )
         nodes = {node.id: node for node in self.job.graph.needs(failed)}
         return str(Graph(nodes, {})) if nodes else ""
 

@@ -47,7 +47,7 @@ class Replay:
         capsule: The row, and why it was refused.
         outcome: How the two compare.
         problem: Why it is refused now; None if it is not.
-        value: What the node makes of it now, as an Arrow scalar; None if it makes nothing.
+        value: What the node makes of it now, in Arrow; None if it makes nothing.
         changed: What is otherwise here than where it was refused: versions of ops and of libraries.
     """
 
@@ -97,8 +97,8 @@ def replay(capsule: Capsule) -> Replay:
             first = min(failures, key=lambda failure: failure.node != capsule.node)
             is_same = first.node == capsule.node and _told(first.problem) == _told(capsule.problem)
             problem, outcome = first.problem, Outcome.SAME if is_same else Outcome.OTHER
-        elif (made := values[Value(capsule.node)][0]).is_valid:
-            value = made
+        elif not (made := values[Value(capsule.node)]).null_count:
+            value = made[0] if len(made) == 1 else made
         else:  # a column of the source, whose value is still missing
             problem, outcome = capsule.problem, Outcome.SAME
     return Replay(
