@@ -71,10 +71,12 @@ def score_dealt(model: Model, dataset: Dataset, task: str, split: Split) -> Task
     order = np.arange(max(map(int, rows.usable)) + 1)
     order[rows.usable] = np.random.default_rng(seed=0).permutation(rows.usable)
     columns: dict[tuple[str, str], Any] = dict(dataset.columns)
-    for piece in rows.template.tensors:
-        key = (rows.template.source_name, piece.column)
+    (template,) = rows.templates
+    for piece in template.tensors:
+        key = (template.source_name, piece.column)
         columns[key] = Dealt(columns[key], order)
-    return score_task(model, Dataset(dataset.plan, columns), task, split)
+    (score,) = score_task(model, Dataset(dataset.plan, columns), task, split)
+    return score
 
 
 def measure(seed: int, split: Split, steps: int) -> dict[str, Any]:

@@ -27,14 +27,15 @@ import numpy as np
 import numpy.typing as npt
 
 from taskloom.storage.capacity import Capacity
+from taskloom.storage.length import measure_documents
 from taskloom.storage.loader import Loader, LoaderConfig
 from taskloom.storage.template import (
     Columns,
     ConstPiece,
     IdsPiece,
+    Lesson,
     Template,
     TensorPiece,
-    measure_documents,
 )
 from taskloom.storage.window import WindowPlanner
 
@@ -113,10 +114,9 @@ def make_case(
         source=(*tensors, *pieces),
         target=(
             ConstPiece(ids=(1,)),
-            IdsPiece(column="answer", offset=300),
-            ConstPiece(ids=(2,)),
+            IdsPiece(column="answer", offset=300, lesson=Lesson(0)),
+            ConstPiece(ids=(2,), lesson=Lesson(0)),
         ),
-        is_learned=(False, True, True),
     )
     return Case(template=template, columns=columns, capacity=capacity, num_rows=len(source))
 

@@ -9,7 +9,7 @@ from .errors import PlanError, Problem, Site
 from .graph import Graph
 from .node import Node, NodeId, Note, Value, plan_key
 from .op import Catalogue, Op, Rows, parameters
-from .type import CONSTANT_ROWS, Layout, Type, mismatch, unify
+from .type import CONSTANT_ROWS, Layout, Type, expand_rows, mismatch, parent_rows, unify
 
 PACK_ROWS = "pack"
 
@@ -44,25 +44,28 @@ class Draft:
             sites: Places in instructions that ask for it.
 
         Raises:
-            TypeMismatchError: An edge's ends differ, or inputs carry different row sets.
-            PlanError: A port has no value, or a value has no port, or the op is not in the catalogue.
+            TypeMismatchError: An edge's ends differ.
+            PlanError: A port has no value, or a value has no port, or the op is not in the catalogue, or
+                inputs carry row sets that do not go together.
         """
         inputs = dict(inputs or {})
-        if self.catalogue.get(op.traits.name) is not type(op):
-            raise PlanError.of("T0205", f'op "{op.traits.name}" is not in the catalogue')
+        traits = op.traits
+        if self.catalogue.get(traits.name) is not type(op):
+            raise PlanError.of("T0205", f'op "{traits.name}" is not in the catalogue')
         try:
-            types = self._check(op, inputs, rows, address)
+            params = parameters(op)
+            key = plan_key(traits.name, traits.version, params, inputs, scope)
+            sizes = self._check_edges(op, inputs)
+            types = _make_types(op, self._rows(op, inputs, rows, key), sizes)
         except PlanError as error:
             raise error.at(address=address, sites=tuple(sites)) from None
-        params = parameters(op)
-        key = plan_key(op.traits.name, op.traits.version, params, inputs, scope)
         first_port, first_type = next(iter(types.items()))
         node = NodeId(key, first_type.rows)
         if node not in self._nodes:
             self._nodes[node] = Node(
                 id=node,
-                op=op.traits.name,
-                version=op.traits.version,
+                op=traits.name,
+                version=traits.version,
                 params=params,
                 inputs=inputs,
                 types=types,
@@ -94,9 +97,8 @@ class Draft:
         nodes = {i: replace(node, note=self.note(i)) for i, node in self._nodes.items()}
         return Graph(nodes, dict(outputs))
 
-    def _check(
-        self, op: Op, inputs: Mapping[str, Value], rows: str, address: str
-    ) -> dict[str, Type]:
+    def _check_edges(self, op: Op, inputs: Mapping[str, Value]) -> dict[str, int | str]:
+        """Check both ends of every edge into ``op``; return what its named dimensions stand for."""
         signature = op.signature
         _check_bound(op, inputs)
         sizes: dict[str, int | str] = {}
@@ -104,46 +106,80 @@ class Draft:
             port = signature.inputs.get(name, signature.variadic)
             if port is None:
                 raise PlanError.of("T0204", f'{op.traits.name} has no port "{name}"')
-            given = self.type_of(value)
-            if wrong := unify(port, given, sizes):
-                raise mismatch(f'{op.traits.name} cannot read "{name}"', port, given, wrong)
-        rows = self._rows(op, inputs, rows, address)
-        is_const = op.traits.rows is Rows.FIT or (
-            rows == CONSTANT_ROWS and op.traits.rows is Rows.SAME
-        )
-        return {
-            name: Type(
-                port.kind,
-                port.dtype,
-                tuple(
-                    sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in port.shape
-                ),
-                Layout.CONST if is_const and op.traits.place == "host" else port.layout,
-                op.traits.place,
-                rows,
-            )
-            for name, port in signature.outputs.items()
-        }
+            given, place = self.type_of(value), op.traits.place
+            if wrong := unify(port, given, place, sizes):
+                what = f'{op.traits.name} cannot read "{name}"'
+                raise mismatch(what, port, given, place, wrong)
+        return sizes
 
-    def _rows(self, op: Op, inputs: Mapping[str, Value], rows: str, address: str) -> str:
-        if op.traits.rows is Rows.READ:
+    def _rows(self, op: Op, inputs: Mapping[str, Value], rows: str, key: str) -> str:
+        """Return the row set of what ``op`` gives.
+
+        Raises:
+            PlanError: ``inputs`` carry row sets that do not go together.
+        """
+        kind = op.traits.rows
+        if kind is Rows.READ:
             return rows
-        if op.traits.rows is Rows.FIT:
+        if kind is Rows.FIT:
             return CONSTANT_ROWS
-        if op.traits.rows is Rows.JOIN:
+        if kind is Rows.JOIN:
             return PACK_ROWS
-        found = {name: r for name, value in inputs.items() if (r := self.type_of(value).rows)}
-        if len(set(found.values())) > 1:
-            sides = "\n".join(f"{name} carries the rows of {r}" for name, r in found.items())
-            raise PlanError(
-                Problem(
-                    "T0206",
-                    f"{op.traits.name} cannot join different row sets",
-                    sides,
-                    address=address,
-                )
-            )
-        return next(iter(found.values()), CONSTANT_ROWS)
+        found = {name: r for name, value in inputs.items() if (r := value.node.rows)}
+        sets = set(found.values())
+        if kind in (Rows.REPEAT, Rows.GROUP) and len(sets) > 1:
+            items = max(sets, key=len)
+            if sets == {items, parent_rows(items)}:
+                return items if kind is Rows.REPEAT else parent_rows(items)
+        if len(sets) > 1:
+            raise self._refuse_rows(op, inputs, found)
+        one = next(iter(sets), CONSTANT_ROWS)
+        if kind is Rows.GROUP:
+            return parent_rows(one)
+        return expand_rows(one, key) if kind is Rows.EXPAND else one
+
+    def _refuse_rows(
+        self, op: Op, inputs: Mapping[str, Value], found: Mapping[str, str]
+    ) -> PlanError:
+        told = [
+            f"{name} ({self._call(inputs[name].node)}) carries {self._describe(rows)}"
+            for name, rows in found.items()
+        ]
+        help_ = "group what was expanded before it meets the rows that it was made of"
+        sites = [site for name in found for site in sorted(self.note(inputs[name].node).sites)[:1]]
+        message = f"{op.traits.name} cannot join different row sets"
+        problem = Problem("T0206", message, "\n".join([*told, help_]), tuple(dict.fromkeys(sites)))
+        return PlanError(problem)
+
+    def _describe(self, rows: str) -> str:
+        """Return ``rows`` in words, with the node that made them."""
+        if (parent := parent_rows(rows)) == rows:
+            return f'the rows of "{rows}"'
+        maker = next(
+            node
+            for node in self._nodes
+            if node.rows == rows and expand_rows(parent, node.key) == rows
+        )
+        return f"the items that {self._call(maker)} makes of {self._describe(parent)}"
+
+    def _call(self, node: NodeId) -> str:
+        return self.note(node).address or self._nodes[node].op
+
+
+def _make_types(op: Op, rows: str, sizes: Mapping[str, int | str]) -> dict[str, Type]:
+    """Return the types of what ``op`` gives over ``rows``."""
+    is_const = op.traits.rows is Rows.FIT or (rows == CONSTANT_ROWS and op.traits.rows is Rows.SAME)
+    return {
+        name: Type(
+            port.kind,
+            port.dtype,
+            tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in port.shape),
+            Layout.CONST if is_const and op.traits.place == "host" else port.layout,
+            op.traits.place,
+            rows,
+        )
+        for name, port in op.signature.outputs.items()
+    }
 
 
 def _check_bound(op: Op, inputs: Mapping[str, Value]) -> None:

@@ -25,6 +25,9 @@ class Rows(StrEnum):
 
     READ = "read"  # makes the rows of a source
     SAME = "same"
+    EXPAND = "expand"  # gives a list for each row; what follows has a row for each item
+    REPEAT = "repeat"  # gives each item what the row has that it was made of
+    GROUP = "group"  # items go back to the rows they were made of
     FIT = "fit"  # reads many rows, gives one constant
     JOIN = "join"  # many row sets become packs
 

@@ -48,6 +48,10 @@ class Part:
         length: Positions that each tensor takes in the document.
         adapter: How the lane's tensors enter the model.
         answers: The closed set that the part is chosen from, on a target side.
+        is_given: Whether a part of a target side is told to the model rather than learned.
+        weight: Weight of the part in the loss, on a target side.
+        has_ends: Whether ids are to stand between BOS and EOS. The first part of a run of ids decides.
+        is_free: Whether a target part may be any ids, so that what follows must tell where it ends.
     """
 
     value: Value | None
@@ -56,6 +60,10 @@ class Part:
     length: int = 0
     adapter: Adapter | None = None
     answers: Value | None = None
+    is_given: bool = False
+    weight: float = 1.0
+    has_ends: bool = True
+    is_free: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 A *kind* says what the numbers mean: a modality (``image``), an id block (``text``), ``any`` for what a source
 holds before a recipe has looked at it. A *row set* names the rows an edge carries: the rows of a source
-(``digits``), of a device batch (``pack``), or none at all for a constant.
+(``digits``), the items that a node made of them (``digits*5c1f0a77b3d2``), the rows of a device batch
+(``pack``), or none at all for a constant.
 
 Why row sets: without them a side that was filtered or expanded alone joins its other side without complaint,
 and pairs the wrong rows.
@@ -21,6 +22,8 @@ from .errors import Problem, TypeMismatchError
 ANY = "any"
 CONSTANT_ROWS = ""
 
+_EXPANDED = "*"
+
 
 class Layout(StrEnum):
     """How the values of many rows lie in memory."""
@@ -38,6 +41,21 @@ class Place(StrEnum):
 
     HOST = "host"
     DEVICE = "device"
+
+
+def expand_rows(rows: str, key: str) -> str:
+    """Return the row set of the items that the node of plan key ``key`` makes of ``rows``."""
+    return f"{rows}{_EXPANDED}{key[:12]}"
+
+
+def parent_rows(rows: str) -> str:
+    """Return the row set that the items ``rows`` were made of; ``rows`` itself if it is nobody's items."""
+    return rows.rpartition(_EXPANDED)[0] or rows
+
+
+def source_of(rows: str) -> str:
+    """Return the name of the source that ``rows`` come from, however often they were expanded."""
+    return rows.partition(_EXPANDED)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +143,12 @@ class Signature:
     variadic: Port | None = None
 
 
-def unify(port: Port, given: Type, sizes: dict[str, int | str]) -> str:
-    """Return why ``given`` does not fit ``port``, or an empty text; named dimensions are bound in ``sizes``.
+def unify(port: Port, given: Type, place: Place, sizes: dict[str, int | str]) -> str:
+    """Return why ``given`` does not fit ``port`` of an op at ``place``, or an empty text.
 
-    A constant fits wherever a scalar, ragged or dense value of its kind and dtype does: it is the same for
-    every row.
+    Named dimensions are bound in ``sizes``. A constant fits wherever a scalar, ragged or dense value of its
+    kind and dtype does: it is the same for every row. Packed values cross from host to device; nothing else
+    does, and nothing comes back.
     """
     facts = {"kind": (port.kind, given.kind), "dtype": (port.dtype, given.dtype)}
     if given.layout is not Layout.CONST and port.layout is not Layout.ANY:
@@ -140,13 +159,17 @@ def unify(port: Port, given: Type, sizes: dict[str, int | str]) -> str:
         wrong += [f"dimension {want}" for want, got in pairs if not _fits(want, got, sizes)]
     elif port.kind != ANY:
         wrong.append("number of dimensions")
+    crosses = place is Place.DEVICE and given.layout is Layout.PACKED
+    if given.place is not place and not crosses:
+        wrong.append("place")
     return ", ".join(wrong)
 
 
-def mismatch(what: str, want: Port, got: Type, wrong: str) -> TypeMismatchError:
-    """Return the error for an edge whose ends differ in ``wrong``."""
-    message = f"{what}: {wrong} differs"
-    return TypeMismatchError(Problem("T0201", message, help=f"expected: {want}\ngot:      {got}"))
+def mismatch(what: str, want: Port, got: Type, place: Place, wrong: str) -> TypeMismatchError:
+    """Return the error for an edge into an op at ``place`` whose ends differ in ``wrong``."""
+    message = f"{what}: {wrong} {'differ' if ', ' in wrong else 'differs'}"
+    expected = f"expected: {want}@{place}\ngot:      {got}"
+    return TypeMismatchError(Problem("T0201", message, help=expected))
 
 
 def _fits(want: int | str, got: int | str, sizes: dict[str, int | str]) -> bool:

@@ -6,12 +6,16 @@ document belongs to is data. Parameters are named by scopes alone, so a task add
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Final
 
-from ..graph.node import Value
-from ..graph.planner import Lane, Planned
+from ..graph.draft import Draft
+from ..graph.node import NodeId, Value
+from ..graph.planned import Lane, Planned
 from ..graph.vocabulary import Vocabulary
 from .device.config import ModelConfig
+from .device.contrast import AddLosses, ContrastPairs
 from .device.decoder import DecodeStreams
 from .device.embedding import EmbedTokens, PlaceTokens
 from .device.encoder import EncodeStreams
@@ -21,6 +25,7 @@ from .host.document import PackDocuments
 VOCABULARY_SCOPE = "vocabulary"
 ENCODER_SCOPE = "encoder"
 DECODER_SCOPE = "decoder"
+PAIR_SCOPE = "pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,8 @@ class EncoderDecoder:
         """Add the nodes that follow the documents of ``planned``; return the graph's outputs by name."""
         draft, width = planned.draft, self.config.width
         lanes = {name: _describe(lane) for name, lane in sorted(planned.lanes.items())}
-        pack = draft.add(PackDocuments(lanes=lanes), planned.documents, address="pack").node
+        packing = PackDocuments(lanes=lanes, has_pairs=planned.has_pairs)
+        pack = draft.add(packing, planned.documents, address="pack").node
         embed = EmbedTokens(num_ids=self.vocabulary.size, model_width=width)
         stream = draft.add(
             embed,
@@ -118,21 +124,53 @@ class EncoderDecoder:
         )
         if is_inference:
             return {"memory": memory, "states": states}
+        kinds = [self._score(draft, pack, states, planned)] if planned.has_targets else []
+        kinds += [self._contrast(draft, pack, memory, planned)] if planned.has_pairs else []
+        return _name_outputs(self._add_losses(draft, kinds, planned))
+
+    def _score(self, draft: Draft, pack: NodeId, states: Value, planned: Planned) -> Value:
+        """Add what target tokens cost."""
         score = ScoreTokens(
             num_ids=self.vocabulary.size,
-            model_width=width,
-            num_tasks=len(planned.documents),
+            model_width=self.config.width,
+            num_losses=len(planned.scored),
             label_smoothing=self.config.label_smoothing,
         )
-        ports = ("labels", "weights", "task_ids")
-        loss = draft.add(
-            score,
-            {"hidden": states, **{port: Value(pack, port) for port in ports}},
-            scope=VOCABULARY_SCOPE,
-            address="loss",
-        )
-        sums = {port: Value(loss.node, port) for port in ("task_losses", "task_weights")}
-        return {"loss": loss, **sums}
+        inputs = {port: Value(pack, port) for port in ("labels", "weights", "loss_ids")}
+        inputs["hidden"] = states
+        return draft.add(score, inputs, scope=VOCABULARY_SCOPE, address="loss")
+
+    def _contrast(self, draft: Draft, pack: NodeId, memory: Value, planned: Planned) -> Value:
+        """Add what pairs cost."""
+        op = ContrastPairs(model_width=self.config.width, num_losses=len(planned.scored))
+        inputs = {
+            "hidden": memory,
+            "ranges": Value(pack, "pair_ranges"),
+            "loss_ids": Value(pack, "pair_loss_ids"),
+        }
+        return draft.add(op, inputs, scope=PAIR_SCOPE, address="contrast")
+
+    def _add_losses(self, draft: Draft, kinds: Sequence[Value], planned: Planned) -> Value:
+        if len(kinds) == 1:
+            return kinds[0]
+        inputs = {
+            f"{side}_{port}": Value(kind.node, port)
+            for side, kind in zip(("left", "right"), kinds, strict=True)
+            for port in _LOSS_PORTS
+        }
+        op = AddLosses(num_losses=len(planned.scored))
+        return draft.add(op, inputs, address="loss/add")
+
+
+_LOSS_PORTS: Final = ("out", "losses", "loss_weights")
+
+
+def _name_outputs(loss: Value) -> dict[str, Value]:
+    """Return the outputs of the node that gives the whole loss, as the graph calls them."""
+    return {
+        name: Value(loss.node, port)
+        for name, port in zip(("loss", "losses", "loss_weights"), _LOSS_PORTS, strict=True)
+    }
 
 
 def _describe(lane: Lane) -> dict[str, object]:

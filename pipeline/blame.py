@@ -33,7 +33,7 @@ _MAX_TRIES: Final = 2000
 """Groups that are computed at most; with more documents at fault some are named though they are not."""
 
 Row = tuple[int, int]
-"""Number of a task, and global row."""
+"""Number of a template, and global row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +139,13 @@ class _Trial:
 
     def _pack(self, rows: Sequence[Row]) -> Sequence[Pack]:
         stream = self._stream
-        by_task = {
-            template.task: np.array([row for task, row in rows if task == number], np.int64)
+        by_name = {
+            template.name: np.array([row for template, row in rows if template == number], np.int64)
             for number, template in enumerate(stream.templates)
         }
         return list(
             pack_documents(
-                stream.templates, by_task, stream.dataset.columns, stream.capacity, pad_id=PAD
+                stream.templates, by_name, stream.dataset.columns, stream.capacity, pad_id=PAD
             )
         )
 

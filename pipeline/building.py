@@ -19,6 +19,7 @@ from ..graph.errors import MissingExtraError, PlanError, SourceError, suggest
 from ..graph.graph import Graph
 from ..graph.node import NodeId, Value
 from ..graph.passes.segment import Segment
+from ..graph.type import source_of
 from ..ops.host.bpe import Bpe
 from ..ops.recipe.text import BPE
 from ..storage.record import SourceRecord
@@ -159,9 +160,10 @@ class _Build:
         """Return what is to be built, as far as that is known before anything is computed."""
         num_missing = num_cached = num_bytes = 0
         for value in planned.cut.stored:
-            record = self.records[value.node.rows]
+            source = source_of(value.node.rows)
+            record = self.records[source]
             partitions = [partition.id for partition in record.partitions]
-            missing = self.store.missing(value.node.rows, value.column_id, partitions)
+            missing = self.store.missing(source, value.column_id, partitions)
             num_missing += len(missing)
             num_cached += len(partitions) - len(missing)
             row_bytes = planned.graph.type_of(value).row_bytes or 0
@@ -197,14 +199,14 @@ class _Build:
     def record(self, planned: Plan, report: BuildReport) -> None:
         """Write what was built, for people and for training."""
         for task in self.mixture.tasks:
-            node = planned.documents[task.name]
+            nodes = [node.id for node in planned.documents(task.name)]
             self.store.write_task(
                 task.name,
                 {
                     "instruction": task.instruction,
-                    "source": node.rows,
+                    "source": nodes[0].rows,
                     "columns": {p: v.column_id for v, p in planned.stored_of(task.name).items()},
-                    "graph": str(_part(planned.graph, [node])),
+                    "graph": str(_part(planned.graph, nodes)),
                 },
             )
         if report.partitions or report.fitted:
@@ -226,7 +228,7 @@ class _Build:
     def count_rows(self, planned: Plan) -> dict[str, TaskCount]:
         """Return how many rows each task has, and how many of them are bad."""
         dataset = Dataset.open(planned, self.store)
-        return {task: TaskCount(*dataset.count(task)) for task in planned.documents}
+        return {task: TaskCount(*dataset.count(task)) for task in planned.tasks}
 
     def _jobs(self, planned: Plan, segment: Segment, filters: Filters) -> list[Job]:
         record = self.records[segment.rows]

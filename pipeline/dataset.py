@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..graph.errors import PlanError, Problem, StoreError
-from ..graph.node import Value
+from ..graph.node import Node, Value
 from ..graph.recipe import Pinned
+from ..graph.type import source_of
 from ..ops.architecture import UNKNOWN, PackLayout
 from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
 from ..ops.host.split import TEST, TRAIN, VALID
+from ..storage.length import item_starts
 from ..storage.reader import ColumnReader, open_column
 from ..storage.store import Store
 from ..storage.template import Template
-from .document import column_dtypes, make_template
+from .document import column_dtypes, make_templates
 from .execute import LoadArtifact
 from .planning import Plan, plan
 from .task import Mixture
@@ -35,12 +37,12 @@ class TaskRows:
     """The rows of one task in one split.
 
     Attributes:
-        template: What its documents are made of.
+        templates: What its documents are made of.
         expected: Global rows that belong to the split and pass the filters, computable or not.
         usable: Those of them that have a value in every column.
     """
 
-    template: Template
+    templates: tuple[Template, ...]
     expected: npt.NDArray[np.int64]
     usable: npt.NDArray[np.int64]
 
@@ -147,9 +149,9 @@ class Dataset:
         """
         problems: list[Problem] = []
         columns: dict[tuple[str, str], ColumnReader] = {}
-        for task in plan.documents:
+        for task in plan.tasks:
             for value, port in plan.stored_of(task).items():
-                source, column = value.node.rows, value.column_id
+                source, column = source_of(value.node.rows), value.column_id
                 if (source, column) in columns:
                     continue
                 partitions = [p.id for p in store.source(source).partitions]
@@ -169,11 +171,11 @@ class Dataset:
 
     def rows(self, task: str, split: Split) -> TaskRows:
         """Return the rows of ``task`` in ``split``."""
-        splits = self._readers(task)["split"]
+        splits = self._splits(task)
         belongs = (splits.scalars() == SPLIT_CODES[split]) & splits.valid
         kept, complete = self._kept(task), self._complete(task)
         return TaskRows(
-            template=make_template(self.plan, task),
+            templates=make_templates(self.plan, task),
             expected=np.flatnonzero(belongs & kept),
             usable=np.flatnonzero(belongs & kept & complete),
         )
@@ -183,35 +185,56 @@ class Dataset:
         kept = self._kept(task)
         return int(kept.sum()), int((kept & ~self._complete(task)).sum())
 
-    def target(self, task: str) -> ColumnReader:
-        """Return the column that the task's target slot is read from.
+    def target(self, task: str, slot: str) -> tuple[ColumnReader, npt.NDArray[np.int64] | None]:
+        """Return the column that a target slot of ``task`` is read from.
+
+        Of a slot in a group the column has a row for each item; where those of each row begin is returned too.
 
         Raises:
-            PlanError: The plan does not read target slots.
+            PlanError: The plan reads no such slot.
         """
-        node = self.plan.graph.nodes[self.plan.documents[task]]
-        for port, value in node.inputs.items():
-            if port.startswith("target.") and value.node.rows:
-                return self._reader(value)
-        raise PlanError.of("T0233", f'task "{task}" reads no target')
+        for node in (*self.plan.documents(task), *self._groups(task)):
+            entries: Any = node.params.get("target", node.params.get("items"))
+            for entry in entries:
+                if entry.get("slot") == slot and "port" in entry:
+                    column = self._reader(node.inputs[entry["port"]])
+                    count = node.inputs.get("count")
+                    return column, None if count is None else item_starts(self._reader(count))
+        raise PlanError.of("T0233", f'task "{task}" reads no target "{slot}"')
 
     def _kept(self, task: str) -> npt.NDArray[np.bool_]:
         """Return which rows pass the filters of ``task``.
 
         A filter that could not be computed keeps the row: better counted as wrong than lost.
         """
-        readers = self._readers(task)
-        filters = [reader for port, reader in readers.items() if port.startswith("keep.")]
-        every = np.ones(readers["split"].num_rows, np.bool_)
+        stored = self.plan.stored_of(task)
+        filters = [self._reader(v) for v, port in stored.items() if port.startswith("keep.")]
+        every = np.ones(self._splits(task).num_rows, np.bool_)
         return reduce(np.logical_and, (f.scalars() | ~f.valid for f in filters), every)
 
     def _complete(self, task: str) -> npt.NDArray[np.bool_]:
-        """Return which rows have a value in every column of ``task``."""
-        return np.logical_and.reduce([reader.valid for reader in self._readers(task).values()])
+        """Return which rows have a value in every column of ``task``, and in all of their items."""
+        complete = np.ones(self._splits(task).num_rows, np.bool_)
+        for value in self.plan.stored_of(task):
+            valid = self._reader(value).valid
+            if value.node.rows == source_of(value.node.rows):
+                complete &= valid
+        for node in self._groups(task):
+            starts = item_starts(self._reader(node.inputs["count"]))
+            for port, value in node.inputs.items():
+                if port != "count" and value.node.rows:
+                    num_bad = np.concatenate([[0], np.cumsum(~self._reader(value).valid)])
+                    complete &= np.diff(num_bad[starts]) == 0
+        return complete
 
-    def _readers(self, task: str) -> dict[str, ColumnReader]:
-        inputs = self.plan.graph.nodes[self.plan.documents[task]].inputs
-        return {port: self._reader(value) for port, value in inputs.items() if value.node.rows}
+    def _groups(self, task: str) -> list[Node]:
+        """Return the nodes that join the items of each row of ``task``."""
+        graph = self.plan.graph
+        read = (value for node in self.plan.documents(task) for value in node.inputs.values())
+        return [node for value in read if (node := graph.nodes[value.node]).op == "group_items"]
+
+    def _splits(self, task: str) -> ColumnReader:
+        return self._reader(self.plan.documents(task)[0].inputs["split"])
 
     def _reader(self, value: Value) -> ColumnReader:
-        return self.columns[value.node.rows, value.column_id]
+        return self.columns[source_of(value.node.rows), value.column_id]

@@ -2,87 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from ..graph.errors import PlanError
-from ..graph.node import Node
-from ..storage.template import ConstPiece, IdsPiece, Piece, Template, TensorPiece
+from ..graph.node import Node, Value
+from ..graph.type import source_of
+from ..storage.template import (
+    ConstPiece,
+    GroupPiece,
+    IdsPiece,
+    Lesson,
+    Piece,
+    Single,
+    Template,
+    TensorPiece,
+)
 from .planning import Plan
 
 
-def make_template(plan: Plan, task: str) -> Template:
-    """Return what the loader composes the documents of ``task`` of.
+def make_templates(plan: Plan, task: str) -> tuple[Template, ...]:
+    """Return what the loader composes the documents of ``task`` of: one for each of its templates.
 
-    A target that is to be written holds only what comes before its slot.
+    A target that is to be written holds only what comes before its first slot.
 
     Raises:
         PlanError: Some constant is not known yet, because what it needs is still to be fitted.
     """
-    node = plan.graph.nodes[plan.documents[task]]
-    source = [piece for piece, _ in _pieces(plan, node, "source")]
-    target = list(_pieces(plan, node, "target"))
-    return Template(
-        task=task,
-        source_name=node.id.rows,
-        source=tuple(source),
-        target=tuple(piece for piece, _ in target),
-        # The first id is given, plain text is given; slots and the end are learned.
-        is_learned=tuple(is_learned for _, is_learned in target),
+    members = [member for member in plan.members.values() if member.task == task]
+    nodes = [plan.graph.nodes[member.document.node] for member in members]
+    # The halves of a pair stand one behind the other; any other document stands by itself.
+    starts = [i for i, member in enumerate(members) if member.half != "right"]
+    return tuple(
+        _make_template(
+            plan, task, nodes[i : i + (2 if members[i].half else 1)], (number, len(starts))
+        )
+        for number, i in enumerate(starts)
     )
 
 
-def target_slot(plan: Plan, task: str) -> Mapping[str, Any]:
-    """Return the entry of the slot that ``task`` writes."""
-    node = plan.graph.nodes[plan.documents[task]]
+def _make_template(plan: Plan, task: str, nodes: list[Node], place: tuple[int, int]) -> Template:
+    """Return a template from its document, or from the two halves of its pair."""
+    source = [tuple(_Pieces(plan, task, node).read("source")) for node in nodes]
+    pair = None
+    if len(nodes) > 1:
+        halves: list[Any] = [node.params["source"] for node in nodes]
+        slots = "|".join(entry["slot"] for half in halves for entry in half if "slot" in entry)
+        pair = (len(source[0]), Lesson(plan.scored.index((task, slots))))
+    return Template(
+        task=task,
+        source_name=source_of(nodes[0].id.rows),
+        source=tuple(piece for half in source for piece in half),
+        target=tuple(_Pieces(plan, task, nodes[0]).read("target")),
+        pair=pair,
+        number=place[0],
+        num_templates=place[1],
+    )
+
+
+def target_entries(plan: Plan, task: str) -> tuple[Mapping[str, Any], ...]:
+    """Return what the target side of the first template of ``task`` is made of."""
+    node = plan.documents(task)[0]
     entries: Any = node.params["target"]
-    return next(entry for entry in entries if "slot" in entry)
+    return entries
 
 
-def answers_digest(plan: Plan, task: str) -> str | None:
-    """Return the digest of the closed set that ``task`` answers from, empty if nobody knows it.
+@dataclass(slots=True)
+class _Pieces:
+    """Reads the sides of one document."""
 
-    None where the target is free text.
-    """
-    entry = target_slot(plan, task)
-    if "answers" not in entry:
-        return None
-    node = plan.graph.nodes[plan.documents[task]]
-    return str(plan.graph.nodes[node.inputs[entry["answers"]].node].params["digest"])
+    plan: Plan
+    task: str
+    document: Node
+    _lesson: Lesson | None = field(default=None)
+    _is_begun: bool = False
 
+    def read(self, side: str) -> Iterator[Piece]:
+        """Yield the pieces of a side, in order."""
+        entries: Any = self.document.params[side]
+        for entry in entries:
+            if "special" in entry:
+                # The first id of a target is given. Its end belongs to the slot before it.
+                lesson = self._lesson if side == "target" and self._is_begun else None
+                yield ConstPiece(ids=(entry["special"],), lesson=lesson)
+            elif "group" in entry:
+                maker = self.plan.graph.nodes[self.document.inputs[entry["port"]].node]
+                if "count" not in maker.inputs:
+                    return  # the group is to be written, and so is what follows it
+                yield self._group(maker, side)
+            elif "port" in entry:
+                yield self._single(self.document, entry, side)
+            else:
+                return  # the slot is to be written, and so is what follows it
+            self._is_begun = True
 
-def _pieces(plan: Plan, node: Node, side: str) -> Iterable[tuple[Piece, bool]]:
-    entries: Any = node.params[side]
-    is_begun = False
-    for entry in entries:
-        if "special" in entry:
-            yield ConstPiece(ids=(entry["special"],)), is_begun
-        elif "port" in entry:
-            piece = _piece(plan, node, entry)
-            yield piece, "slot" in entry
-        else:
-            return  # the slot is to be written, and so is what follows it
-        is_begun = True
+    def _group(self, node: Node, side: str) -> GroupPiece:
+        entries: Any = node.params["items"]
+        return GroupPiece(
+            count=node.inputs["count"].column_id,
+            pieces=tuple(
+                ConstPiece(ids=(entry["special"],))
+                if "special" in entry
+                else self._single(node, entry, side)
+                for entry in entries
+            ),
+        )
 
+    def _single(self, node: Node, entry: Mapping[str, Any], side: str) -> Single:
+        plan, value = self.plan, node.inputs[entry["port"]]
+        if "lane" in entry:
+            self._refuse_unknown(value)
+            return TensorPiece(column=value.column_id, lane=entry["lane"], length=entry["length"])
+        offset = plan.vocabulary.offset(entry["block"])
+        lesson = self._learn(entry) if side == "target" else None
+        maker = plan.graph.nodes[value.node]
+        if maker.op == "make_ids":
+            ids: Any = maker.params["ids"]
+            return ConstPiece(ids=tuple(offset + i for i in ids))
+        self._refuse_unknown(value)
+        return IdsPiece(column=value.column_id, offset=offset, lesson=lesson)
 
-def _piece(plan: Plan, node: Node, entry: Mapping[str, Any]) -> Piece:
-    value = node.inputs[entry["port"]]
-    if "lane" in entry:
-        return TensorPiece(column=value.column_id, lane=entry["lane"], length=entry["length"])
-    offset = plan.vocabulary.offset(entry["block"])
-    maker = plan.graph.nodes[value.node]
-    if maker.op == "make_ids":
-        ids: Any = maker.params["ids"]
-        return ConstPiece(ids=tuple(offset + i for i in ids))
-    if value.node.rows and value not in plan.cut.stored:
-        message = f"{maker.address} draws anew in every epoch, which the loader cannot do yet"
-        raise PlanError.of("T0237", message, "leave the op out, or run it in the source")
-    if value.node.rows:
-        return IdsPiece(column=value.column_id, offset=offset)
-    message = f"{maker.address} is not known yet"
-    raise PlanError.of("T0238", message, "build the store first: its vocabulary is fitted there")
+    def _learn(self, entry: Mapping[str, Any]) -> Lesson | None:
+        """Return what is learned from a slot; what is not learned leaves the end to the slot before."""
+        if not (weight := entry.get("weight", 1.0)) or "slot" not in entry:
+            return None
+        number = self.plan.scored.index((self.task, entry["slot"]))
+        self._lesson = Lesson(number, weight)
+        return self._lesson
+
+    def _refuse_unknown(self, value: Value) -> None:
+        maker = self.plan.graph.nodes[value.node]
+        if not value.node.rows:
+            message = f"{maker.address} is not known yet"
+            help_ = "build the store first: its vocabulary is fitted there"
+            raise PlanError.of("T0238", message, help_)
+        if value not in self.plan.cut.stored:
+            message = f"{maker.address} draws anew in every epoch, which the loader cannot do yet"
+            raise PlanError.of("T0237", message, "leave the op out, or run it in the source")
 
 
 def column_dtypes(schema: pa.Schema) -> dict[str, str]:

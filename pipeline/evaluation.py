@@ -6,6 +6,7 @@ to work would reward losing the hard ones.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,8 +20,10 @@ from ..graph.errors import CheckpointError, PlanError, Problem, suggest
 from ..ops.host.bpe import Bpe
 from ..ops.metric import accuracy, chance_corrected, majority
 from ..ops.recipe.text import BPE
+from ..storage.length import find_items
+from ..storage.reader import ColumnReader
 from ..storage.store import Store
-from ..storage.template import ConstPiece, Template
+from ..storage.template import GroupPiece, Piece, Template, TensorPiece
 from .dataset import Dataset, Split, open_dataset
 from .inference import Model
 from .task import Mixture, Task, as_mixture
@@ -124,10 +127,13 @@ def evaluate(
     held_out = {task.name: dataset.rows(task.name, split) for task in mixture.tasks}
     if empty := [name for name, rows in held_out.items() if not len(rows.expected)]:
         raise PlanError(*(_nothing_held_out(name, split) for name in empty))
-    return Evaluation(tuple(score_task(model, dataset, task, split) for task in mixture.tasks))
+    scores = (score_task(model, dataset, task, split) for task in mixture.tasks)
+    return Evaluation(tuple(score for each in scores for score in each))
 
 
-def score_task(model: Model, dataset: Dataset, task: Task | str, split: Split) -> TaskScore:
+def score_task(
+    model: Model, dataset: Dataset, task: Task | str, split: Split
+) -> tuple[TaskScore, ...]:
     """Score ``model`` on the rows of ``task`` in ``split`` of ``dataset``, which has its vocabulary.
 
     Args:
@@ -136,34 +142,56 @@ def score_task(model: Model, dataset: Dataset, task: Task | str, split: Split) -
         task: The task, or the name of one that the model knows.
         split: There must be rows in it.
 
+    Returns:
+        A score for each slot that the task learns to write; its instruction is the task's first.
+
     Raises:
         PlanError: The model cannot follow the task's instruction.
     """
     writer = model.writer(task)
     rows = dataset.rows(writer.task, split)
-    written = writer.write(_unanswered(rows.template), dataset.columns, rows.usable)
-    references = read_targets(dataset, writer.task, rows.expected, writer.bpe)
-    predictions = [written[row].text if row in written else None for row in rows.expected]
-    learned = read_targets(
-        dataset, writer.task, dataset.rows(writer.task, "train").usable, writer.bpe
-    )
-    score, baseline = accuracy(predictions, references), majority(learned, references)
-    return TaskScore(
-        task=writer.task,
-        metric="accuracy",
-        expected=len(rows.expected),
-        evaluated=len(written),
-        score=score,
-        baseline=baseline,
-        corrected=chance_corrected(score, baseline),
-    )
+    learned_from = dataset.rows(writer.task, "train").usable
+    written = writer.write(unanswered(rows.templates[0]), dataset.columns, rows.usable)
+    slots = [slot for name, slot in dataset.plan.scored if name == writer.task]
+    scores: list[TaskScore] = []
+    for slot in slots:
+        references = read_targets(dataset, writer.task, slot, rows.expected, writer.bpe)
+        learned = read_targets(dataset, writer.task, slot, learned_from, writer.bpe)
+        said = [written[row].values.get(slot) if row in written else None for row in rows.expected]
+        score = accuracy([_spell(value) for value in said], references)
+        baseline = majority(learned, references)
+        scores.append(
+            TaskScore(
+                task=writer.task if len(slots) == 1 else f"{writer.task}.{slot}",
+                metric="accuracy",
+                expected=len(rows.expected),
+                evaluated=len(written),
+                score=score,
+                baseline=baseline,
+                corrected=chance_corrected(score, baseline),
+            )
+        )
+    return tuple(scores)
 
 
 def read_targets(
-    dataset: Dataset, task: str, rows: npt.NDArray[np.int64], bpe: Bpe
+    dataset: Dataset, task: str, slot: str, rows: npt.NDArray[np.int64], bpe: Bpe
 ) -> list[str | None]:
-    """Return the target text of each of ``rows``; None where there is none."""
-    column = dataset.target(task)
+    """Return the target text of ``slot`` in each of ``rows``; None where there is none.
+
+    What repeats is spelled as a list of texts.
+    """
+    column, starts = dataset.target(task, slot)
+    if starts is None:
+        return _decode(column, rows, bpe)
+    items, owners = find_items(starts, rows)
+    listed: list[list[str | None]] = [[] for _ in rows]
+    for owner, text in zip(owners.tolist(), _decode(column, items, bpe), strict=True):
+        listed[owner].append(text)
+    return [None if None in texts else json.dumps(texts) for texts in listed]
+
+
+def _decode(column: ColumnReader, rows: npt.NDArray[np.int64], bpe: Bpe) -> list[str | None]:
     valid = column.valid[rows]
     gathered = column.gather(rows[valid])
     assert isinstance(gathered, tuple), "targets are ids"
@@ -179,12 +207,21 @@ def read_targets(
     return [next(found) if is_valid else None for is_valid in valid]
 
 
-def _unanswered(template: Template) -> Template:
-    """Return the template without what the model is to write."""
-    given = [piece for piece in template.target if isinstance(piece, ConstPiece)]
-    # The last constant is the end of the target, which follows the slot.
-    prefix = tuple(given[:-1])
-    return replace(template, target=prefix, is_learned=(False,) * len(prefix))
+def _spell(value: str | list[str] | None) -> str | None:
+    """Return what was written as `read_targets` spells it."""
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def unanswered(template: Template) -> Template:
+    """Return the template without what the model is to write: all from the first piece that is learned."""
+    given: list[Piece] = []
+    for piece in template.target:
+        if isinstance(piece, GroupPiece) or (
+            not isinstance(piece, TensorPiece) and piece.lesson is not None
+        ):
+            break
+        given.append(piece)
+    return replace(template, target=tuple(given))
 
 
 def _refuse_other_vocabulary(model: Model, store: Store) -> None:

@@ -3,7 +3,13 @@
 Ops never see missing values: rows with one are left out before a call and are missing in its result. When a
 call raises, the rows at fault are found: an op may name them all at once (`RowErrors`); otherwise it is tried
 on no rows at all, to tell a broken op from a bad row, and then on ever smaller halves.
+
+An op that expands gives a list for each row; its items are the rows of what follows, until an op that groups is
+given them as lists again. A row that could not be expanded has no items; a bad item is a bad row.
 """
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
 
 from __future__ import annotations
 
@@ -11,15 +17,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..graph.errors import OpError, Problem, Site, TaskloomError
 from ..graph.graph import Graph
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Catalogue, Rows
+from ..graph.type import parent_rows
 from ..ops.errors import RowErrors
 from .meter import Meter
 
@@ -40,6 +50,53 @@ class Failure:
     offset: int
     node: NodeId
     problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The rows that an op has made of the rows of another set.
+
+    Attributes:
+        offsets: Where the items of each row begin, and where the last end.
+        is_whole: Which rows could be expanded.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    is_whole: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, lists: pa.Array) -> Self:
+        """Return the items of ``lists``, one list for each row."""
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+        is_whole = np.asarray(lists.is_valid())
+        return cls(np.concatenate([[0], np.cumsum(lengths)]), is_whole)
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def find_row(self, item: int) -> int:
+        """Return the row that ``item`` was made of."""
+        return int(np.searchsorted(self.offsets, item, side="right")) - 1
+
+    def regroup(self, values: Sequence[Any]) -> list[list[Any] | None]:
+        """Return the values of each row's items, None for rows that could not be expanded."""
+        ends = pairwise(self.offsets.tolist())
+        lists = (list(values[start:stop]) for start, stop in ends)
+        return [
+            each if is_whole else None
+            for each, is_whole in zip(lists, self.is_whole.tolist(), strict=True)
+        ]
+
+    def repeat(self, values: pa.Array) -> pa.Array:
+        """Return the value of each item's row."""
+        rows = np.repeat(np.arange(len(self.is_whole)), np.diff(self.offsets))
+        return _take_nullable(values, pa.array(rows, pa.int64()))
+
+    def gather(self, values: pa.Array) -> pa.Array:
+        """Return the items of each row as a list, null for rows that could not be expanded."""
+        offsets = pa.array(self.offsets, pa.int64())
+        lists = pa.LargeListArray.from_arrays(offsets, values)
+        return pc.if_else(pa.array(self.is_whole), lists, pa.scalar(None, lists.type))
 
 
 @dataclass(frozen=True)
@@ -83,30 +140,36 @@ class Execution:
         return frozenset(node for node, op in self._ops.items() if op.traits.rows is Rows.READ)
 
     def run(
-        self, batch: pa.RecordBatch, meter: Meter | None = None
+        self,
+        batch: pa.RecordBatch,
+        meter: Meter | None = None,
+        items: dict[str, Items] | None = None,
     ) -> tuple[dict[Value, Any], list[Failure]]:
         """Run every node on ``batch``.
 
         Args:
             batch: Rows of the source.
             meter: Takes what each node cost.
+            items: Takes the items of each row set that some node has expanded.
 
         Returns:
-            The output of each node: constants as they are, others as long as the batch and null where a row
-            could not be computed; and the failures in order of row.
+            The output of each node: constants as they are, others as long as the batch, or as many as there
+            are items, and null where a row could not be computed; and the failures in order of row.
 
         Raises:
             OpError: An op fails on no rows at all, so no row is to blame.
         """
         values: dict[Value, Any] = {}
         failures: dict[tuple[int, NodeId], Failure] = {}
+        items = {} if items is None else items
         for node_id in self.nodes:
-            call = _Call(self, self.graph.nodes[node_id], self._ops[node_id], batch)
+            call = _Call(self, self.graph.nodes[node_id], self._ops[node_id], batch, items)
             began = time.perf_counter()
             made = values[Value(node_id)] = call.run(values)
             if meter is not None:
                 meter.add(node_id, time.perf_counter() - began, call.rows_in, made)
-            failures |= {(f.offset, f.node): f for f in call.failures}
+            for failure in call.failures:
+                failures.setdefault((failure.offset, failure.node), failure)
         if meter is not None:
             for _, node_id in failures:  # a value that two nodes miss is refused once
                 meter.of(node_id).rejects += 1
@@ -117,7 +180,7 @@ class Execution:
         values: dict[Value, Any] = {}
         nothing = pa.RecordBatch.from_pylist([])
         for node_id in self.nodes:
-            call = _Call(self, self.graph.nodes[node_id], self._ops[node_id], nothing)
+            call = _Call(self, self.graph.nodes[node_id], self._ops[node_id], nothing, {})
             values[Value(node_id)] = call.run(values)
         return values[value]
 
@@ -137,12 +200,13 @@ class Execution:
 
 @dataclass(slots=True)
 class _Call:
-    """One op on one record batch."""
+    """One op on one record batch, and the items that others have made of its rows."""
 
     execution: Execution
     node: Node
     op: Any
     batch: pa.RecordBatch
+    items: dict[str, Items]
     failures: list[Failure] = field(default_factory=list[Failure])
     rows_in: int = 0
 
@@ -157,10 +221,32 @@ class _Call:
         if self.node.op == "load_artifacts":
             return self.execution.load(self.op.kind, self.op.digest)
         inputs = {port: values[value] for port, value in self.node.inputs.items()}
-        return self._map(inputs) if self.node.id.rows else self.op(**inputs)
+        if not self.node.id.rows:
+            return self.op(**inputs)
+        made = self._map({port: self._align(port, array) for port, array in inputs.items()})
+        if self.op.traits.rows is not Rows.EXPAND:
+            return made
+        self.items[self.node.id.rows] = Items.of(made)
+        return made.flatten()
+
+    @property
+    def _rows(self) -> str:
+        """The row set that the op works on; an op that expands gives another."""
+        rows = self.node.id.rows
+        return parent_rows(rows) if self.op.traits.rows is Rows.EXPAND else rows
+
+    def _align(self, port: str, array: Any) -> Any:
+        """Return an input over the rows that the op works on: repeated for items, or gathered from them."""
+        given = self.node.inputs[port].node.rows
+        if given in ("", self._rows):
+            return array
+        if self.op.traits.rows is Rows.REPEAT:
+            return self.items[self._rows].repeat(array)
+        return self.items[given].gather(array)
 
     def _map(self, inputs: Mapping[str, Any]) -> pa.Array:
-        num_rows = self.batch.num_rows
+        rows = self._rows
+        num_rows = len(self.items[rows]) if rows in self.items else self.batch.num_rows
         consts = {p for p, value in self.node.inputs.items() if not value.node.rows}
         has_value = np.ones(num_rows, np.bool_)
         if not self.op.traits.accepts_null:
@@ -243,10 +329,23 @@ class _Call:
     def _fail(self, row: int, problem: Problem, node: Node | None = None) -> None:
         node = node or self.node
         column = ", ".join(self.execution.columns_of(node.id))
-        if problem.column:  # an op knows the value, not the column it came from
-            column = f"{column} ({problem.column})"
+        row, place = self._find_row(row)
+        # An op knows the value, neither the column it came from nor its place in a list.
+        if told := ", ".join(filter(None, (place, problem.column))):
+            column = f"{column} ({told})"
         placed = OpError(replace(problem, column=column)).at(**self._place(node)).problems[0]
         self.failures.append(Failure(row, node.id, placed))
+
+    def _find_row(self, row: int) -> tuple[int, str]:
+        """Return the row of the source that ``row`` comes from, and its place in the lists of that row."""
+        places: list[str] = []
+        rows = self._rows
+        while rows in self.items:
+            items, rows = self.items[rows], parent_rows(rows)
+            parent = items.find_row(row)
+            places.append(f"item {row - int(items.offsets[parent]) + 1}")
+            row = parent
+        return row, " of ".join(places)
 
     def _place(self, node: Node) -> dict[str, Any]:
         return {"address": node.address, "sites": self.execution.sites_of(node)}

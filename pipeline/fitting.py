@@ -12,6 +12,7 @@ from ..graph.graph import Graph
 from ..graph.measure import Measure
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Rows
+from ..graph.type import source_of
 from ..ops.catalogue import host_catalogue
 from ..storage.record import SourceRecord
 from ..storage.store import Store
@@ -114,7 +115,8 @@ def _groups(fit: Node, source: str) -> tuple[Mapping[str, Value], ...]:
         name, _, number = port.partition(".")
         groups.setdefault(number, {})[name] = value
     rows = {
-        number: {value.node.rows for value in group.values()} for number, group in groups.items()
+        number: {source_of(value.node.rows) for value in group.values()}
+        for number, group in groups.items()
     }
     return tuple(group for number, group in groups.items() if source in rows[number])
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..graph.errors import Problem, SourceError, suggest
 from ..graph.node import Value
+from ..graph.type import source_of
 from ..storage.array_column import ArrayColumn
 from ..storage.values import to_table
 from .execute import Execution, LoadArtifact
@@ -36,8 +37,7 @@ class RowReader:
     def make(cls, plan: Plan, task: str, load: LoadArtifact) -> Self:
         """Return the reader of ``task``, which is in ``plan``."""
         graph = plan.graph
-        inputs = graph.nodes[plan.documents[task]].inputs.values()
-        wanted = [value for value in inputs if value.node.rows]
+        wanted = list(plan.stored_of(task))
         nodes = [node.id for node in graph.needs(wanted)]
         return cls(Execution(graph, nodes, plan.catalogue, load), wanted)
 
@@ -76,7 +76,9 @@ class RowReader:
         for failure in failures:
             placed = replace(failure.problem, row=str(first + failure.offset))
             problems.setdefault(failure.offset, []).append(placed)
-        columns = {(v.node.rows, v.column_id): ArrayColumn(values[v]) for v in self.wanted}
+        columns = {
+            (source_of(v.node.rows), v.column_id): ArrayColumn(values[v]) for v in self.wanted
+        }
         return columns, problems
 
 

@@ -29,7 +29,7 @@ from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
 from ..ops.recipe.text import BLOCK, BPE
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
-from .document import make_template
+from .document import make_templates
 from .given_rows import RowReader
 from .planning import Plan, plan
 from .program import Program, choose_device
@@ -46,12 +46,15 @@ class Prediction:
     """What a model wrote for one row.
 
     Attributes:
-        text: The target; None if the row could not be answered.
+        text: The value of the only slot, or the whole target where there are several; None if the row could
+            not be answered.
+        values: The text of each target slot; a list of texts for a slot of a group.
         log_prob: Log probability of the text, among those that were allowed.
         error: Why the row could not be answered.
     """
 
     text: str | None
+    values: Mapping[str, str | list[str]] = field(default_factory=dict[str, "str | list[str]"])
     log_prob: float = float("-inf")
     error: TaskloomError | None = None
 
@@ -226,11 +229,12 @@ def _answer(
     """Yield the answers to the rows of ``batch``, the first of which is row ``first`` of all."""
     columns, problems = reader.read(batch, first)
     usable = [row for row in range(batch.num_rows) if row not in problems]
-    template = make_template(writer.plan, writer.task)
+    template = make_templates(writer.plan, writer.task)[0]
     written = writer.write(template, columns, np.array(usable, np.int64))
     for row in range(batch.num_rows):
         if row in written:
-            yield Prediction(text=written[row].text, log_prob=written[row].log_prob)
+            said = written[row]
+            yield Prediction(text=said.text, values=said.values, log_prob=said.log_prob)
         else:
             bad = problems.get(row) or [_too_long(writer, first + row)]
             yield Prediction(text=None, error=RowError(*bad))

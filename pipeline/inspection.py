@@ -91,7 +91,7 @@ def column_states(planned: Plan, store: Store) -> dict[NodeId, State]:
         value.node: State(Status.MISSING, "a build fits it") for value in planned.fits.values()
     }
     seen = seen_in(store)
-    for task in planned.documents:
+    for task in planned.tasks:
         nodes = {value.column_id: value.node for value in planned.stored_of(task)}
         for column in column_whys(planned, store, task, seen, with_libraries=False):
             node = nodes[column.column]

@@ -90,15 +90,15 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        divisor = torch.tensor(sum(float(pack.weights.sum()) for pack in packs), device=self.device)
+        divisors = self._divide(packs)
         # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
         is_settled = self.is_compiled and self._is_warm
         stance = "fail_on_recompile" if is_settled else "default"
         for pack in packs:
             with torch.compiler.set_stance(stance):
-                outputs = self.program(to_inputs(self.plan, pack, self.device), divisor)
+                outputs = self.program(to_inputs(self.plan, pack, self.device), divisors)
                 outputs["loss"].backward()
-            for name in ("task_losses", "task_weights"):
+            for name in ("losses", "loss_weights"):
                 self.tally.add(name, outputs[name])
             self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
         limit = self.config.clip or math.inf
@@ -125,6 +125,14 @@ class Learner:
         self._num_halted = self._num_halted + is_bad
         optimizer: Any = self.optimizer
         optimizer.found_inf = is_bad.to(torch.float32)
+
+    def _divide(self, packs: Sequence[Pack]) -> dict[str, torch.Tensor]:
+        """Return what each loss is divided by, by its op: its weight in all of the step."""
+        totals = {
+            "score_tokens": sum(float(pack.weights.sum()) for pack in packs),
+            "contrast_pairs": float(sum((pack.pair_loss_ids >= 0).sum() for pack in packs)),
+        }
+        return {op: torch.tensor(total, device=self.device) for op, total in totals.items()}
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return what is no longer a finite number since the last line of the log; empty if all is well."""

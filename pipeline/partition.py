@@ -145,21 +145,19 @@ def observe_partition(job: Job, report: Report) -> Observation:
         values, _ = execution.run(batch, meter)
         for part in job.fits:
             began = time.perf_counter()
-            rows_in = _learn(part, values, batch.num_rows, learned)
+            rows_in = _learn(part, values, learned)
             meter.add(part.node, time.perf_counter() - began, rows_in, made=None)
         report(Progress(batch.num_rows, 0))
     return Observation(place=job.place, learned=learned, measures=meter.measures())
 
 
-def _learn(
-    part: FitPart, values: Mapping[Value, Any], num_rows: int, learned: dict[NodeId, Any]
-) -> int:
+def _learn(part: FitPart, values: Mapping[Value, Any], learned: dict[NodeId, Any]) -> int:
     """Add what one fit sees in a record batch to ``learned``; return how many rows it was shown."""
     op: Any = host_catalogue()[part.op](**part.params)
     rows_in = 0
     try:
         for group in part.groups:
-            arrays = _usable([values[value] for value in group.values()], num_rows)
+            arrays = _usable({value: values[value] for value in group.values()})
             seen = op.observe(**dict(zip(group, arrays, strict=True)))
             is_first = part.node not in learned
             learned[part.node] = seen if is_first else op.merge(learned[part.node], seen)
@@ -258,15 +256,15 @@ def _commit(writer: ColumnWriter, bad: _BadRows, value: Value) -> Receipt:
     return writer.commit(entries, graph=bad.graph_of(entries), libraries=libraries)
 
 
-def _usable(arrays: list[pa.Array], num_rows: int) -> list[pa.Array]:
-    """Return the rows that have a value in all of ``arrays``; single constants stay as they are."""
-    rows = [array for array in arrays if len(array) == num_rows]
+def _usable(arrays: Mapping[Value, pa.Array]) -> list[pa.Array]:
+    """Return the rows that have a value in all of ``arrays``; constants stay as they are."""
+    rows = [array for value, array in arrays.items() if value.node.rows]
     if not any(array.null_count for array in rows):
-        return arrays
+        return list(arrays.values())
     keep = pc.is_valid(rows[0])
     for array in rows[1:]:
         keep = pc.and_(keep, pc.is_valid(array))
-    return [array.filter(keep) if len(array) == num_rows else array for array in arrays]
+    return [array.filter(keep) if v.node.rows else array for v, array in arrays.items()]
 
 
 @lru_cache(maxsize=8)

@@ -121,7 +121,7 @@ def _pieces(
 
 
 def _of_split(plan: Plan, task: Task, pieces: Iterator[_Piece], code: int) -> Iterator[_Piece]:
-    inputs = plan.graph.nodes[plan.documents[task.name]].inputs
+    inputs = plan.documents(task.name)[0].inputs
     keeps = [value for port, value in inputs.items() if port.startswith("keep.")]
     execution = host_execution(plan, [value.node for value in (inputs["split"], *keeps)])
     for piece in pieces:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from ..graph.errors import PlanError, Problem, Span, TaskloomError
+from ..graph.errors import PlanError, Problem, TaskloomError
 from ..graph.graph import Graph
-from ..graph.instruction import Instruction
-from ..graph.node import Node, NodeId, Value
+from ..graph.node import Node, Value
 from ..graph.op import Catalogue, Op, Rows
-from ..graph.passes.cut import Cut, cut
+from ..graph.part_plan import PROMPT_MODALITY
+from ..graph.passes.cut import Cut, Stage, cut
 from ..graph.passes.fold import fold
 from ..graph.passes.prune import prune
 from ..graph.passes.segment import Segment, segment
-from ..graph.planner import PROMPT_MODALITY, Planner, TaskSpec
+from ..graph.planned import Member, TaskSpec
+from ..graph.planner import Planner
 from ..graph.recipe import Pinned, Recipe
 from ..graph.vocabulary import Block, Vocabulary, gather_blocks
 from ..ops.architecture import UNKNOWN, EncoderDecoder, PackLayout
@@ -43,7 +44,8 @@ class Plan:
         graph: The graph of all tasks, host and device halves.
         cut: The stage of each node and the values that are stored.
         segments: What one Dask task runs.
-        documents: The node of each task that composes its documents.
+        members: The documents by the name of their port at the pack, in the order of the tasks.
+        scored: Task and slot of everything whose loss is summed apart, by number.
         fits: Artifacts that are still to be fitted; what follows them cannot run before.
         vocabulary: The blocks of ids.
         catalogue: The ops.
@@ -54,7 +56,8 @@ class Plan:
     graph: Graph
     cut: Cut
     segments: tuple[Segment, ...]
-    documents: Mapping[str, NodeId]
+    members: Mapping[str, Member]
+    scored: tuple[tuple[str, str], ...]
     fits: Mapping[str, Value]
     vocabulary: Vocabulary
     catalogue: Catalogue
@@ -68,20 +71,43 @@ class Plan:
         """
         return NodeHandle(self, self.graph[address])
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        return tuple(dict.fromkeys(member.task for member in self.members.values()))
+
+    def documents(self, task: str) -> tuple[Node, ...]:
+        """Return the nodes that compose the documents of ``task``, in the order of its templates."""
+        members = (member for member in self.members.values() if member.task == task)
+        return tuple(self.graph.nodes[member.document.node] for member in members)
+
     def filters(self) -> Filters:
         """Return the filters that rows must pass, for each stored value and each task that reads it."""
         found: dict[Value, list[tuple[Value, ...]]] = {}
-        for document in self.documents.values():
-            inputs = self.graph.nodes[document].inputs
-            filters = tuple(value for port, value in inputs.items() if port.startswith("keep."))
-            for value in inputs.values():
+        for task in self.tasks:
+            read = self.stored_of(task)
+            filters = tuple(value for value, port in read.items() if port.startswith("keep."))
+            for value in read:
                 found.setdefault(value, []).append(filters)
         return found
 
     def stored_of(self, task: str) -> dict[Value, str]:
-        """Return the stored values that ``task`` reads, by the port of its document."""
-        inputs = self.graph.nodes[self.documents[task]].inputs
-        return {value: port for port, value in inputs.items() if value in self.cut.stored}
+        """Return the stored values that the documents of ``task`` read, by the port they come in at.
+
+        What goes through nodes of the loader first, as items of a group do, has the ports of all of them.
+        """
+        found: dict[Value, str] = {}
+        for document in self.documents(task):
+            for value, port in self._read_by(document):
+                found.setdefault(value, port)
+        return found
+
+    def _read_by(self, node: Node, prefix: str = "") -> Iterator[tuple[Value, str]]:
+        for port, value in node.inputs.items():
+            if value in self.cut.stored:
+                yield value, prefix + port
+            elif self.cut.stages[value.node] is Stage.ONLINE:
+                yield from self._read_by(self.graph.nodes[value.node], f"{prefix}{port}/")
 
 
 def plan(
@@ -137,7 +163,8 @@ def plan(
         graph=graph,
         cut=stages,
         segments=segment(graph, stages, catalogue),
-        documents={task: packed[task].node for task in planned.documents},
+        members={n: replace(m, document=packed[n]) for n, m in planned.members.items()},
+        scored=tuple(planned.scored),
         fits={name: graph.outputs[name] for name in planned.fits},
         vocabulary=vocabulary,
         catalogue=catalogue,
@@ -157,7 +184,7 @@ def _specs(
             source = task.named_source().name if is_bound else task.name
             spec = TaskSpec(
                 name=task.name,
-                instruction=_only(task.parse(modalities)),
+                instructions=task.parse(modalities),
                 source=source,
                 columns=(columns or {}).get(source) if is_bound else None,
                 key=task.key or "",
@@ -174,23 +201,10 @@ def _specs(
     return specs
 
 
-def _only(templates: Sequence[Instruction]) -> Instruction:
-    """Return the one template of a task.
-
-    Raises:
-        PlanError: There are several.
-    """
-    first, *more = templates
-    if more:
-        sites = tuple(one.site(Span(0, len(one.text))) for one in more)
-        message = "several templates of one task cannot be planned yet"
-        raise PlanError(Problem("T0130", message, "keep one, or make them tasks", sites))
-    return first
-
-
 def _blocks(specs: Sequence[TaskSpec], recipes: Mapping[str, Recipe]) -> tuple[Block, ...]:
     """Return the blocks of ids of the modalities in use, in the order of ``recipes``: text first."""
-    used = {slot.modality for spec in specs for slot in spec.instruction.slots} | {PROMPT_MODALITY}
+    slots = (slot for spec in specs for template in spec.instructions for slot in template.slots)
+    used = {slot.modality for slot in slots} | {PROMPT_MODALITY}
     return gather_blocks({name: one.blocks for name, one in recipes.items() if name in used})
 
 

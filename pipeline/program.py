@@ -66,26 +66,27 @@ class Program(nn.Module):
         self._nodes = self._needed(self._outputs)
 
     def forward(
-        self, pack: Mapping[str, Tensor], divisor: Tensor | None = None
+        self, pack: Mapping[str, Tensor], divisors: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Compute every output of one pack.
 
         Args:
             pack: Tensors by the names of the pack's ports.
-            divisor: Sum of the weights of the whole step, where it is more than this pack.
+            divisors: What each loss is divided by, by its op: its weight in the whole step, where that is more
+                than this pack.
         """
-        values = self._walk(self._nodes, pack, divisor)
+        values = self._walk(self._nodes, pack, divisors or {})
         return {name: values[self._plan.graph.outputs[name]] for name in self._outputs}
 
     def compute(self, output: str, pack: Mapping[str, Tensor]) -> Tensor:
         """Compute one output, and nothing that it does not need."""
         value = self._plan.graph.outputs[output]
-        return self._walk(self._needed([output]), pack, None)[value]
+        return self._walk(self._needed([output]), pack, {})[value]
 
     def trace(self, values: Collection[Value], pack: Mapping[str, Tensor]) -> dict[Value, Tensor]:
         """Compute any values of the device half, named outputs or not, and nothing that they do not need."""
         needed = [node for node in self._plan.graph.needs(values) if node.id in self._ops]
-        found = self._walk(needed, pack, None)
+        found = self._walk(needed, pack, {})
         return {value: found[value] for value in values}
 
     def _needed(self, outputs: Iterable[str]) -> list[Node]:
@@ -94,14 +95,14 @@ class Program(nn.Module):
         return [node for node in needed if node.id in self._ops]
 
     def _walk(
-        self, nodes: Iterable[Node], pack: Mapping[str, Tensor], divisor: Tensor | None
+        self, nodes: Iterable[Node], pack: Mapping[str, Tensor], divisors: Mapping[str, Tensor]
     ) -> dict[Value, Tensor]:
         values = {Value(self._pack, port): tensor for port, tensor in pack.items()}
         for node in nodes:
             op = self._ops[node.id]
             inputs = {port: values[value] for port, value in node.inputs.items()}
-            if divisor is not None and "divisor" in op.signature.inputs:
-                inputs["divisor"] = divisor
+            if node.op in divisors:
+                inputs["divisor"] = divisors[node.op]
             module = self.scopes[scope_name(node.scope)] if node.scope else self._empty
             if self.probe is not None:
                 self.probe.begin()

@@ -8,14 +8,16 @@ that were touched are read once; nothing is written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..graph.errors import PlanError, StoreError
 from ..graph.graph import Graph
 from ..graph.node import Node, Value
+from ..graph.type import source_of
 from ..graph.view import State, Status
+from ..ops.catalogue import host_catalogue
 from ..storage.column import read_receipt
 from ..storage.store import Store
 from .change import Change, find_changes, tell_changes
@@ -169,9 +171,9 @@ def column_whys(
 ) -> Iterator[ColumnWhy]:
     """Yield what ``store`` holds of every stored column of ``task``."""
     before = _Built(store, task)
-    others = {other: planned.stored_of(other) for other in planned.documents if other != task}
+    others = {other: planned.stored_of(other) for other in planned.tasks if other != task}
     for value, port in planned.stored_of(task).items():
-        source = value.node.rows
+        source = source_of(value.node.rows)
         record = seen.records.get(source)
         partitions = [] if record is None else [partition.id for partition in record.partitions]
         lacking = store.missing(source, value.column_id, partitions)
@@ -212,7 +214,7 @@ def _status(*, is_cached: bool, is_stale: bool) -> Status:
 def _libraries(store: Store, value: Value, partitions: Sequence[str]) -> Iterator[LibraryChange]:
     built: Counter[tuple[str, str]] = Counter()
     for partition in partitions:
-        receipt = read_receipt(store, value.node.rows, value.column_id, partition)
+        receipt = read_receipt(store, source_of(value.node.rows), value.column_id, partition)
         built.update(() if receipt is None else receipt.libraries.items())
     for (name, was), number in sorted(built.items()):
         if was != (now := installed_version(name)):
@@ -228,8 +230,13 @@ class _Built:
             self._graph = Graph.parse(store.task(task)["graph"])
         except (StoreError, PlanError):
             self._graph = Graph({}, {})  # it never was, or by code that spelled graphs otherwise
-        *_, document = [None, *self._graph]
-        self._inputs: Mapping[str, Value] = {} if document is None else document.inputs
+        # What the loader reads: inputs of documents, and of what joins the items of their groups.
+        self._inputs = {
+            port: value
+            for node in self._graph
+            if host_catalogue()[node.op].traits.is_online
+            for port, value in node.inputs.items()
+        }
 
     def find(self, graph: Graph, now: Node, port: str) -> Node | None:
         """Return the node that stood where ``now`` stands: at the same slot, or filter, or split.

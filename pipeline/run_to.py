@@ -20,16 +20,17 @@ from ..graph.errors import PlanError, Problem, SourceError, suggest
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Rows
 from ..graph.passes.cut import Stage
-from ..graph.type import CONSTANT_ROWS
+from ..graph.type import CONSTANT_ROWS, parent_rows
 from ..graph.vocabulary import PAD
 from ..ops.architecture import UNKNOWN
 from ..ops.host.read import SPLIT_COLUMN
-from ..storage.capacity import Capacity, count_tensors
+from ..storage.capacity import Capacity
+from ..storage.length import measure_documents
 from ..storage.one_pass import pack_documents
 from ..storage.pack import Pack
-from ..storage.template import Documents, Template, measure_documents
-from .document import make_template
-from .execute import Execution, LoadArtifact
+from ..storage.template import Documents, Template
+from .document import make_templates
+from .execute import Execution, Items, LoadArtifact
 from .given_rows import RowReader, missing_column
 from .inference import Model
 from .packing import to_inputs
@@ -83,8 +84,8 @@ def run_to(
     """
     if plan.cut.stages[node.id] is Stage.DEVICE or node.op == "pack_documents":
         return _run_packed(plan, node, rows, _choose_task(plan, task), model)
-    if node.id in plan.documents.values():
-        chosen = next(name for name, document in plan.documents.items() if document == node.id)
+    chosen = next((m.task for m in plan.members.values() if m.document.node == node.id), None)
+    if chosen is not None:
         packed = pack_rows(plan, chosen, rows)
         found = {r: d for p in packed.packs for r, d in documents_of(p, packed.template)}
         return [found.get(row) for row in range(len(rows))], packed.problems
@@ -93,16 +94,39 @@ def run_to(
 
 def run_host(plan: Plan, node: Node, rows: GivenRows) -> tuple[list[Any], Problems]:
     """Do the same for a node of the host half that is no document."""
+    if node.op == "group_items":
+        return _run_group(plan, node, rows)
     execution = host_execution(plan, [node.id])
     if node.id.rows == CONSTANT_ROWS:
         made = execution.constant(Value(node.id))
         return host_values(made, node.type.dtype) if isinstance(made, pa.Array) else [made], {}
-    values, failures = execution.run(as_batch(rows, execution))
+    items: dict[str, Items] = {}
+    values, failures = execution.run(as_batch(rows, execution), items=items)
     problems: Problems = {}
     for failure in failures:
         problem = replace(failure.problem, row=str(failure.offset))
         problems.setdefault(failure.offset, []).append(problem)
-    return host_values(values[Value(node.id)], node.type.dtype), problems
+    return row_values(values[Value(node.id)], node, items), problems
+
+
+def row_values(made: pa.Array, node: Node, items: Mapping[str, Items]) -> list[Any]:
+    """Return what a host node made of each row: a value, or a list of the values of its items."""
+    values, rows = host_values(made, node.type.dtype), node.id.rows
+    while rows in items:
+        values, rows = items[rows].regroup(values), parent_rows(rows)
+    return values
+
+
+def _run_group(plan: Plan, node: Node, rows: GivenRows) -> tuple[list[Any], Problems]:
+    """Return what each item of each row is made of, which the loader joins."""
+    problems: Problems = {}
+    parts: list[list[Any]] = []
+    for value in node.inputs.values():
+        if value.node.rows not in ("", node.id.rows):
+            made, wrong = run_host(plan, plan.graph.nodes[value.node], rows)
+            problems |= wrong
+            parts.append([each or [] for each in made])
+    return [list(zip(*lists, strict=True)) for lists in zip(*parts, strict=True)], problems
 
 
 def host_execution(plan: Plan, nodes: Sequence[NodeId], *, asked: str = "") -> Execution:
@@ -137,23 +161,21 @@ def pack_rows(plan: Plan, task: str, rows: GivenRows) -> PackedRows:
         PlanError: Some artifact is still to be fitted.
         SourceError: The rows lack a column.
     """
-    document = plan.graph.nodes[plan.documents[task]]
-    inputs = [value.node for value in document.inputs.values()]
-    host_execution(plan, inputs or [document.id], asked=document.address)
+    document = plan.documents(task)[0]
+    read = [value.node for value in plan.stored_of(task)]
+    host_execution(plan, read or [document.id], asked=document.address)
     reader = RowReader.make(plan, task, _load(plan))
     batch = as_batch(rows, reader.execution)
     columns, problems = reader.read(batch, 0)
     usable = [row for row in range(batch.num_rows) if row not in problems]
-    template = make_template(plan, task)
+    template = make_templates(plan, task)[0]
     documents = measure_documents(template, columns, np.array(usable, np.int64))
     if not usable:
         return PackedRows(packs=(), template=template, problems=problems)
     packs = pack_documents(
         [template], {task: documents.rows}, columns, _capacity(documents), pad_id=PAD
     )
-    number = list(plan.documents).index(task)
-    numbered = (replace(p, task_ids=np.full_like(p.task_ids, number)) for p in packs)
-    return PackedRows(packs=tuple(numbered), template=template, problems=problems)
+    return PackedRows(packs=tuple(packs), template=template, problems=problems)
 
 
 def as_batch(rows: GivenRows, execution: Execution) -> pa.RecordBatch:
@@ -229,15 +251,16 @@ def _program(plan: Plan, model: Model | str | Path | None) -> Program:
 
 
 def _choose_task(plan: Plan, task: str | None) -> str:
-    if task is None and len(plan.documents) == 1:
-        return next(iter(plan.documents))
+    tasks = plan.tasks
+    if task is None and len(tasks) == 1:
+        return tasks[0]
     if task is None:
-        message = f"{len(plan.documents)} tasks meet in the pack: whose documents are to be packed?"
-        raise PlanError.of("T0815", message, f'say task="{next(iter(plan.documents))}", or another')
-    if task in plan.documents:
+        message = f"{len(tasks)} tasks meet in the pack: whose documents are to be packed?"
+        raise PlanError.of("T0815", message, f'say task="{tasks[0]}", or another')
+    if task in tasks:
         return task
     message = f'no task is named "{task}"'
-    raise PlanError.of("T0219", message, suggest(task, plan.documents))
+    raise PlanError.of("T0219", message, suggest(task, tasks))
 
 
 def _capacity(documents: Documents) -> Capacity:
@@ -250,8 +273,7 @@ def _capacity(documents: Documents) -> Capacity:
     source, target = (
         int(max(tiles.max(), min(tiles.sum(), _PACK_TOKENS // tile * tile))) for tiles in sizes
     )
-    lanes = count_tensors(documents)
-    tensors = {lane: number * len(documents) for lane, number in lanes.items()}
+    tensors = {lane: max(1, int(numbers.sum())) for lane, numbers in documents.tensors.items()}
     return Capacity(source=source, target=target, tensors=tensors, tile=tile)
 
 

@@ -113,7 +113,7 @@ class StepMeter:
         for number, template in enumerate(self.stream.templates):
             seconds = effort.gathering[template.task] / effort.packs
             pack_s -= seconds
-            node = plan.documents[template.task]
+            node = plan.members[template.name].document.node
             for pack in self._packs:
                 of_task = pack.rows[:, 0] == number
                 measures[node] = measures.get(node, Measure()) + Measure(

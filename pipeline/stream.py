@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.errors import LoaderError, Problem
+from ..graph.planned import name_scored
 from ..graph.recipe import Pinned
 from ..graph.vocabulary import PAD
 from ..ops.architecture import DECODER_SCOPE, ENCODER_SCOPE, PackLayout
 from ..ops.device.config import ModelConfig
 from ..storage.capacity import Capacity
+from ..storage.length import measure_documents, select_fitting
 from ..storage.loader import Loader, LoaderConfig
 from ..storage.store import Store
-from ..storage.template import Documents, Template, measure_documents
+from ..storage.template import Documents, Template
 from .dataset import Dataset, TaskRows, open_dataset, pinned_artifacts, plan_stored
 from .learner import Learner
 from .packing import choose_capacity
@@ -35,7 +37,7 @@ class Stream:
         plan: The plan, which knows the longest documents.
         model: Sizes of the model.
         dataset: The stored columns.
-        templates: What each task's documents are made of, in the order of the tasks.
+        templates: What documents are made of, in the order of the tasks.
         rows: Training rows of each task.
         weights: Share of the samples of each task.
         capacity: Shape of a pack.
@@ -56,14 +58,15 @@ class Stream:
     config: TrainConfig
 
     @property
-    def tasks(self) -> list[str]:
-        """Names of the tasks, by their numbers."""
-        return [template.task for template in self.templates]
+    def losses(self) -> list[str]:
+        """What is scored apart, by number: each task, with the slot where it writes several."""
+        return name_scored(self.plan.scored)
 
     @property
     def digest(self) -> str:
         """Digest of what documents are made of: tasks, columns and constants."""
-        made_of = sorted((task, node.key) for task, node in self.plan.documents.items())
+        members = self.plan.members.items()
+        made_of = sorted((name, member.document.node.key) for name, member in members)
         return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
 
     def loader(self, state: Mapping[str, Any] | None = None) -> Loader:
@@ -106,7 +109,7 @@ def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: Trai
     dataset = open_dataset(mixture, store, model)
     rows = {task.name: dataset.rows(task.name, "train") for task in mixture.tasks}
     _refuse_empty(rows)
-    templates = tuple(rows[task.name].template for task in mixture.tasks)
+    templates = tuple(each for task in mixture.tasks for each in rows[task.name].templates)
     documents = [measure_documents(t, dataset.columns, rows[t.task].usable) for t in templates]
     weights = {
         task.name: float(len(rows[task.name].usable)) if task.weight is None else task.weight
@@ -145,8 +148,7 @@ def _refuse_empty(rows: Mapping[str, TaskRows]) -> None:
 
 def _layout(documents: list[Documents], capacity: Capacity) -> PackLayout:
     source, target = 1, 1
-    for each in documents:
-        kept = each.select(capacity.fits(each))
+    for kept in select_fitting(documents, capacity):
         source = max(source, int(kept.source_lengths.max(initial=1)))
         target = max(target, int(kept.target_lengths.max(initial=1)))
     return PackLayout(tile=capacity.tile, longest_source=source, longest_target=target)

@@ -45,18 +45,18 @@ class Tally:
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return which sum is no longer a finite number, and of which of ``tasks``; empty if none is."""
-        is_finite = self.sums["task_losses"].isfinite().tolist()
+        is_finite = self.sums["losses"].isfinite().tolist()
         if bad := [task for task, is_well in zip(tasks, is_finite, strict=True) if not is_well]:
             return f"the loss of {', '.join(bad)}"
         if not self.sums["gradient_norm"].isfinite():
-            weights = self.sums["task_weights"].tolist()
+            weights = self.sums["loss_weights"].tolist()
             seen = [task for task, weight in zip(tasks, weights, strict=True) if weight]
             return f"the gradient of {', '.join(seen)}"
         return ""
 
     def describe(self, tasks: Sequence[str]) -> dict[str, Any]:
         """Return losses and labels in all and by task, the mean norm of the gradient, tokens and seconds."""
-        losses, weights = (self.sums[f"task_{name}"].tolist() for name in ("losses", "weights"))
+        losses, weights = (self.sums[name].tolist() for name in ("losses", "loss_weights"))
         return {
             "loss": _divide(sum(losses), sum(weights)),
             "gradient_norm": float(self.sums["gradient_norm"]) / self.steps,

@@ -11,13 +11,14 @@ import pyarrow as pa
 from ..graph.errors import OpError, Problem
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Rows
+from ..graph.passes.cut import Stage
 from ..graph.preview import PreviewView
 from ..ops.host.bpe import Bpe
-from .execute import Execution
+from .execute import Execution, Items
 from .planning import Plan
 from .preview import Speller, preview_value
-from .run_to import as_batch, pack_rows, run_to, unfitted
-from .sample import Document, documents_of, host_values
+from .run_to import as_batch, pack_rows, row_values, run_to, unfitted
+from .sample import Document, documents_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,8 @@ def make_speller(plan: Plan) -> Speller:
 def _in_order(plan: Plan, task: str) -> list[Node]:
     """Return the nodes that a document is made of, part by part; of an artifact not what it is fitted on."""
     found: dict[NodeId, Node] = {}
-    waiting = [v.node for v in plan.graph.nodes[plan.documents[task]].inputs.values()]
+    documents = plan.documents(task)
+    waiting = list(dict.fromkeys(v.node for each in documents for v in each.inputs.values()))
     waiting.reverse()
     while waiting:
         node = plan.graph.nodes[waiting[-1]]
@@ -132,6 +134,7 @@ class _Runner:
         self._table = table
         self._row = row
         self._speller = make_speller(plan)
+        self._items: dict[str, Items] = {}
         self._waiting: dict[NodeId, str] = {}
         self._problems: dict[NodeId, Problem] = {}
 
@@ -143,13 +146,15 @@ class _Runner:
             if node.address in unknown:
                 waiting[node.id] = "a build fits it"
             self._wait_for_inputs(node, "is not fitted yet")
+        # What joins the items of a group belongs to the loader, and is shown in the document.
+        nodes = [n for n in nodes if self._plan.cut.stages[n.id] is not Stage.ONLINE]
         values = self._run([node for node in nodes if node.id not in waiting])
         for node in nodes:
             yield self._step(node, values)
 
     def pack(self, task: str) -> Iterator[Step]:
         """Yield the steps of the document and of the pack."""
-        document = self._plan.graph.nodes[self._plan.documents[task]]
+        document = self._plan.documents(task)[0]
         self._wait_for_inputs(document, "has no value")
         if document.id in self._waiting:
             yield Step(node=document, note=self._waiting[document.id])
@@ -167,7 +172,9 @@ class _Runner:
             load: Any = plan.load
             execution = Execution(plan.graph, [node.id for node in left], plan.catalogue, load)
             try:
-                values, failures = execution.run(as_batch(self._table, execution))
+                values, failures = execution.run(
+                    as_batch(self._table, execution), items=self._items
+                )
             except OpError as error:
                 problem = replace(error.problems[0], row=self._row)
                 broken = next(n for n in left if problem.address in n.note.addresses)
@@ -193,7 +200,7 @@ class _Runner:
             return Step(node=node, problem=problem, note=note)
         made = values[Value(node.id)]
         if isinstance(made, pa.Array):
-            (value,) = host_values(made, node.type.dtype)
+            (value,) = row_values(made, node, self._items)
         else:
             value = made
         if value is None and problem is None:

@@ -149,7 +149,7 @@ class _Run:
                     self._refuse_no_number(checked)
                     checked = learner.step, loader.state()
                 if is_logged:
-                    line = learner.measure(self.stream.tasks, waited_s=waited_s)
+                    line = learner.measure(self.stream.losses, waited_s=waited_s)
                     log.write(line)
                     bar.note(f"loss {line['loss']:.3f}")
                     waited_s = 0.0
@@ -166,7 +166,7 @@ class _Run:
 
     def _refuse_no_number(self, checked: tuple[int, Mapping[str, Any]]) -> None:
         """Raise if some number is no finite one, as all were at the step and loader state ``checked``."""
-        if not (trouble := self.learner.trouble(self.stream.tasks)):
+        if not (trouble := self.learner.trouble(self.stream.losses)):
             return
         step, told = self.learner.step, ""
         if self.learner.sound_step < step:

@@ -6,38 +6,31 @@ allows. How many lie in a pack, and how far attention reaches, follows from thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
 from ..graph.errors import PlanError
 from ..graph.vocabulary import PAD
 from ..ops.architecture import DECODER_SCOPE, UNKNOWN, VOCABULARY_SCOPE, PackLayout
-from ..ops.device.automaton import (
-    FINISHED,
-    ClosedLanguage,
-    DecodeAutomaton,
-    FreeLanguage,
-    build_automaton,
-)
+from ..ops.device.automaton import DecodeAutomaton, build_automaton
 from ..ops.device.generation import Generated, generate
+from ..ops.device.language import FINISHED
 from ..ops.host.bpe import Bpe
-from ..ops.host.closed_set import ClosedSet
-from ..ops.recipe.text import BLOCK
 from ..storage.capacity import Capacity
+from ..storage.length import measure_documents
 from ..storage.one_pass import pack_documents
 from ..storage.pack import Pack
-from ..storage.template import Columns, ConstPiece, Documents, Template, measure_documents
-from .document import answers_digest, make_template
+from ..storage.template import Columns, Documents, Template
 from .execute import LoadArtifact
 from .packing import to_inputs
 from .planning import Plan
 from .program import Program
+from .target import Target, make_target
 
 TILE = UNKNOWN.tile
 
@@ -52,10 +45,12 @@ class Written(NamedTuple):
     """What was written for one document.
 
     Attributes:
-        text: The target, without what the instruction says before it.
-        log_prob: Log probability of the text, among those that were allowed.
+        values: The text of each slot; a list of texts for a slot of a group.
+        text: The text of the only slot, or the whole target where there are several.
+        log_prob: Log probability of what was written, among what was allowed.
     """
 
+    values: Mapping[str, str | list[str]]
     text: str
     log_prob: float
 
@@ -83,6 +78,7 @@ class Writer:
     source_tokens: int
     max_length: int
     plan: Plan = field(init=False)
+    _target: Target = field(init=False)
     _automaton: DecodeAutomaton = field(init=False)
     _programs: dict[int, Program] = field(default_factory=dict[int, Program])
 
@@ -97,7 +93,8 @@ class Writer:
         self._programs[0] = program = Program(self.plan, self.parameters.scopes)
         if unknown := program.num_parameters.keys() - self.parameters.num_parameters.keys():
             raise _untrained(sorted(unknown))
-        self._automaton = self._make_automaton()
+        self._target = make_target(self.plan, self.task, self.load, self.bpe)
+        self._automaton = build_automaton(self._target.diagram)
 
     def write(
         self, template: Template, columns: Columns, rows: npt.NDArray[np.int64]
@@ -129,9 +126,7 @@ class Writer:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             for pack in packs:
                 generated = self._write_pack(pack, program)
-                written |= zip(
-                    pack.rows[:, 1].tolist(), self._read(generated, len(pack.rows)), strict=True
-                )
+                written |= zip(pack.rows[:, 1].tolist(), self._read(generated, pack), strict=True)
         return written
 
     def _write_pack(self, pack: Pack, program: Program) -> Generated:
@@ -144,6 +139,7 @@ class Writer:
         roots = torch.full((size,), FINISHED)
         roots[:num_documents] = automaton.roots[0]
         longest = -(-int((keys[1] - keys[0]).max()) // TILE) * TILE
+        given = _find_given(pack, size)
         return generate(
             program.scope(DECODER_SCOPE),
             program.scope(VOCABULARY_SCOPE),
@@ -152,36 +148,19 @@ class Writer:
             source_keys_2B=keys.to(device),
             roots_B=roots.to(device),
             longest_source=max(longest, 1),
-            max_length=automaton.longest or len(self.prefix) + self.max_length,
+            max_length=given.shape[1] + (automaton.longest or self.max_length),
+            given_BP=given.to(device),
         )
 
-    def _read(self, generated: Generated, num_documents: int) -> Iterator[Written]:
-        """Yield what the ids of each document say, without what the instruction forces."""
-        offset, num_forced = self.plan.vocabulary.offset(BLOCK), len(self.prefix)
+    def _read(self, generated: Generated, pack: Pack) -> Iterator[Written]:
+        """Yield what the ids of each document say, without what the instruction says before them."""
+        num_documents = len(pack.rows)
         log_probs = generated.log_probs_B[:num_documents].tolist()
-        all_ids = generated.ids_BL[:num_documents].cpu().numpy()
-        for ids, log_prob in zip(all_ids, log_probs, strict=True):
-            texts = ids[num_forced:]
-            yield Written(self.bpe.decode(texts[texts >= offset] - offset), log_prob)
-
-    @property
-    def prefix(self) -> Sequence[int]:
-        """The ids that every target begins with, after the first."""
-        pieces = make_template(self.plan, self.task).target
-        return [i for piece in pieces if isinstance(piece, ConstPiece) for i in piece.ids][1:]
-
-    def _make_automaton(self) -> DecodeAutomaton:
-        prefix, offset = tuple(self.prefix), self.plan.vocabulary.offset(BLOCK)
-        digest = answers_digest(self.plan, self.task)
-        if digest is None:
-            language = FreeLanguage(prefix=prefix, first=offset, stop=offset + self.bpe.size)
-        else:
-            closed = self.load("closed_set", digest)
-            assert isinstance(closed, ClosedSet), "a closed set is loaded as one"
-            answers = self.bpe.encode(pa.array(closed.answers, pa.string()), dtype="uint32")
-            sequences = [(*prefix, *(offset + i for i in ids)) for ids in answers.to_pylist()]
-            language = ClosedLanguage(tuple(sequences))
-        return build_automaton([language], num_ids=self.plan.vocabulary.size)
+        all_ids = generated.ids_BL[:num_documents].tolist()
+        starts = np.diff(pack.target_ranges, axis=1)[:, 0].tolist()
+        for ids, start, log_prob in zip(all_ids, starts, log_probs, strict=True):
+            values, text = self._target.read(ids[start:])
+            yield Written(values, text, log_prob)
 
     def _capacity(self, documents: Documents) -> Capacity:
         """Return a shape for packs: no longer than the documents need, and one of few."""
@@ -189,11 +168,11 @@ class Writer:
         while source < needed:
             source *= 2
         source = min(source, self.source_tokens)
-        num_forced = -(-len(self.prefix) // TILE) * TILE
+        num_given = -(-int(documents.target_lengths.max()) // TILE) * TILE
         lanes = {piece.lane: piece.length for piece in documents.template.tensors}
         return Capacity(
             source=source,
-            target=num_forced * source // TILE,
+            target=num_given * source // TILE,
             tensors={lane: max(1, source // length) for lane, length in lanes.items()},
             tile=TILE,
         )
@@ -211,6 +190,15 @@ class Writer:
             plan = self.replan(PackLayout(tile=TILE, longest_source=window))
             self._programs[window] = Program(plan, self.parameters.scopes)
         return self._programs[window].eval()
+
+
+def _find_given(pack: Pack, size: int) -> torch.Tensor:
+    """Return the ids that each target begins with, after the first; padded, for ``size`` documents."""
+    longest = int(np.diff(pack.target_ranges, axis=1).max(initial=0))
+    given = torch.full((size, longest), PAD)
+    for number, (start, stop) in enumerate(pack.target_ranges.tolist()):
+        given[number, : stop - start] = torch.from_numpy(pack.labels[start:stop])
+    return given
 
 
 def _untrained(unknown: Sequence[str]) -> PlanError:

@@ -50,4 +50,6 @@ class ArrayColumn:
             taken = self.array.storage.take(indices)
             return np.asarray(taken.flatten()).reshape(len(rows), *self.array.type.shape)
         taken = self.array.take(indices)
+        if not pa.types.is_list(self.array.type):
+            return np.asarray(taken.fill_null(0))
         return np.asarray(taken.flatten()), np.asarray(taken.offsets, np.int64)

@@ -70,17 +70,11 @@ class Capacity:
 
     def fits(self, documents: Documents) -> npt.NDArray[np.bool_]:
         """Return which of ``documents`` a pack can hold, shape ``(D,)``."""
-        lanes = count_tensors(documents)
-        if any(number > self.tensors.get(lane, 0) for lane, number in lanes.items()):
-            return np.zeros(len(documents), np.bool_)
         max_source, max_target = self.longest
-        return (documents.source_lengths <= max_source) & (documents.target_lengths <= max_target)
-
-
-def count_tensors(documents: Documents) -> dict[str, int]:
-    """Return how many tensors of each lane one of ``documents`` brings."""
-    lanes = [piece.lane for piece in documents.template.tensors]
-    return {lane: lanes.count(lane) for lane in lanes}
+        fits = (documents.source_lengths <= max_source) & (documents.target_lengths <= max_target)
+        for lane, numbers in documents.tensors.items():
+            fits &= numbers <= self.tensors.get(lane, 0)
+        return fits
 
 
 def measure_load(
@@ -95,4 +89,4 @@ def measure_load(
     return np.vstack([source, target, tensors]) / np.maximum(sizes, 1)[:, None]
 
 
-__all__ = ["Capacity", "count_tensors", "measure_load"]
+__all__ = ["Capacity", "measure_load"]

@@ -1,7 +1,7 @@
 """Packs, filled: the arrays that the program reads, gathered from columns.
 
-All packs of a step are filled together, task by task and piece by piece: each piece is one gather
-from its column and one scatter into the streams. No step of it loops over documents.
+All packs of a step are filled together, template by template and piece by piece: each piece is one
+gather from its column and one scatter into the streams. No step of it loops over documents.
 
 A pack's *streams* are its source and its target positions. Positions of no document hold the pad
 id, weight 0 and empty ranges.
@@ -9,10 +9,9 @@ id, weight 0 and empty ranges.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,8 @@ import numpy.typing as npt
 from ..graph.errors import LoaderError
 from .capacity import Capacity
 from .pack import Int32s, Pack
-from .template import Columns, ConstPiece, Gathered, Piece, Template, TensorPiece
+from .stretch import PieceReader, Stretch, as_dense
+from .template import PAIRS, Columns, Template, TensorPiece
 from .tile import Ints, restart_sums
 from .window import PackPlan
 
@@ -42,7 +42,7 @@ class PackFiller:
         """Prepare to fill.
 
         Args:
-            templates: One per task, in the order of the task numbers.
+            templates: In the order of their numbers.
             columns: Every column that the templates name.
             capacity: Shape of a pack.
             pad_id: Id at positions of no document.
@@ -52,10 +52,10 @@ class PackFiller:
             LoaderError: The tensors of a lane differ in shape, type or positions (T0605).
         """
         self._templates = tuple(templates)
-        self._columns = columns
+        self._reader = PieceReader(columns)
+        self._gathering = defaultdict[str, float](float) if gathering is None else gathering
         self._capacity = capacity
         self._pad_id = pad_id
-        self._gathering = defaultdict(float) if gathering is None else gathering
         used = dict.fromkeys(piece.lane for each in templates for piece in each.tensors)
         self._lanes = {
             lane: _examine_lane(lane, templates, columns)
@@ -94,48 +94,72 @@ class PackFiller:
         ids = np.full(num_packs * size, self._pad_id, np.int32)
         tensors: dict[str, npt.NDArray[Any]] = {}
         places: dict[str, Int32s] = {}
-        slots: dict[str, Ints] = {}
         for lane, (length, shape, dtype) in self._lanes.items():
             number = self._capacity.tensors[lane]
             tensors[lane] = np.zeros((num_packs * number, *shape), dtype)
             places[lane] = np.full((num_packs * number, length), size, np.int32)
-            counts = [sum(p.lane == lane for p in t.tensors) for t in self._templates]
-            before = restart_sums(np.array(counts, np.int64)[step.tasks], step.packs)
-            slots[lane] = step.packs * number + before
-        for task, which in step.by_task():
-            template, at = self._templates[task], step.source_at[which]
-            for piece, where, values in self._read(template, template.source, step.rows[which], at):
-                if isinstance(piece, TensorPiece):
-                    slot = slots[piece.lane][which]
-                    tensors[piece.lane][slot] = values
-                    places[piece.lane][slot] = where - (step.packs[which] * size)[:, None]
-                    slots[piece.lane][which] += 1
-                else:
-                    ids[where] = values
-        owner = _find_owners(step.source_at, step.source_lengths, len(ids))
-        lo, hi = _spread(step.source_ranges, owner)
+        for stretch, documents in self._read(step, "source"):
+            if isinstance(stretch.piece, TensorPiece):
+                lane = stretch.piece.lane
+                slot = step.slots[lane][documents] + stretch.places
+                tensors[lane][slot] = stretch.values
+                places[lane][slot] = stretch.where - (step.packs[documents] * size)[:, None]
+                np.add.at(step.slots[lane], documents, 1)
+            else:
+                ids[stretch.where] = stretch.values
+        halves, pairs = self._divide_pairs(step)
+        owner = _find_owners(halves.starts, halves.lengths, len(ids))
+        lo, hi = _spread(halves.ranges, owner)
         streams = {
             "source_ids": ids,
-            "source_positions": np.where(owner < len(step), step.count(size) - lo, np.int32(0)),
+            "source_positions": np.where(
+                owner < len(halves.starts), step.count(size) - lo, np.int32(0)
+            ),
             "source_lo": lo,
             "source_hi": hi,
+            **pairs,
         }
         return _cut(streams, num_packs), _cut(tensors, num_packs), _cut(places, num_packs)
+
+    def _divide_pairs(self, step: _Step) -> tuple[_Halves, dict[str, Int32s]]:
+        """Return the stretches of the source within which tokens see each other, and where pairs lie."""
+        number = self._capacity.tensors.get(PAIRS, 0)
+        ranges = np.zeros((step.num_packs * number, 2, 2), np.int32)
+        loss_ids = np.full(step.num_packs * number, -1, np.int32)
+        is_pair = np.zeros(len(step), np.bool_)
+        lefts = step.source_lengths.astype(np.int64)
+        for template, which in step.by_template(self._templates):
+            if template.pair is None:
+                continue
+            num_pieces, lesson = template.pair
+            half = template.source[:num_pieces]
+            lefts[which] = self._reader.measure(half, template.source_name, step.rows[which])
+            is_pair[which] = True
+            slot = step.slots[PAIRS][which]
+            start, stop = step.source_ranges[which].T
+            middle = start + lefts[which]
+            ranges[slot] = np.stack([start, middle, middle, stop], axis=1).reshape(-1, 2, 2)
+            loss_ids[slot] = lesson.loss
+        lengths = np.stack([lefts, step.source_lengths - lefts], axis=1)
+        is_half = np.stack([np.ones(len(step), np.bool_), is_pair], axis=1)
+        starts = np.stack([step.source_at, step.source_at + lefts], axis=1)
+        packs = np.repeat(step.packs, 1 + is_pair)
+        halves = _Halves.of(starts[is_half], lengths[is_half], packs * self._capacity.source)
+        return halves, {"pair_ranges": ranges, "pair_loss_ids": loss_ids}
 
     def _fill_target(self, step: _Step) -> dict[str, npt.NDArray[Any]]:
         size = self._capacity.target
         # A document has one id more than it has positions. In this sequence each document stands
         # one further on for every document before it; inputs and labels are two readings of it.
-        shift = np.arange(len(step))
         length = step.num_packs * size + len(step) + 2
         sequence = np.full(length, self._pad_id, np.int32)
-        learned = np.zeros(length, np.float32)
-        for task, which in step.by_task():
-            template, at = self._templates[task], (step.target_at + shift)[which]
-            is_learned = iter(template.is_learned)
-            for _, where, values in self._read(template, template.target, step.rows[which], at):
-                sequence[where] = values
-                learned[where] = next(is_learned)
+        weights = np.zeros(length, np.float32)
+        losses = np.zeros(length, np.int32)
+        for stretch, _ in self._read(step, "target"):
+            sequence[stretch.where] = stretch.values
+            if not isinstance(stretch.piece, TensorPiece) and (lesson := stretch.piece.lesson):
+                weights[stretch.where] = lesson.weight
+                losses[stretch.where] = lesson.loss
         owner = _find_owners(step.target_at, step.target_lengths, step.num_packs * size)
         is_used = owner < len(step)
         reading = np.where(is_used, np.arange(len(owner)) + owner, length - 2)
@@ -145,8 +169,8 @@ class PackFiller:
         streams = {
             "target_ids": sequence[reading],
             "labels": sequence[reading + 1],
-            "weights": learned[reading + 1],
-            "task_ids": np.append(step.tasks, 0).astype(np.int32)[owner],
+            "weights": weights[reading + 1],
+            "loss_ids": losses[reading + 1],
             "target_positions": np.where(is_used, here - lo, np.int32(0)),
             "target_lo": lo,
             "target_hi": np.where(is_used, here + np.int32(1), np.int32(0)),
@@ -156,36 +180,32 @@ class PackFiller:
         return _cut(streams, step.num_packs)
 
     def _read(
-        self, template: Template, pieces: tuple[Piece, ...], rows: Ints, starts: Ints
-    ) -> Iterator[tuple[Piece, Ints, npt.NDArray[Any]]]:
-        """Yield each piece of some documents, the positions it fills, and what with."""
-        for piece in pieces:
-            if isinstance(piece, ConstPiece):
-                yield (
-                    piece,
-                    starts[:, None] + np.arange(len(piece.ids)),
-                    np.array(piece.ids, np.int32),
-                )
-                starts = starts + len(piece.ids)
-                continue
-            column = self._columns[template.source_name, piece.column]
-            began = time.perf_counter()
-            gathered = column.gather(rows)
-            self._gathering[template.task] += time.perf_counter() - began
-            if isinstance(piece, TensorPiece):
-                yield piece, starts[:, None] + np.arange(piece.length), _dense(gathered)
-                starts = starts + piece.length
-                continue
-            values, offsets = _ragged(gathered)
-            lengths = np.diff(offsets)
-            if not np.array_equal(lengths, column.lengths[rows]):
-                row = int(rows[(lengths != column.lengths[rows]).argmax()])
-                message = f'column "{piece.column}" has other lengths than its sidecar, row {row}'
-                help_ = "a file is damaged; `taskloom verify` finds out which"
-                raise LoaderError.of("T0605", message, help_).at(column=piece.column)
-            where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[0], offsets[-1])
-            yield piece, where, values.astype(np.int32) + np.int32(piece.offset)
-            starts = starts + lengths
+        self, step: _Step, side: Literal["source", "target"]
+    ) -> Iterator[tuple[Stretch, Ints]]:
+        """Yield each piece of a side, and the number of the document that each part of it is of."""
+        starts = step.source_at if side == "source" else step.target_at + np.arange(len(step))
+        for template, which in step.by_template(self._templates):
+            pieces = template.source if side == "source" else template.target
+            before = self._reader.seconds
+            stretches = self._reader.read(
+                pieces, template.source_name, step.rows[which], starts[which]
+            )
+            for stretch in stretches:
+                yield stretch, which[stretch.owners]
+            self._gathering[template.task] += self._reader.seconds - before
+
+
+class _Halves(NamedTuple):
+    """Stretches of the source stream within which tokens see each other: documents, or halves of pairs."""
+
+    starts: Ints
+    lengths: Ints
+    ranges: Int32s
+
+    @classmethod
+    def of(cls, starts: Ints, lengths: Ints, bases: Ints) -> _Halves:
+        """Return the halves that begin at ``starts`` over all packs; each pack begins at its base."""
+        return cls(starts, lengths, _ranges(starts - bases, lengths))
 
 
 class _Step:
@@ -204,14 +224,19 @@ class _Step:
         self.target_at = self.packs * capacity.target + target_starts
         self.source_ranges = _ranges(source_starts, self.source_lengths)
         self.target_ranges = _ranges(target_starts, self.target_lengths)
+        tensors = np.concatenate([plan.tensors for plan in plans], axis=1)
+        self.slots = {
+            lane: self.packs * number + restart_sums(numbers, self.packs)
+            for (lane, number), numbers in zip(capacity.tensors.items(), tensors, strict=True)
+        }
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def by_task(self) -> Iterator[tuple[int, Ints]]:
-        """Yield each task that occurs and the numbers of its documents."""
-        for task in np.unique(self.tasks).tolist():
-            yield task, np.flatnonzero(self.tasks == task)
+    def by_template(self, templates: Sequence[Template]) -> Iterator[tuple[Template, Ints]]:
+        """Yield each template that occurs and the numbers of its documents."""
+        for number in np.unique(self.tasks).tolist():
+            yield templates[number], np.flatnonzero(self.tasks == number)
 
     def count(self, size: int) -> Int32s:
         """Return the position in its pack of each position of a stream."""
@@ -227,7 +252,7 @@ def _examine_lane(
         for piece in template.tensors:
             if piece.lane == lane:
                 column = columns[template.source_name, piece.column]
-                empty = _dense(column.gather(np.empty(0, np.int64)))
+                empty = as_dense(column.gather(np.empty(0, np.int64)))
                 found.setdefault((piece.length, empty.shape[1:], empty.dtype), template.task)
     if len(found) != 1:
         kinds = [f"{task}: {t} {s}, {length} positions" for (length, s, t), task in found.items()]
@@ -262,18 +287,6 @@ def _cut(arrays: Mapping[str, npt.NDArray[Any]], num_packs: int) -> dict[str, np
         name: array.reshape(num_packs, len(array) // num_packs, *array.shape[1:])
         for name, array in arrays.items()
     }
-
-
-def _dense(gathered: Gathered) -> npt.NDArray[Any]:
-    if isinstance(gathered, tuple):
-        raise LoaderError.of("T0605", "a ragged column stands where a tensor is wanted")
-    return gathered
-
-
-def _ragged(gathered: Gathered) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    if not isinstance(gathered, tuple):
-        raise LoaderError.of("T0605", "a dense column stands where ids are wanted")
-    return gathered
 
 
 __all__ = ["FILLED_TOGETHER", "PackFiller"]

@@ -19,14 +19,15 @@ import torch
 import xxhash
 
 from ..graph.errors import LoaderError, Problem, suggest
-from .capacity import Capacity, count_tensors
+from .capacity import Capacity
 from .effort import Effort
 from .fill import FILLED_TOGETHER, PackFiller
+from .length import measure_documents, select_fitting
 from .pack import Pack
 from .prefetch import Prefetcher
 from .report import StreamReport
 from .resume import LoaderState, TaskState
-from .template import Columns, Documents, Template, measure_documents
+from .template import Columns, Documents, Template
 from .tile import Ints
 from .window import PackPlan, WindowPlanner
 
@@ -84,7 +85,8 @@ class Loader:
         """Plan the stream.
 
         Args:
-            templates: What each task's documents are made of; their order numbers the tasks.
+            templates: What documents are made of; each row of a task is seen with one of its
+                templates in a pass. Their order numbers them.
             rows: Global rows of each task that may be seen, valid in every column of the task.
             columns: Every column that the templates name.
             config: How the stream is made.
@@ -98,7 +100,7 @@ class Loader:
                 named together.
         """
         measured = _measure_all(templates, rows, columns, config.capacity)
-        documents = [all_.select(config.capacity.fits(all_)) for all_ in measured]
+        documents = select_fitting(measured, config.capacity)
         weights = _choose_weights(documents, config.weights)
         self.config = config
         self._planner = WindowPlanner(
@@ -117,7 +119,7 @@ class Loader:
             capacity=asdict(config.capacity),
             tasks=tuple(
                 TaskState(
-                    name=each.template.task,
+                    name=each.template.name,
                     weight=weight,
                     num_rows=len(each),
                     digest=_digest(each),
@@ -250,7 +252,7 @@ def _measure_all(
             measured.append(documents)
         except LoaderError as error:
             problems += error.problems
-    names = [template.task for template in templates]
+    names = [template.name for template in templates]
     problems += [
         Problem("T0606", f'two tasks are named "{name}"', "give each task a name of its own")
         for name in dict.fromkeys(names)
@@ -271,7 +273,7 @@ def _say_empty(template: Template) -> LoaderError:
 
 def _say_too_long(documents: Documents, capacity: Capacity) -> LoaderError:
     task, (max_source, max_target) = documents.template.task, capacity.longest
-    lanes = count_tensors(documents)
+    lanes = {lane: int(numbers.min()) for lane, numbers in documents.tensors.items()}
     shortest = (
         f"its shortest documents take {documents.source_lengths.min()} source positions and "
         f"{documents.target_lengths.min()} target positions, tensors: {lanes or 'none'}"
@@ -289,7 +291,7 @@ def _choose_weights(
 ) -> list[float]:
     names = [each.template.task for each in documents]
     if weights is None:
-        return [float(len(each)) for each in documents]
+        return [len(each) / each.template.num_templates for each in documents]
     problems = [
         Problem("T0606", f'a weight is given for task "{name}", which is not here', help_)
         for name in weights
@@ -297,18 +299,19 @@ def _choose_weights(
     ]
     problems += [
         Problem("T0606", f'task "{name}" needs a positive weight, got {weights.get(name)}')
-        for name in names
+        for name in dict.fromkeys(names)
         if not 0 < (weights.get(name) or 0) < float("inf")
     ]
     if problems:
         raise LoaderError(*problems)
-    return [float(weights[name]) for name in names]
+    return [weights[t.task] / t.num_templates for each in documents for t in [each.template]]
 
 
 def _digest(documents: Documents) -> str:
-    """Return a digest of all that a task brings to the stream."""
+    """Return a digest of all that a template brings to the stream."""
     digest = xxhash.xxh3_128(repr(documents.template).encode())
-    for array in (documents.rows, documents.source_lengths, documents.target_lengths):
+    lengths = (documents.source_lengths, documents.target_lengths)
+    for array in (documents.rows, *lengths, *documents.tensors.values()):
         digest.update(array.tobytes())
     return digest.hexdigest()
 

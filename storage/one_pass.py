@@ -12,8 +12,9 @@ import numpy as np
 
 from .capacity import Capacity
 from .fill import FILLED_TOGETHER, PackFiller
+from .length import measure_documents
 from .pack import Pack
-from .template import Columns, Template, measure_documents
+from .template import Columns, Template
 from .tile import Ints
 from .window import Samples
 
@@ -59,7 +60,8 @@ def pack_documents(
 
     Args:
         templates: What each task's documents are made of; their order numbers the tasks.
-        rows: Global rows of each task, in the order in which they are packed; there may be none.
+        rows: Global rows of each template, by its name, in the order in which they are packed; there may
+            be none.
         columns: Every column that the templates name.
         capacity: What a pack holds.
         pad_id: Id at positions of no document.
@@ -67,7 +69,7 @@ def pack_documents(
     Raises:
         LoaderError: A row has no value (T0604), or columns do not go together (T0605).
     """
-    measured = [measure_documents(each, columns, rows[each.task]) for each in templates]
+    measured = [measure_documents(each, columns, rows[each.name]) for each in templates]
     fits = [capacity.fits(each) for each in measured]
     documents = [each.select(keep) for each, keep in zip(measured, fits, strict=True)]
     left_out = [

@@ -25,30 +25,35 @@ import numpy.typing as npt
 
 @dataclass(slots=True)
 class TaskOrder:
-    """The endless sequence of one task's rows, pass after pass.
+    """The endless sequence of one task's rows, pass after pass, or of those that one template gets.
+
+    The templates of a task take turns: each row is seen once in a pass, with any of them.
 
     Attributes:
         seed: Seed of the run.
         task: Name of the task.
         num_rows: Rows of one pass, at least 1.
+        number: Number of the template, from 0.
+        num_templates: How many the task has.
     """
 
     seed: int
     task: str
     num_rows: int
+    number: int = 0
+    num_templates: int = 1
     _passes: dict[int, npt.NDArray[np.uint32]] = field(
         default_factory=dict[int, npt.NDArray[np.uint32]], repr=False
     )
 
     def take(self, start: int, num_samples: int) -> npt.NDArray[np.int64]:
         """Return the row numbers (positions in the task's row list) of samples ``start`` and on."""
-        parts: list[npt.NDArray[np.uint32]] = []
-        stop = start + num_samples
-        while start < stop:
-            pass_number, cursor = divmod(start, self.num_rows)
-            part = self._permutation(pass_number)[cursor : cursor + stop - start]
-            parts.append(part)
-            start += len(part)
+        turns = np.arange(start, start + num_samples, dtype=np.int64)
+        passes, cursors = np.divmod(turns * self.num_templates + self.number, self.num_rows)
+        parts = [
+            self._permutation(number)[cursors[passes == number]]
+            for number in dict.fromkeys(passes.tolist())
+        ]
         return np.concatenate([np.empty(0, np.int64), *parts], dtype=np.int64)
 
     def _permutation(self, pass_number: int) -> npt.NDArray[np.uint32]:

@@ -39,7 +39,7 @@ class Pack:
         target_ids: What the decoder reads, shape ``(NT,)``.
         labels: What it is asked for, shape ``(NT,)``.
         weights: What each label counts in the loss, shape ``(NT,)``.
-        task_ids: Number of the document's task, shape ``(NT,)``.
+        loss_ids: Number of the loss that each label counts in, shape ``(NT,)``.
         target_positions: Position inside the document, shape ``(NT,)``.
         target_lo: First target key: the document's start, shape ``(NT,)``.
         target_hi: End of the target keys: one past the query, shape ``(NT,)``.
@@ -47,7 +47,9 @@ class Pack:
         cross_hi: End of the source keys of a target query, shape ``(NT,)``.
         tensors: Values of each lane, zero where unused, shape ``(I, ...)``.
         places: Source positions of each lane's tensors, NS where unused, shape ``(I, length)``.
-        rows: Task number and global row of each document, shape ``(D, 2)``.
+        pair_ranges: Start and end of both halves of each pair, shape ``(P, 2, 2)``.
+        pair_loss_ids: Number of the loss that each pair counts in, -1 where unused, shape ``(P,)``.
+        rows: Template number and global row of each document, shape ``(D, 2)``.
         source_ranges: Start and end of each document in the source stream, shape ``(D, 2)``.
         target_ranges: Start and end of each document in the target stream, shape ``(D, 2)``.
     """
@@ -59,7 +61,7 @@ class Pack:
     target_ids: Int32s
     labels: Int32s
     weights: npt.NDArray[np.float32]
-    task_ids: Int32s
+    loss_ids: Int32s
     target_positions: Int32s
     target_lo: Int32s
     target_hi: Int32s
@@ -67,6 +69,8 @@ class Pack:
     cross_hi: Int32s
     tensors: Mapping[str, npt.NDArray[Any]]
     places: Mapping[str, Int32s]
+    pair_ranges: Int32s
+    pair_loss_ids: Int32s
     rows: npt.NDArray[np.int64]
     source_ranges: Int32s
     target_ranges: Int32s

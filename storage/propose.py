@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .capacity import Capacity, count_tensors
+from .capacity import Capacity
 from .report import StreamReport
 from .template import Documents
 from .window import WindowPlanner
@@ -37,7 +37,7 @@ def propose_capacity(
     """Return the capacity of a pack whose longer stream has ``size`` positions.
 
     Args:
-        documents: Those of each task.
+        documents: Those of each template.
         size: Positions of the longer stream, a multiple of every tile. Longer documents will be
             left out.
         weights: Relative share of samples of each task; by default as many as it has rows.
@@ -45,7 +45,10 @@ def propose_capacity(
         source_flops: Linear FLOPs of the encoder per source position, in any unit.
         target_flops: Linear FLOPs of the decoder per target position, in the same unit.
     """
-    shares = [weights[d.template.task] if weights else float(len(d)) for d in documents]
+    shares = [
+        (weights[d.template.task] if weights else float(len(d))) / d.template.num_templates
+        for d in documents
+    ]
 
     def waste(capacity: Capacity) -> float:
         kept = [each.select(capacity.fits(each)) for each in documents]
@@ -92,24 +95,25 @@ def _suit(
     need = max(size * ratio * room, longest[1 if is_source_longer else 0], 1)
     shorter = min(size, math.ceil(need / tile) * tile)
     num_samples = size / max(source, target)
-    counts = [count_tensors(each) for each in documents]
-    lanes = dict.fromkeys(lane for count in counts for lane in count)
+    lanes = dict.fromkeys(lane for each in documents for lane in each.tensors)
+    means_by_lane = {lane: [_mean(each, lane) for each in documents] for lane in lanes}
     return Capacity(
         source=size if is_source_longer else shorter,
         target=shorter if is_source_longer else size,
         tensors={
             lane: max(
-                math.ceil(
-                    lane_room
-                    * num_samples
-                    * sum(w * count.get(lane, 0) for w, count in zip(weights, counts, strict=True))
-                ),
-                *(count.get(lane, 0) for count in counts),
+                1,
+                math.ceil(lane_room * num_samples * float(weights @ np.array(means))),
+                *(int(each.tensors[lane].max()) for each in documents if lane in each.tensors),
             )
-            for lane in lanes
+            for lane, means in means_by_lane.items()
         },
         tile=tile,
     )
+
+
+def _mean(documents: Documents, lane: str) -> float:
+    return float(documents.tensors[lane].mean()) if lane in documents.tensors else 0.0
 
 
 __all__ = ["propose_capacity"]

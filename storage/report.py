@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .capacity import Capacity, count_tensors
+from .capacity import Capacity
 from .template import Documents
 from .window import PackPlan
 
@@ -57,35 +57,37 @@ class StreamReport:
         num_left_out: Sequence[int],
         capacity: Capacity,
     ) -> StreamReport:
-        """Return the report on ``packs``, which hold ``documents`` of each task."""
-        tasks = np.concatenate([plan.tasks for plan in packs])
+        """Return the report on ``packs``, which hold ``documents`` of each template."""
+        numbers = np.concatenate([plan.tasks for plan in packs])
         source = np.concatenate([plan.source_lengths for plan in packs])
         target = np.concatenate([plan.target_lengths for plan in packs])
-        samples = np.bincount(tasks, minlength=len(documents))
-        tokens = np.bincount(tasks, weights=source + target, minlength=len(documents))
-        used = {"source": int(source.sum()), "target": int(target.sum())} | {
-            lane: sum(
-                int(number) * count_tensors(each).get(lane, 0)
-                for number, each in zip(samples, documents, strict=True)
-            )
-            for lane in capacity.tensors
-        }
+        tensors = np.concatenate([plan.tensors for plan in packs], axis=1).sum(axis=1)
+        samples = np.bincount(numbers, minlength=len(documents))
+        tokens = np.bincount(numbers, weights=source + target, minlength=len(documents))
+        used = {"source": source.sum(), "target": target.sum()}
+        used |= dict(zip(capacity.tensors, tensors, strict=True))
         room = {"source": capacity.source, "target": capacity.target, **capacity.tensors}
+        templates: dict[str, list[int]] = {}
+        for number, each in enumerate(documents):
+            templates.setdefault(each.template.task, []).append(number)
         return cls(
             tasks=tuple(
                 TaskReport(
-                    name=each.template.task,
-                    num_rows=len(each),
-                    num_left_out=num_left_out[task],
-                    longest=(int(each.source_lengths.max()), int(each.target_lengths.max())),
-                    sample_share=float(samples[task] / samples.sum()),
-                    token_share=float(tokens[task] / max(tokens.sum(), 1)),
-                    samples_per_pack=float(samples[task] / len(packs)),
+                    name=task,
+                    num_rows=len(documents[which[0]]),
+                    num_left_out=num_left_out[which[0]],
+                    longest=(
+                        max(int(documents[i].source_lengths.max()) for i in which),
+                        max(int(documents[i].target_lengths.max()) for i in which),
+                    ),
+                    sample_share=float(samples[which].sum() / samples.sum()),
+                    token_share=float(tokens[which].sum() / max(tokens.sum(), 1)),
+                    samples_per_pack=float(samples[which].sum() / len(packs)),
                 )
-                for task, each in enumerate(documents)
+                for task, which in templates.items()
             ),
             capacity=capacity,
-            fill={name: used[name] / max(len(packs) * room[name], 1) for name in used},
+            fill={name: float(used[name]) / max(len(packs) * room[name], 1) for name in used},
         )
 
     def weigh_fill(self, source_flops: float, target_flops: float) -> float:

@@ -10,9 +10,9 @@ Lengths come from the columns' length sidecars, so an epoch is planned before an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,22 @@ class Column(Protocol):
 Columns: TypeAlias = Mapping[tuple[str, str], Column]
 """Columns by (source name, column id)."""
 
+PAIRS: Final = "pairs"
+"""The lane of a pack that says where the halves of contrastive pairs lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is learned from the ids of a piece of the target.
+
+    Attributes:
+        loss: Number of the loss that they count in.
+        weight: Weight of each id in it, positive.
+    """
+
+    loss: int
+    weight: float = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstPiece:
@@ -56,9 +72,11 @@ class ConstPiece:
 
     Attributes:
         ids: Absolute vocabulary ids.
+        lesson: What is learned from them, if anything.
     """
 
     ids: tuple[int, ...]
+    lesson: Lesson | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +86,17 @@ class IdsPiece:
     Attributes:
         column: Column id of the source.
         offset: Where the column's id block begins in the vocabulary; added to every id.
+        lesson: What is learned from them, if anything.
     """
 
     column: str
     offset: int = 0
+    lesson: Lesson | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorPiece:
-    """Source positions that a tensor fills, one tensor per document.
+    """Source positions that a tensor fills, one tensor for each document or item.
 
     Attributes:
         column: Column id of the source, dense.
@@ -89,68 +109,100 @@ class TensorPiece:
     length: int
 
 
-Piece: TypeAlias = ConstPiece | IdsPiece | TensorPiece
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPiece:
+    """Pieces that repeat, once for each item of a document.
+
+    Their columns have a row for each item, those of one document one after another.
+
+    Attributes:
+        count: Column id of the number of items that each document has.
+        pieces: What an item is made of; no group among them.
+    """
+
+    count: str
+    pieces: tuple[Single, ...]
+
+
+Single: TypeAlias = ConstPiece | IdsPiece | TensorPiece
+Piece: TypeAlias = "Single | GroupPiece"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """The pieces of one task's documents.
+    """The pieces of the documents that a task makes of its rows.
 
     The target sequence ``t_0 .. t_n`` takes ``n`` positions: the decoder reads ``t_0 .. t_{n-1}``
     and is asked for ``t_1 .. t_n``.
 
     Attributes:
-        task: Name of the task, unique in a mixture.
+        task: Name of the task.
         source_name: Source whose columns the pieces name.
         source: What the encoder reads.
         target: What the decoder writes; begins with constant ids, the first of which is never asked
-            for.
-        is_learned: For each target piece, whether its ids count in the loss.
+            for. Empty where nothing is written.
+        pair: Of how many pieces the left half of a contrastive pair is made, and the number of its
+            loss; None for a document that is no pair.
+        number: Its number among the templates of its task, from 0.
+        num_templates: How many templates the task has; each row is seen with one of them in a pass.
     """
 
     task: str
     source_name: str
     source: tuple[Piece, ...]
     target: tuple[Piece, ...]
-    is_learned: tuple[bool, ...]
+    pair: tuple[int, Lesson] | None = None
+    number: int = 0
+    num_templates: int = 1
 
     def __post_init__(self) -> None:
         first = self.target[0] if self.target else None
-        if not isinstance(first, ConstPiece) or not first.ids:
+        if self.target and (not isinstance(first, ConstPiece) or not first.ids):
             raise _refuse(self.task, "its target side does not begin with a constant id")
-        if any(isinstance(piece, TensorPiece) for piece in self.target):
+        if any(isinstance(piece, TensorPiece) for piece in _singles(self.target)):
             raise _refuse(self.task, "its target side holds a tensor")
-        if len(self.is_learned) != len(self.target):
-            pieces = f"{len(self.target)} target pieces, {len(self.is_learned)} is_learned"
-            raise _refuse(self.task, f"each target piece needs one is_learned: {pieces}")
+
+    @property
+    def name(self) -> str:
+        """Name of the template: its task, with a number from the second on."""
+        return f"{self.task}:{self.number + 1}" if self.number else self.task
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Ids of the columns that the pieces read, each once, in order of first use."""
-        pieces = [p for p in self.source + self.target if not isinstance(p, ConstPiece)]
-        return tuple(dict.fromkeys(piece.column for piece in pieces))
+        """Ids of the columns that have a row for each document, each once, in order of first use."""
+        pieces = (*self.source, *self.target)
+        names = (_column_of(piece) for piece in pieces)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
     @property
     def tensors(self) -> tuple[TensorPiece, ...]:
         """The tensor pieces, in the order of their positions."""
-        return tuple(piece for piece in self.source if isinstance(piece, TensorPiece))
+        return tuple(p for p in _singles(self.source) if isinstance(p, TensorPiece))
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The lanes of a pack that its documents take room in."""
+        pairs = [] if self.pair is None else [PAIRS]
+        return tuple(dict.fromkeys([piece.lane for piece in self.tensors] + pairs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Documents:
-    """The documents of one task, as lengths.
+    """The documents of one template, as lengths.
 
     Attributes:
         template: What they are made of.
         rows: Global row of each document, shape ``(D,)``.
         source_lengths: Source positions of each, shape ``(D,)``.
         target_lengths: Target positions of each: one less than its target ids; shape ``(D,)``.
+        tensors: Tensors of each lane that each brings, shape ``(D,)``.
     """
 
     template: Template
     rows: npt.NDArray[np.int64]
     source_lengths: npt.NDArray[np.int32]
     target_lengths: npt.NDArray[np.int32]
+    tensors: Mapping[str, npt.NDArray[np.int64]]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -162,71 +214,27 @@ class Documents:
             rows=self.rows[keep],
             source_lengths=self.source_lengths[keep],
             target_lengths=self.target_lengths[keep],
+            tensors={lane: numbers[keep] for lane, numbers in self.tensors.items()},
         )
-
-
-def measure_documents(
-    template: Template, columns: Columns, rows: npt.NDArray[np.int64]
-) -> Documents:
-    """Return the lengths of the documents that ``template`` makes of ``rows``.
-
-    Raises:
-        LoaderError: A row lies outside a column or has no value there (T0604).
-    """
-    rows = np.asarray(rows, np.int64)
-    for name in template.columns:
-        _check_rows(template, name, columns[template.source_name, name], rows)
-    return Documents(
-        template=template,
-        rows=rows,
-        source_lengths=_measure(template.source, template, columns, rows),
-        target_lengths=_measure(template.target, template, columns, rows) - np.int32(1),
-    )
-
-
-def _measure(
-    pieces: tuple[Piece, ...], template: Template, columns: Columns, rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int32]:
-    lengths = np.zeros(len(rows), np.int64)
-    for piece in pieces:
-        match piece:
-            case ConstPiece():
-                lengths += len(piece.ids)
-            case IdsPiece():
-                lengths += columns[template.source_name, piece.column].lengths[rows]
-            case TensorPiece():
-                lengths += piece.length
-    return lengths.clip(max=np.iinfo(np.int32).max).astype(np.int32)
-
-
-def _check_rows(template: Template, name: str, column: Column, rows: npt.NDArray[np.int64]) -> None:
-    outside = (rows < 0) | (rows >= column.num_rows)
-    problem = ""
-    if outside.any():
-        row = int(rows[outside.argmax()])
-        problem = f"row {row} of {int(outside.sum())} lies outside its {column.num_rows} rows"
-    elif not (present := column.valid[rows]).all():
-        row = int(rows[(~present).argmax()])
-        problem = f"{int((~present).sum())} of {len(rows)} rows have no value, first row {row}"
-    if problem:
-        message = f'task "{template.task}" cannot read column "{name}": {problem}'
-        help_ = "give the rows that are valid in every column of the task"
-        raise LoaderError.of("T0604", message, help_).at(column=name)
 
 
 def _refuse(task: str, problem: str) -> LoaderError:
     return LoaderError.of("T0606", f'the template of task "{task}" cannot be used: {problem}')
 
 
-__all__ = [
-    "Column",
-    "Columns",
-    "ConstPiece",
-    "Documents",
-    "Gathered",
-    "IdsPiece",
-    "Piece",
-    "Template",
-    "TensorPiece",
-    "measure_documents",
-]
+def _singles(pieces: tuple[Piece, ...]) -> Iterator[Single]:
+    for piece in pieces:
+        if isinstance(piece, GroupPiece):
+            yield from piece.pieces
+        else:
+            yield piece
+
+
+def _column_of(piece: Piece) -> str | None:
+    match piece:
+        case ConstPiece():
+            return None
+        case GroupPiece():
+            return piece.count
+        case _:
+            return piece.column

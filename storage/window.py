@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from .capacity import Capacity, count_tensors, measure_load
+from .capacity import Capacity, measure_load
 from .order import TaskOrder, mix_tasks, permute
 from .pack import Placement, Tiling, tile_documents
 from .template import Documents
@@ -34,12 +34,13 @@ class PackPlan:
     """The documents of one pack in the order of their positions; arrays of shape ``(D,)``.
 
     Attributes:
-        tasks: Number of each document's task.
+        tasks: Number of each document's template.
         rows: Its global row.
         source_starts: Position of its first source id in the pack.
         source_lengths: Its source positions.
         target_starts: Position of its first target id in the pack.
         target_lengths: Its target positions.
+        tensors: Its tensors in each lane, in the order of the capacity; shape ``(lanes, D)``.
     """
 
     tasks: Ints
@@ -48,6 +49,7 @@ class PackPlan:
     source_lengths: Ints
     target_starts: Ints
     target_lengths: Ints
+    tensors: Ints
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,8 +105,8 @@ class Samples:
             rows[where] = each.rows[which]
             source[where] = each.source_lengths[which]
             target[where] = each.target_lengths[which]
-            for lane, number in count_tensors(each).items():
-                tensors[lanes.index(lane), where] = number
+            for lane, numbers in each.tensors.items():
+                tensors[lanes.index(lane), where] = numbers[which]
         return cls(tasks, rows, source, target, tensors)
 
     def slice(self, start: int, stop: int) -> Samples:
@@ -136,10 +138,11 @@ class Samples:
             "source_lengths": self.source[order],
             "target_starts": placement.target_starts[order],
             "target_lengths": self.target[order],
+            "tensors": self.tensors[:, order],
         }
         cuts = np.searchsorted(placement.packs[order], np.arange(placement.num_packs + 1)).tolist()
         return tuple(
-            PackPlan(**{name: array[start:stop] for name, array in arrays.items()})
+            PackPlan(**{name: array[..., start:stop] for name, array in arrays.items()})
             for start, stop in pairwise(cuts)
             if start < stop
         )
@@ -159,9 +162,9 @@ class WindowPlanner:
         """Prepare to plan.
 
         Args:
-            documents: Those of each task, every one of which fits a pack.
+            documents: Those of each template, every one of which fits a pack.
             capacity: What a pack holds.
-            weights: Relative share of samples of each task, positive.
+            weights: Relative share of samples of each template, positive.
             seed: Decides every order.
             window_size: Most samples of a window. No window is longer than all tasks' rows
                 together, so that small data is not repeated within one.
@@ -170,8 +173,13 @@ class WindowPlanner:
         self._capacity = capacity
         self._weights = np.array(weights, np.float64)
         self._seed = seed
-        self._size = min(window_size, sum(map(len, documents)))
-        self._orders = [TaskOrder(seed, d.template.task, len(d)) for d in documents]
+        num_rows = sum(len(each) for each in documents if not each.template.number)
+        self._size = min(window_size, num_rows)
+        self._orders = [
+            TaskOrder(seed, t.task, len(d), number=t.number, num_templates=t.num_templates)
+            for d in documents
+            for t in [d.template]
+        ]
         # Of what the tiles allow; found out once, since trying every window would cost more.
         self._share = self._find_share()
 

@@ -1,4 +1,4 @@
-"""Segment: group neighbouring offline nodes over the same rows, to run in one Dask task.
+"""Segment: group neighbouring offline nodes over the same source, to run in one Dask task.
 
 Every node keeps its name, time and errors. Segments are a matter of execution and appear in no key.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..graph import Graph
 from ..node import Node, NodeId, Value
 from ..op import Catalogue, Rows
+from ..type import source_of
 from .cut import Cut
 
 
@@ -19,7 +20,7 @@ class Segment:
     """Nodes that one Dask task runs over one partition.
 
     Attributes:
-        rows: The row set, which is the name of the source.
+        rows: Name of the source, whose rows and their items the nodes are over.
         nodes: The nodes in order.
         stored: The values that are written.
         needs_process: Whether it runs in a worker process rather than in a thread.
@@ -32,7 +33,7 @@ class Segment:
 
 
 def segment(graph: Graph, cut: Cut, catalogue: Catalogue) -> tuple[Segment, ...]:
-    """Return the segments of ``graph``: connected nodes over one row set that lead to a stored value.
+    """Return the segments of ``graph``: connected nodes over one source that lead to a stored value.
 
     A fit stands in the segments that read what it gives, but what it learns from does not.
     """
@@ -48,7 +49,7 @@ def segment(graph: Graph, cut: Cut, catalogue: Catalogue) -> tuple[Segment, ...]
     order = {node: position for position, node in enumerate(graph.nodes)}
     return tuple(
         Segment(
-            rows=values[0].node.rows,
+            rows=source_of(values[0].node.rows),
             nodes=(nodes := tuple(sorted(_reach(graph, values, fits), key=order.__getitem__))),
             stored=tuple(values),
             needs_process=any(_needs_process(graph.nodes[node], catalogue) for node in nodes),

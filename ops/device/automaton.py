@@ -1,12 +1,9 @@
-"""The decode automaton: what a target may look like, id by id.
+"""The decode automaton: the diagram of some languages as tensors, so that one step serves all documents.
 
-A *language* is what one task may write: one of a closed set of id sequences, or forced ids and then
-free ones. All languages of a batch live in one automaton, and each document starts at the root of
-its task, so that one step serves them all. Writing ends in `FINISHED`, whose only way on is
-padding; a finished document is no special case.
+All languages of a batch live in one automaton, and each document starts at the root of its task. Writing
+ends in `FINISHED`, whose only way on is padding; a finished document is no special case.
 
-A state leads on by *edges*, one id each, in compressed rows (all edges of a state lie together),
-and by at most one *range* of ids, all of which lead to the same state.
+All edges of a state lie together, in compressed rows; where no edge fits, its range of ids decides.
 
 Shape letters: S = states, E = edges, F = edges of the state with most of them, B = documents,
 V = ids.
@@ -14,47 +11,14 @@ V = ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...graph.errors import PlanError, Problem
-from ...graph.vocabulary import EOS, PAD
-
-FINISHED: Final = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedLanguage:
-    """One of some id sequences, forced ids included.
-
-    Attributes:
-        sequences: Ids without the end of sequence.
-    """
-
-    sequences: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FreeLanguage:
-    """Forced ids, then any number of ids of a range.
-
-    Attributes:
-        prefix: Forced ids.
-        first: First id of the range.
-        stop: One past the last.
-    """
-
-    prefix: tuple[int, ...] = ()
-    first: int
-    stop: int
-
-
-Language: TypeAlias = ClosedLanguage | FreeLanguage
+from .language import Diagram
 
 
 class Choice(NamedTuple):
@@ -77,7 +41,7 @@ class DecodeAutomaton:
 
     Attributes:
         roots: First state of each language.
-        longest: Most ids that a closed language writes, the end included; 0 when there is none.
+        longest: Most ids that a language writes whose steps bound it, the end included; 0 if there is none.
         fan_out: ``F``.
         offsets_S: Where the edges of each state begin; ``S + 1`` integers.
         edge_ids_E: Id of each edge.
@@ -141,104 +105,23 @@ class DecodeAutomaton:
         return edges_BF.clamp(max=len(self.edge_ids_E) - 1), is_edge_BF
 
 
-def build_automaton(languages: Sequence[Language], *, num_ids: int) -> DecodeAutomaton:
-    """Return the automaton of all ``languages``, whose roots are in their order.
-
-    Args:
-        languages: What each task may write.
-        num_ids: Size of the vocabulary.
-
-    Raises:
-        PlanError: A closed set or a range is empty, or an id is outside the vocabulary.
-    """
-    problems = [p for i, language in enumerate(languages) for p in _check(i, language, num_ids)]
-    if problems:
-        raise PlanError(*problems)
-    draft = _Draft()
-    draft.add_edge(FINISHED, PAD, FINISHED)
-    roots = tuple(draft.add(language) for language in languages)
-    longest = max(
-        (
-            len(ids) + 1
-            for language in languages
-            if isinstance(language, ClosedLanguage)
-            for ids in language.sequences
-        ),
-        default=0,
+def build_automaton(diagram: Diagram) -> DecodeAutomaton:
+    """Return the automaton of ``diagram``."""
+    edges = [
+        (id_, way.state) for state in diagram.states for id_, way in sorted(state.edges.items())
+    ]
+    fan_outs = np.array([len(state.edges) for state in diagram.states])
+    id_and_state_E2 = torch.tensor(edges)
+    return DecodeAutomaton(
+        roots=diagram.roots,
+        longest=diagram.longest,
+        fan_out=int(fan_outs.max()),
+        offsets_S=torch.from_numpy(np.concatenate([[0], fan_outs.cumsum()])),
+        edge_ids_E=id_and_state_E2[:, 0].contiguous(),
+        edge_states_E=id_and_state_E2[:, 1].contiguous(),
+        ranges_S2=torch.tensor([(state.first, state.stop) for state in diagram.states]),
+        range_states_S=torch.tensor([state.rest.state for state in diagram.states]),
     )
-    return draft.automaton(roots, longest)
-
-
-class _Draft:
-    """States in the making."""
-
-    def __init__(self) -> None:
-        self.edges: list[dict[int, int]] = [{}]
-        self.ranges: list[tuple[int, int]] = [(0, 0)]
-
-    def add(self, language: Language) -> int:
-        """Add the states of ``language`` and return its root."""
-        root = self.add_state()
-        if isinstance(language, ClosedLanguage):
-            for ids in language.sequences:
-                self.add_edge(self.add_path(root, ids), EOS, FINISHED)
-        else:
-            free = self.add_path(root, language.prefix)
-            self.ranges[free] = (language.first, language.stop)
-            self.add_edge(free, EOS, FINISHED)
-        return root
-
-    def add_path(self, state: int, ids: Sequence[int]) -> int:
-        """Add what is missing of the path ``ids`` from ``state`` and return its last state."""
-        for id_ in ids:
-            following = self.edges[state].get(id_)
-            state = self.add_edge(state, id_) if following is None else following
-        return state
-
-    def add_edge(self, state: int, id_: int, to: int | None = None) -> int:
-        """Add an edge to ``to``, by default a new state, and return where it leads."""
-        self.edges[state][id_] = self.add_state() if to is None else to
-        return self.edges[state][id_]
-
-    def add_state(self) -> int:
-        """Add a state that leads nowhere yet and return it."""
-        self.edges.append({})
-        self.ranges.append((0, 0))
-        return len(self.edges) - 1
-
-    def automaton(self, roots: tuple[int, ...], longest: int) -> DecodeAutomaton:
-        """Return the states so far as tensors."""
-        fan_outs = np.array([len(edges) for edges in self.edges])
-        edges = [edge for edges in self.edges for edge in sorted(edges.items())]
-        id_and_state_E2 = torch.tensor(edges)
-        return DecodeAutomaton(
-            roots=roots,
-            longest=longest,
-            fan_out=int(fan_outs.max()),
-            offsets_S=torch.from_numpy(np.concatenate([[0], fan_outs.cumsum()])),
-            edge_ids_E=id_and_state_E2[:, 0].contiguous(),
-            edge_states_E=id_and_state_E2[:, 1].contiguous(),
-            ranges_S2=torch.tensor(self.ranges),
-            # A range leads back to the state it belongs to.
-            range_states_S=torch.arange(len(self.edges)),
-        )
-
-
-def _check(index: int, language: Language, num_ids: int) -> list[Problem]:
-    def problem(message: str) -> list[Problem]:
-        return [Problem("T0225", f"language {index} {message}")]
-
-    if isinstance(language, ClosedLanguage):
-        if not language.sequences:
-            return problem("is an empty closed set")
-        ids = [id_ for sequence in language.sequences for id_ in sequence]
-    else:
-        if language.first >= language.stop:
-            return problem(f"has an empty range of ids, {language.first} to {language.stop}")
-        ids = [*language.prefix, language.first, language.stop - 1]
-    if outside := [id_ for id_ in ids if not 0 <= id_ < num_ids]:
-        return problem(f"has id {outside[0]}, and the vocabulary has {num_ids}")
-    return []
 
 
 _LEAST = torch.finfo(torch.float32).min / 4

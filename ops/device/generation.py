@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ...graph.errors import PlanError
 from ...graph.vocabulary import BOS, PAD
-from .automaton import FINISHED, Choice, DecodeAutomaton
+from .automaton import Choice, DecodeAutomaton
 from .decoder import DecodeCache, Decoder
 from .embedding import TokenTable
+from .language import FINISHED
 
 
 class Generated(NamedTuple):
@@ -49,7 +50,7 @@ def write_token(
 
 
 @torch.no_grad()
-def generate(
+def generate(  # noqa: PLR0913 - what a batch is, and what it may write
     decoder: Decoder,
     table: TokenTable,
     automaton: DecodeAutomaton,
@@ -59,6 +60,7 @@ def generate(
     roots_B: Tensor,
     longest_source: int,
     max_length: int,
+    given_BP: Tensor | None = None,
 ) -> Generated:
     """Write one target per document.
 
@@ -72,15 +74,18 @@ def generate(
         roots_B: State that each document starts in; ``FINISHED`` for rows that hold none.
         longest_source: Most tokens of a source; static. A longer one gives NaN as probability.
         max_length: ``L``, most ids that are written; static.
+        given_BP: Ids that each document begins with, then padding. They are no choice: the automaton begins
+            after them, and they are counted in ``max_length`` and in no probability.
 
     Raises:
         PlanError: A closed language of the automaton needs more than ``max_length`` ids.
     """
-    if automaton.longest > max_length:
+    num_given = 0 if given_BP is None else given_BP.shape[1]
+    if (needed := automaton.longest + num_given) > max_length and automaton.longest:
         raise PlanError.of(
             "T0226",
-            f"max_length is {max_length}, and a closed set needs {automaton.longest} ids",
-            f"max_length must be at least {automaton.longest}",
+            f"max_length is {max_length}, and a closed set needs {needed} ids",
+            f"max_length must be at least {needed}",
         )
     cache = decoder.begin(
         memory_MC, source_keys_2B, longest_source=longest_source, max_length=max_length
@@ -92,7 +97,20 @@ def generate(
     for index in torch.arange(max_length, device=states_B.device).split(1):
         if bool((last.states_B == FINISHED).all()):
             break
+        before = last
         last = write_token(decoder, table, automaton, last, index, cache)
+        if given_BP is not None and int(index) < num_given:
+            last = _tell(given_BP[:, int(index)], last, before)
         ids_BL.index_copy_(1, index, last.ids_B[:, None])
         log_probs_B = log_probs_B + last.log_probs_B
     return Generated(ids_BL, log_probs_B, last.states_B == FINISHED)
+
+
+def _tell(given_B: Tensor, chosen: Choice, before: Choice) -> Choice:
+    """Return ``chosen`` with the ids that are given in place of choices, where there are some."""
+    is_given_B = given_B != PAD
+    return Choice(
+        given_B.where(is_given_B, chosen.ids_B),
+        chosen.log_probs_B.masked_fill(is_given_B, 0.0),
+        before.states_B.where(is_given_B, chosen.states_B),
+    )

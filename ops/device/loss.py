@@ -1,6 +1,6 @@
-"""The loss: what each label costs, summed for the step and for every task.
+"""The loss: what each label costs, summed for the step and for every slot.
 
-Shape letters: N = tokens of the target stream, C = channels, V = ids, K = tasks.
+Shape letters: N = tokens of the target stream, C = channels, V = ids, L = losses.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ class ScoreTokens:
     Attributes:
         num_ids: Size of the vocabulary.
         model_width: Channels of a token.
-        num_tasks: Tasks of the mixture.
+        num_losses: Losses that are summed apart: one for each slot that is learned.
         label_smoothing: Share of each label's probability that is spread over all ids.
     """
 
     num_ids: int
     model_width: int
-    num_tasks: int
+    num_losses: int
     label_smoothing: float = 0.0
     traits: ClassVar[Traits] = Traits("score_tokens", version=1, place=Place.DEVICE)
 
     @property
     def signature(self) -> Signature:
-        """States, labels and weights in; the loss, and sums per task for the record, out."""
+        """States, labels and weights in; the loss, and sums by loss id for the record, out."""
         packed = Layout.PACKED
-        sums = Port("loss", "float32", (self.num_tasks,), packed)
+        sums = Port("loss", "float32", (self.num_losses,), packed)
         return Signature(
             inputs={
                 "hidden": hidden_port("NT", self.model_width),
                 "labels": Port("labels", "int32", ("NT",), packed),
                 "weights": Port("weights", "float32", ("NT",), packed),
-                "task_ids": Port("task", "int32", ("NT",), packed),
+                "loss_ids": Port("loss_ids", "int32", ("NT",), packed),
                 "divisor": Port("weights", "float32", (), packed, is_optional=True),
             },
             outputs={
                 "out": Port("loss", "float32", (), packed),
-                "task_losses": sums,
-                "task_weights": sums,
+                "losses": sums,
+                "loss_weights": sums,
             },
         )
 
@@ -63,17 +63,17 @@ class ScoreTokens:
         hidden: Tensor,
         labels: Tensor,
         weights: Tensor,
-        task_ids: Tensor,
+        loss_ids: Tensor,
         divisor: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the loss, and per task the sums of weighted losses and of weights.
+        """Return the loss, and by loss id the sums of weighted losses and of weights.
 
         Args:
             module: The table.
             hidden: States, shape ``(N, C)``.
             labels: Next id of each.
             weights: Weight of each label, 0 for those that are not learned.
-            task_ids: Task of each.
+            loss_ids: Loss that each label counts in.
             divisor: Sum of the weights of the whole step, shape ``()``, where the step is more than
                 this pack; the weights of the pack otherwise. The loss of a step without weight is
                 0.
@@ -85,8 +85,6 @@ class ScoreTokens:
         charged_N = losses_N * weights
         total = weights.sum() if divisor is None else divisor
         loss = charged_N.sum() / total.where(total > 0, 1)
-        task_losses_K = charged_N.new_zeros(self.num_tasks).index_add(
-            0, task_ids, charged_N.detach()
-        )
-        task_weights_K = weights.new_zeros(self.num_tasks).index_add(0, task_ids, weights)
-        return loss, task_losses_K, task_weights_K
+        losses_L = charged_N.new_zeros(self.num_losses).index_add(0, loss_ids, charged_N.detach())
+        weights_L = weights.new_zeros(self.num_losses).index_add(0, loss_ids, weights)
+        return loss, losses_L, weights_L

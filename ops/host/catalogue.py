@@ -11,6 +11,7 @@ from .closed_set import FitClosedSet, RestrictTexts
 from .constant import LoadArtifacts, MakeIds, MakeTexts
 from .document import ComposeDocuments, PackDocuments
 from .filter import CompareValues
+from .group import CountItems, GroupItems, PickItems, RepeatValues, UnnestLists
 from .image import DecodeImages, ResizeImages
 from .read import ReadColumns, ReadSplits
 from .split import AssignSplits, MaskSplits
@@ -21,20 +22,25 @@ HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
         "assign_splits": AssignSplits,
         "compare_values": CompareValues,
         "compose_documents": ComposeDocuments,
+        "count_items": CountItems,
         "decode_images": DecodeImages,
         "encode_texts": EncodeTexts,
         "fit_bpe": FitBpe,
         "fit_closed_set": FitClosedSet,
         "format_texts": FormatTexts,
+        "group_items": GroupItems,
         "load_artifacts": LoadArtifacts,
         "make_ids": MakeIds,
         "make_texts": MakeTexts,
         "mask_splits": MaskSplits,
         "normalize_texts": NormalizeTexts,
         "pack_documents": PackDocuments,
+        "pick_items": PickItems,
         "read_columns": ReadColumns,
         "read_splits": ReadSplits,
+        "repeat_values": RepeatValues,
         "resize_images": ResizeImages,
         "restrict_texts": RestrictTexts,
+        "unnest_lists": UnnestLists,
     }
 )

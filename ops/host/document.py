@@ -21,9 +21,11 @@ class ComposeDocuments:
     Attributes:
         source: What the source side is made of, in order. An entry holds either ``special`` (one special
             id), or ``block`` (and ``port``) for ids, or ``port``, ``lane`` and ``length`` for a tensor that
-            takes ``length`` positions. ``slot`` names the slot; plain text has none. ``answers`` names the
-            port of the closed set that a target slot is chosen from.
-        target: The same for the target side. Entries of slots are learned, plain text is given.
+            takes ``length`` positions, or ``port`` and ``group`` for what repeats. ``slot`` names the slot;
+            plain text has none. ``answers`` names the port of the closed set that a target slot is chosen
+            from.
+        target: The same for the target side. Entries of slots are learned with their ``weight``, 1 if none
+            is given; plain text is given.
     """
 
     source: tuple[Mapping[str, Plain], ...] = ()
@@ -46,9 +48,11 @@ class PackDocuments:
 
     Attributes:
         lanes: Tensors by lane: ``kind``, ``dtype`` and ``shape`` of one, and its ``length`` in positions.
+        has_pairs: Whether there are contrastive pairs, each half of which is a document.
     """
 
     lanes: Mapping[str, Mapping[str, Any]]
+    has_pairs: bool = False
     traits: ClassVar[Traits] = Traits("pack_documents", version=1, rows=Rows.JOIN, is_online=True)
 
     @property
@@ -65,11 +69,14 @@ class PackDocuments:
             "cross_keys": Port("keys", "int32", (2, "NT"), packed),
             "labels": Port("labels", "int32", ("NT",), packed),
             "weights": Port("weights", "float32", ("NT",), packed),
-            "task_ids": Port("task", "int32", ("NT",), packed),
+            "loss_ids": Port("loss_ids", "int32", ("NT",), packed),
         }
         for name, lane in self.lanes.items():
             count = f"N_{name}"
             outputs[name] = Port(lane["kind"], lane["dtype"], (count, *lane["shape"]), packed)
             outputs[f"{name}_places"] = Port("places", "int32", (count, lane["length"]), packed)
+        if self.has_pairs:
+            outputs["pair_ranges"] = Port("ranges", "int32", ("NP", 2, 2), packed)
+            outputs["pair_loss_ids"] = Port("loss_ids", "int32", ("NP",), packed)
         document = Port("document", "int32", ("T",), Layout.RAGGED)
         return Signature(inputs={}, outputs=outputs, variadic=document)

@@ -63,7 +63,7 @@ class TextRecipe:
                 texts = request.chain(texts, "restrict", RestrictTexts(), closed_set=answers)
         # The vocabulary learns from texts as they are before the check, so that no fit waits for another.
         value = None if texts is None or learned is None else self._encode(request, texts, learned)
-        return Part(value=value, block=BLOCK, answers=answers)
+        return Part(value=value, block=BLOCK, answers=answers, is_free=answers is None)
 
     def prompt(self, request: PromptRequest) -> Part:
         """Encode plain text, which is the same for every row."""

@@ -120,7 +120,7 @@ def test_joining_two_row_sets_names_both() -> None:
     making = draft()
     source = making.add(ReadColumns(column="a"), rows="left")
     target = making.add(ReadColumns(column="b"), rows="right")
-    with pytest.raises(PlanError, match=r"(?s)T0206.*rows of left.*rows of right"):
+    with pytest.raises(PlanError, match=r"(?s)T0206.*rows of \"left\".*rows of \"right\""):
         making.add(Compose(), {"source.0": source, "target.0": target})
 
 

@@ -21,6 +21,7 @@ from taskloom.ops.host.catalogue import HOST_CATALOGUE
 from taskloom.ops.host.closed_set import ClosedSet, FitClosedSet, RestrictTexts
 from taskloom.ops.host.constant import LoadArtifacts, MakeIds, MakeTexts
 from taskloom.ops.host.filter import CompareValues
+from taskloom.ops.host.group import CountItems, PickItems, RepeatValues, UnnestLists
 from taskloom.ops.host.image import DECODED, DecodeImages, ResizeImages
 from taskloom.ops.host.read import SPLIT_COLUMN, ReadColumns, ReadSplits
 from taskloom.ops.host.split import AssignSplits, MaskSplits
@@ -62,6 +63,9 @@ PIXELS = DecodeImages()(FILES)
 VOCABULARY = Bpe(FitBpe(size=300).finish(FitBpe(size=300).observe(TEXTS, SPLITS)))
 ANSWERS = ClosedSet(("a cat", "two dogs", "none"))
 
+LISTS = UnnestLists()(words=pa.array([["a", "b"], []], pa.list_(pa.string())))
+ITEMS = LISTS.flatten()
+
 CASES = (
     Case(AssignSplits(test=0.5, valid=0.5), {"split": SPLITS, "key": NUMBERS}, {}),
     Case(CompareValues(operator=">", value=2), {"values": NUMBERS}, {}),
@@ -69,6 +73,9 @@ CASES = (
     Case(EncodeTexts(), {"texts": TEXTS}, {"bpe": VOCABULARY}),
     Case(EncodeTexts(dtype="uint32", max_length=3), {"texts": TEXTS}, {"bpe": VOCABULARY}),
     Case(FormatTexts(), {"values": NUMBERS}, {}),
+    Case(CountItems(), {"items": LISTS}, {}),
+    Case(PickItems(number=0, dtype="string"), {"items": ITEMS}, {}),
+    Case(RepeatValues(), {"values": SPLITS, "items": ITEMS}, {}),
     Case(MaskSplits(), {"split": SPLITS, "keep": pa.array([True, False])}, {}),
     Case(NormalizeTexts(is_lowercase=True, has_punctuation=False), {"texts": TEXTS}, {}),
     Case(ResizeImages(height=4, width=2), {"images": PIXELS}, {}),
@@ -78,9 +85,11 @@ FITS = (FitBpe(size=300), FitClosedSet())
 READS = (ReadColumns(column="texts", dtype="string"), ReadSplits())
 MAKES = (MakeTexts(text="a cat"), MakeIds(ids=(3, 1), dtype="uint8"))
 LOADS = (LoadArtifacts(kind="bpe", digest="5c1f"),)
-OF_THE_LOADER = {"compose_documents", "pack_documents"}
+OF_THE_LOADER = {"compose_documents", "group_items", "pack_documents"}
 
-OPS = [*(case.op for case in CASES), *FITS, *READS, *MAKES, *LOADS]
+EXPANDS = (UnnestLists(),)
+
+OPS = [*(case.op for case in CASES), *FITS, *READS, *MAKES, *LOADS, *EXPANDS]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.op))
 every_fit = pytest.mark.parametrize("fit", FITS, ids=str)

@@ -63,7 +63,7 @@ def test_every_kind_of_source_gives_the_same_columns(
     store = Store.open(tmp_path / "store")
     dataset = open_dataset(mixture, store)
     bpe = Bpe(store.artifact_content(store.artifacts()["bpe-main"].digest))
-    ids: Any = dataset.target("words").take(np.arange(20)).to_pylist()
+    ids: Any = dataset.target("words", "label")[0].take(np.arange(20)).to_pylist()
     assert [bpe.decode(row) for row in ids] == [row["label"] for row in rows]
     held_out = dataset.rows("words", "test").usable.tolist()
     if len(parts) > 1:

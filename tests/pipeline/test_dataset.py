@@ -43,7 +43,7 @@ def test_stored_pixels_and_ids_are_those_of_the_rows(digits_dir: Path) -> None:
         expected = np.asarray(picture.resize((16, 16), Image.Resampling.BICUBIC))
         np.testing.assert_array_equal(np.asarray(pixels)[number], expected)
     bpe = Bpe(store.artifact_content(store.artifacts()["bpe-main"].digest))
-    ids: Any = dataset.target("digits").take(np.arange(NUM_ROWS)).to_pylist()
+    ids: Any = dataset.target("digits", "label")[0].take(np.arange(NUM_ROWS)).to_pylist()
     assert [bpe.decode(row) for row in ids] == [row["label"] for row in rows]
 
 

@@ -143,7 +143,8 @@ def test_nodes_of_the_device_half_give_the_positions_of_each_row(planned: Plan) 
     (pack,) = planned["pack"].values(ROWS[:3], task="digits")
     assert isinstance(pack, Pack)
     assert pack.rows[:, 1].tolist() == [0, 1, 2]
-    assert set(pack.task_ids.tolist()) == {list(planned.documents).index("digits")}
+    learned = pack.loss_ids[pack.weights > 0].tolist()
+    assert set(learned) == {planned.scored.index(("digits", "label"))}
 
 
 def test_a_row_gives_the_same_tensors_alone_and_beside_others(planned: Plan) -> None:
@@ -163,8 +164,8 @@ def test_bad_rows_leave_the_others_in_their_places_behind_the_pack(planned: Plan
 
 def test_the_loss_is_one_for_each_pack_and_sums_over_tasks(planned: Plan) -> None:
     (made,) = planned["loss"].values(ROWS[:3], task="digits")
-    position = list(planned.documents).index("digits")
-    assert made["task_weights"][position] == made["task_weights"].sum() > 0
+    position = planned.scored.index(("digits", "label"))
+    assert made["loss_weights"][position] == made["loss_weights"].sum() > 0
     assert made["out"].isfinite()
 
 

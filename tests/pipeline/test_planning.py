@@ -193,7 +193,7 @@ def test_a_thousand_tasks_over_twenty_sources_make_one_graph() -> None:
         for i in range(1000)
     ]
     planned = plan(tasks)
-    assert len(planned.documents) == 1000
+    assert len(planned.members) == 1000
     assert sum(node.op == "decode_images" for node in planned.graph) == 20
     assert len([v for v in planned.cut.stored if isinstance(v, Value)]) == 20 * (1 + 1 + 7 + 11)
 

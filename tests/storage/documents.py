@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -15,11 +15,15 @@ from taskloom.storage.capacity import Capacity
 from taskloom.storage.loader import Loader, LoaderConfig, to_torch
 from taskloom.storage.pack import Pack
 from taskloom.storage.template import (
+    PAIRS,
     Column,
     Columns,
     ConstPiece,
+    GroupPiece,
     IdsPiece,
+    Lesson,
     Piece,
+    Single,
     Template,
     TensorPiece,
 )
@@ -95,8 +99,8 @@ def make_mixture(
 ) -> Mixture:
     """Return a mixture of tasks over sources of ``num_rows`` rows.
 
-    Every second task has an image, every third none on its source side but constants, and the
-    lengths of the others are spread over tiles of ``tile`` and more.
+    Every second task has an image, every third none on its source side but constants, every other a
+    group, every fifth is pairs, and the lengths of texts are spread over tiles of ``tile`` and more.
     """
     rng = np.random.default_rng(seed)
     columns: dict[tuple[str, str], Column] = {}
@@ -104,34 +108,8 @@ def make_mixture(
     rows: dict[str, Ints] = {}
     for number, size in enumerate(num_rows):
         source_name, task = f"source{number}", f"task{number}"
-        columns[source_name, "text"] = make_ids(rng, size + 3, 0, 3 * tile)
-        columns[source_name, "answer"] = make_ids(rng, size + 3, 0, tile + 3)
-        image = rng.integers(0, 256, (size + 3, 2, 2, 3)).astype(np.uint8)
-        columns[source_name, "image"] = DenseColumn(image)
-        source: tuple[Piece, ...] = (
-            ConstPiece(ids=(600 + number,)),
-            IdsPiece(column="text", offset=1000),
-            ConstPiece(ids=(601, 602)),
-        )
-        if number % 3 == 2:
-            source = (ConstPiece(ids=(603,)),)
-        if has_images and number % 2 == 0:
-            tensor = TensorPiece(column="image", lane="image", length=4)
-            source = (ConstPiece(ids=(604,)), tensor, *source, tensor)
-        target = (
-            ConstPiece(ids=(1, 605)),
-            IdsPiece(column="answer", offset=2000),
-            ConstPiece(ids=(2,)),
-        )
-        templates.append(
-            Template(
-                task=task,
-                source_name=source_name,
-                source=source,
-                target=target,
-                is_learned=(False, True, number % 2 == 0),
-            )
-        )
+        columns |= _make_columns(rng, source_name, size + 3, tile)
+        templates.append(_make_template(number, source_name, task, has_images=has_images))
         rows[task] = rng.permutation(size + 3)[:size]
     return Mixture(
         templates=tuple(templates),
@@ -140,9 +118,61 @@ def make_mixture(
         capacity=Capacity(
             source=8 * tile,
             target=8 * tile,
-            tensors={"image": 6} if has_images else {},
+            tensors={"image": 6, PAIRS: 3} if has_images else {PAIRS: 3},
             tile=tile,
         ),
+    )
+
+
+def _make_columns(
+    rng: np.random.Generator, source_name: str, num_rows: int, tile: int
+) -> dict[tuple[str, str], Column]:
+    counts = rng.integers(0, 3, num_rows).astype(np.uint32)
+    num_items = int(counts.sum())
+    pixels = rng.integers(0, 256, (num_rows + num_items, 2, 2, 3)).astype(np.uint8)
+    columns: dict[str, Column] = {
+        "text": make_ids(rng, num_rows, 0, 3 * tile),
+        "answer": make_ids(rng, num_rows, 0, tile + 3),
+        "image": DenseColumn(pixels[:num_rows]),
+        "count": DenseColumn(counts),
+        "word": make_ids(rng, num_items, 0, tile // 2),
+        "picture": DenseColumn(pixels[num_rows:]),
+    }
+    return {(source_name, name): column for name, column in columns.items()}
+
+
+def _make_template(number: int, source_name: str, task: str, *, has_images: bool) -> Template:
+    source: tuple[Piece, ...] = (
+        ConstPiece(ids=(600 + number,)),
+        IdsPiece(column="text", offset=1000),
+        ConstPiece(ids=(601, 602)),
+    )
+    if number % 3 == 2:
+        source = (ConstPiece(ids=(603,)),)
+    if has_images and number % 2 == 0:
+        tensor = TensorPiece(column="image", lane="image", length=4)
+        source = (ConstPiece(ids=(604,)), tensor, *source, tensor)
+    lesson = Lesson(number, 0.5 + number)
+    word = IdsPiece(column="word", offset=3000)
+    if number % 2 == 1:
+        picture = TensorPiece(column="picture", lane="image", length=4)
+        pieces = (word, picture, ConstPiece(ids=(606,))) if has_images else (word,)
+        source = (*source, GroupPiece(count="count", pieces=pieces))
+    target: tuple[Piece, ...] = (
+        ConstPiece(ids=(1, 605)),
+        IdsPiece(column="answer", offset=2000, lesson=lesson),
+        ConstPiece(ids=(2,), lesson=lesson if number % 2 == 0 else None),
+    )
+    if number % 4 == 1:
+        inner = (replace(word, lesson=lesson), ConstPiece(ids=(607,)))
+        target = (*target[:2], GroupPiece(count="count", pieces=inner), target[2])
+    is_pair = number % 5 == 4
+    return Template(
+        task=task,
+        source_name=source_name,
+        source=source,
+        target=() if is_pair else target,
+        pair=(1, lesson) if is_pair else None,
     )
 
 
@@ -178,37 +208,59 @@ class SlowDocument:
         source: Source ids, `PAD` under tensors.
         tensors: Values of each tensor and the source position it starts at.
         target: Target ids.
-        learned: For each target id, whether it counts.
+        weights: What each target id counts.
+        middle: Source positions of the left half of a pair.
     """
 
-    source: list[int]
-    tensors: list[tuple[npt.NDArray[Any], int]]
-    target: list[int]
-    learned: list[bool]
+    source: list[int] = field(default_factory=list[int])
+    tensors: list[tuple[npt.NDArray[Any], int]] = field(
+        default_factory=list[tuple[npt.NDArray[Any], int]]
+    )
+    target: list[int] = field(default_factory=list[int])
+    weights: list[float] = field(default_factory=list[float])
+    middle: int = 0
 
 
 def read_slowly(template: Template, columns: Columns, row: int) -> SlowDocument:
     """Return the document that ``template`` makes of ``row``."""
-    document = SlowDocument([], [], [], [])
-    for piece in template.source:
-        if isinstance(piece, TensorPiece):
-            values = columns[template.source_name, piece.column].gather(np.array([row]))
-            assert isinstance(values, np.ndarray)
-            document.tensors.append((values[0], len(document.source)))
-            document.source += [PAD] * piece.length
-        else:
-            document.source += _read_ids(piece, template, columns, row)
-    for piece, is_learned in zip(template.target, template.is_learned, strict=True):
-        ids = _read_ids(piece, template, columns, row)
-        document.target += ids
-        document.learned += [is_learned] * len(ids)
+    document = SlowDocument()
+    for number, piece in enumerate(template.source):
+        if template.pair is not None and number == template.pair[0]:
+            document.middle = len(document.source)
+        for single, at in _unroll(piece, template, columns, row):
+            values = _read(single, template, columns, at)
+            if isinstance(single, TensorPiece):
+                document.tensors.append((np.asarray(values), len(document.source)))
+                values = [PAD] * single.length
+            document.source += values
+    for piece in template.target:
+        for single, at in _unroll(piece, template, columns, row):
+            ids = _read(single, template, columns, at)
+            assert not isinstance(single, TensorPiece)
+            document.target += ids
+            document.weights += [single.lesson.weight if single.lesson else 0.0] * len(ids)
     return document
 
 
-def _read_ids(piece: Piece, template: Template, columns: Columns, row: int) -> list[int]:
+def _unroll(
+    piece: Piece, template: Template, columns: Columns, row: int
+) -> Iterator[tuple[Single, int]]:
+    """Yield the pieces that ``piece`` stands for, and the row of their column."""
+    if not isinstance(piece, GroupPiece):
+        yield piece, row
+        return
+    counts = columns[template.source_name, piece.count].gather(np.arange(row + 1))
+    assert isinstance(counts, np.ndarray)
+    for item in range(int(counts[:row].sum()), int(counts.sum())):
+        yield from ((single, item) for single in piece.pieces)
+
+
+def _read(piece: Single, template: Template, columns: Columns, row: int) -> list[Any]:
     if isinstance(piece, ConstPiece):
         return list(piece.ids)
-    assert isinstance(piece, IdsPiece)
     gathered = columns[template.source_name, piece.column].gather(np.array([row]))
+    if isinstance(piece, TensorPiece):
+        assert isinstance(gathered, np.ndarray)
+        return gathered[0].tolist()
     assert isinstance(gathered, tuple)
     return [int(value) + piece.offset for value in gathered[0]]

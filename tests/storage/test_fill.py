@@ -12,7 +12,14 @@ from taskloom.graph.errors import LoaderError
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.one_pass import pack_documents
 from taskloom.storage.pack import Pack
-from taskloom.storage.template import ConstPiece, IdsPiece, Piece, Template, TensorPiece
+from taskloom.storage.template import (
+    ConstPiece,
+    IdsPiece,
+    Lesson,
+    Piece,
+    Template,
+    TensorPiece,
+)
 
 from .documents import (
     PAD,
@@ -48,9 +55,17 @@ def _check_source(pack: Pack, number: int, document: SlowDocument) -> None:
     start, end = pack.source_ranges[number].tolist()
     length = len(document.source)
     assert pack.source_ids[start:end].tolist() == document.source
-    assert pack.source_positions[start:end].tolist() == list(range(length))
-    assert pack.source_lo[start:end].tolist() == [start] * length
-    assert pack.source_hi[start:end].tolist() == [end] * length
+    places = [*range(document.middle), *range(length - document.middle)]
+    assert pack.source_positions[start:end].tolist() == places
+    middle = document.middle
+    halves = [(start, start + middle), (start + middle, end)]
+    ranges = [half for half in halves for _ in range(half[0], half[1])]
+    assert pack.source_lo[start:end].tolist() == [lo for lo, _ in ranges]
+    assert pack.source_hi[start:end].tolist() == [hi for _, hi in ranges]
+    if middle:
+        assert [[list(half) for half in halves]] == [
+            pair for pair in pack.pair_ranges.tolist() if pair[0][0] == start and pair[1][1] == end
+        ]
     for values, place in document.tensors:
         (slot,) = np.flatnonzero(pack.places["image"][:, 0] == start + place)
         wanted = np.arange(start + place, start + place + 4)
@@ -60,11 +75,12 @@ def _check_source(pack: Pack, number: int, document: SlowDocument) -> None:
 
 def _check_target(pack: Pack, number: int, task: int, document: SlowDocument) -> None:
     start, end = pack.target_ranges[number].tolist()
-    length = len(document.target) - 1
+    length = max(len(document.target) - 1, 0)
     assert pack.target_ids[start:end].tolist() == document.target[:-1]
     assert pack.labels[start:end].tolist() == document.target[1:]
-    assert pack.weights[start:end].tolist() == document.learned[1:]
-    assert pack.task_ids[start:end].tolist() == [task] * length
+    assert pack.weights[start:end].tolist() == document.weights[1:]
+    losses = [task if weight else 0 for weight in document.weights[1:]]
+    assert pack.loss_ids[start:end].tolist() == losses
     assert pack.target_positions[start:end].tolist() == list(range(length))
     assert pack.target_lo[start:end].tolist() == [start] * length
     assert pack.target_hi[start:end].tolist() == list(range(start + 1, end + 1))
@@ -117,8 +133,11 @@ def test_a_small_pack_by_hand() -> None:
             TensorPiece(column="image", lane="image", length=2),
             IdsPiece(column="question", offset=100),
         ),
-        target=(ConstPiece(ids=(1,)), IdsPiece(column="answer", offset=100), ConstPiece(ids=(2,))),
-        is_learned=(False, True, True),
+        target=(
+            ConstPiece(ids=(1,)),
+            IdsPiece(column="answer", offset=100, lesson=Lesson(0)),
+            ConstPiece(ids=(2,), lesson=Lesson(0)),
+        ),
     )
     columns = {
         ("photos", "image"): DenseColumn(np.array([[7], [8]], np.uint8)),
@@ -180,27 +199,20 @@ def test_tensors_of_one_lane_must_be_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "is_learned", "message"),
+    ("target", "message"),
     [
-        pytest.param((), (), "does not begin with a constant id", id="empty"),
-        pytest.param((ConstPiece(ids=()),), (True,), "does not begin with", id="no first id"),
-        pytest.param((IdsPiece(column="a"),), (True,), "does not begin with", id="column first"),
-        pytest.param((ConstPiece(ids=(1,)),), (), "one is_learned: 1 target", id="not learned"),
+        pytest.param((ConstPiece(ids=()),), "does not begin with", id="no first id"),
+        pytest.param((IdsPiece(column="a"),), "does not begin with", id="column first"),
         pytest.param(
             (ConstPiece(ids=(1,)), TensorPiece(column="a", lane="image", length=2)),
-            (True, True),
             "target side holds a tensor",
             id="tensor",
         ),
     ],
 )
-def test_an_impossible_template_is_refused(
-    target: tuple[Piece, ...], is_learned: tuple[bool, ...], message: str
-) -> None:
+def test_an_impossible_template_is_refused(target: tuple[Piece, ...], message: str) -> None:
     with pytest.raises(LoaderError, match=rf'T0606.*"caption".*{message}'):
-        Template(
-            task="caption", source_name="photos", source=(), target=target, is_learned=is_learned
-        )
+        Template(task="caption", source_name="photos", source=(), target=target)
 
 
 def test_a_row_without_a_value_is_refused() -> None:

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from taskloom.graph.errors import LoaderError
 from taskloom.graph.type import Layout, Type
 from taskloom.storage.column import open_writer
+from taskloom.storage.length import measure_documents
 from taskloom.storage.loader import Loader, to_torch
 from taskloom.storage.reader import ColumnReader, open_column
 from taskloom.storage.store import Store
-from taskloom.storage.template import Column
+from taskloom.storage.template import Column, ConstPiece
 
 from .documents import DenseColumn, Mixture, Step, digest, make_mixture, mixtures, take
 
@@ -119,6 +120,37 @@ def test_rare_tasks_are_mixed_in_and_their_rows_come_round() -> None:
     assert abs(sum(rare) / seen.total() - 0.1) < 0.02
 
 
+def test_templates_take_turns_and_each_row_is_seen_once_in_a_pass() -> None:
+    mixture = make_mixture([60], has_images=False)
+    (only,) = mixture.templates
+    templates = tuple(replace(only, number=i, num_templates=3) for i in range(3))
+    several = replace(mixture, templates=templates)
+    seen = [row for (pack,) in take(several.loader(), 80) for row in map(tuple, pack.rows.tolist())]
+    num_passes = len(seen) // 60
+    assert num_passes > 2
+    for row in mixture.rows["task0"].tolist():
+        number = sum(1 for _, other in seen if other == row)
+        assert num_passes - 1 <= number <= num_passes + 1
+    with_each = Counter(template for template, _ in seen)
+    assert max(with_each.values()) - min(with_each.values()) <= 3 + 60
+    assert {template for template, row in seen if row == seen[0][1]} != {seen[0][0]}
+    assert [task.name for task in several.loader().report.tasks] == ["task0"]
+
+
+def test_rows_that_fit_with_one_template_and_not_with_another_are_left_out() -> None:
+    mixture = make_mixture([60], has_images=False)
+    (only,) = mixture.templates
+    long = replace(only, source=(ConstPiece(ids=(7,) * 30), *only.source))
+    templates = (replace(only, num_templates=2), replace(long, number=1, num_templates=2))
+    loader = replace(
+        mixture, templates=templates, capacity=replace(mixture.capacity, max_source=40)
+    ).loader()
+    lengths = measure_documents(long, mixture.columns, mixture.rows["task0"]).source_lengths
+    assert [task.num_left_out for task in loader.report.tasks] == [int((lengths > 40).sum())]
+    rows = {row for (pack,) in take(loader, 40) for _, row in pack.rows.tolist()}
+    assert rows == set(mixture.rows["task0"][lengths <= 40].tolist())
+
+
 def test_over_long_rows_are_counted_and_never_seen() -> None:
     mixture = make_mixture([80, 80], has_images=False, tile=8)
     capacity = replace(mixture.capacity, max_source=12)
@@ -127,9 +159,10 @@ def test_over_long_rows_are_counted_and_never_seen() -> None:
     longest = max(int(np.diff(pack.source_ranges).max()) for pack in packs)
     assert longest <= 12
     lengths = [
-        mixture.columns[f"source{k}", "text"].lengths[mixture.rows[f"task{k}"]] for k in (0, 1)
+        measure_documents(t, mixture.columns, mixture.rows[t.task]).source_lengths
+        for t in mixture.templates
     ]
-    left_out = [int((length + 3 > 12).sum()) for length in lengths]
+    left_out = [int((length > 12).sum()) for length in lengths]
     assert [task.num_left_out for task in loader.report.tasks] == left_out
     assert f"task0: {left_out[0]} of 80 rows are left out, longer than 12 source or 64 target" in (
         "\n".join(loader.header(10))
@@ -139,12 +172,12 @@ def test_over_long_rows_are_counted_and_never_seen() -> None:
 def test_the_header_tells_shares_epochs_and_fill() -> None:
     mixture = make_mixture([100, 300], has_images=False, tile=8)
     loader = mixture.loader(packs_per_step=2)
-    header = loader.header(30, source_flops=1, target_flops=3)
-    packs = [pack for step in take(loader, 30) for pack in step]
+    header = loader.header(60, source_flops=1, target_flops=3)
+    packs = [pack for step in take(loader, 60) for pack in step]
     samples = Counter(int(task) for pack in packs for task in pack.rows[:, 0])
     epochs = samples[0] / 100
     assert header[0].startswith("task0: 25% of samples, ")
-    assert header[0].endswith(" epochs in 30 steps")
+    assert header[0].endswith(" epochs in 60 steps")
     assert float(header[0].split(" tokens, ")[1].split()[0]) == pytest.approx(epochs, rel=0.1)
     source = np.mean([(pack.source_hi > 0).mean() for pack in packs])
     target = np.mean([(pack.target_hi > 0).mean() for pack in packs])
@@ -224,7 +257,15 @@ def test_tensors_share_memory_with_the_pack_and_keep_its_names() -> None:
     ((pack,),) = take(make_mixture([30]).loader(), 1)
     tensors = to_torch(pack)
     streams = {"source_ids", "source_positions", "source_lo", "source_hi", "target_ids", "labels"}
-    streams |= {"weights", "task_ids", "target_positions", "target_lo", "target_hi"}
+    streams |= {
+        "weights",
+        "loss_ids",
+        "pair_ranges",
+        "pair_loss_ids",
+        "target_positions",
+        "target_lo",
+        "target_hi",
+    }
     assert set(tensors) == streams | {"cross_lo", "cross_hi", "image", "image_places"}
     assert tensors["source_ids"].dtype == torch.int32
     assert tensors["image"].dtype == torch.uint8
@@ -266,6 +307,8 @@ def _write_and_open(store: Store, source_name: str, key: str, column: Column) ->
             values, offsets = gathered
             array = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
             type_ = Type("text", "uint16", ("T",), Layout.RAGGED)
+        elif gathered.ndim == 1:
+            array, type_ = pa.array(gathered), Type("count", "uint32")
         else:
             array = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(gathered))
             type_ = Type("image", "uint8", gathered.shape[1:], Layout.DENSE)

@@ -95,13 +95,13 @@ def make_documents(lengths: Lengths) -> Documents:
         source_name="source",
         source=(),
         target=(ConstPiece(ids=(1,)),),
-        is_learned=(False,),
     )
     return Documents(
         template=template,
         rows=np.arange(len(source)),
         source_lengths=source.astype(np.int32),
         target_lengths=target.astype(np.int32),
+        tensors={},
     )
 
 

@@ -106,7 +106,7 @@ class Slow:
         return np.zeros(9 * len(rows), np.uint16), np.arange(len(rows) + 1) * 9
 
 template = Template(task="t", source_name="s", source=(IdsPiece(column="c"),),
-                    target=(ConstPiece(ids=(1, 2)),), is_learned=(True,))
+                    target=(ConstPiece(ids=(1, 2)),))
 config = LoaderConfig(capacity=Capacity(source=512, target=64), prefetch=2)
 loader = Loader([template], {"t": np.arange(500)}, {("s", "c"): Slow()}, config, plan_digest="p")
 try:

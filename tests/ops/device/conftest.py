@@ -44,7 +44,7 @@ class Program(nn.Module):
         self.score = ScoreTokens(
             num_ids=NUM_IDS,
             model_width=width,
-            num_tasks=NUM_TASKS,
+            num_losses=NUM_TASKS,
             label_smoothing=config.label_smoothing,
         )
         self.table = self.embed.module()
@@ -82,7 +82,7 @@ class Program(nn.Module):
             hidden=self.write(pack, self.read(pack)),
             labels=pack["labels"],
             weights=pack["weights"],
-            task_ids=pack["task_ids"],
+            loss_ids=pack["loss_ids"],
             divisor=divisor,
         )
 
@@ -130,7 +130,7 @@ def pack_documents(documents: list[Document]) -> tuple[Pack, list[tuple[int, int
         pack["cross_keys"][:, own] = [[source], [stop]]
         pack["labels"][own] = document.labels
         pack["weights"][own] = 1
-        pack["task_ids"][own] = document.task
+        pack["loss_ids"][own] = document.task
         if document.image is not None:
             pack["image"][image] = document.image
             pack["image_places"][image] = np.arange(source, source + NUM_PATCHES)
@@ -158,7 +158,7 @@ def _empty_pack() -> dict[str, npt.NDArray[Any]]:
         "cross_keys": zeros(2, NUM_TARGET),
         "labels": zeros(NUM_TARGET) + 1,
         "weights": np.zeros(NUM_TARGET, np.float32),
-        "task_ids": zeros(NUM_TARGET),
+        "loss_ids": zeros(NUM_TARGET),
         "image": np.zeros((NUM_IMAGES, SIDE, SIDE, 3), np.uint8),
         "image_places": zeros(NUM_IMAGES, NUM_PATCHES) + NUM_SOURCE,
     }

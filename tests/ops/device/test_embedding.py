@@ -45,7 +45,7 @@ def test_tokens_replace_their_places_and_unused_ones_get_no_gradient() -> None:
 
 def test_reading_and_scoring_build_the_same_parameters() -> None:
     reads = EmbedTokens(num_ids=7, model_width=4).module()
-    scores = ScoreTokens(num_ids=7, model_width=4, num_tasks=2).module()
+    scores = ScoreTokens(num_ids=7, model_width=4, num_losses=2).module()
     assert type(reads) is type(scores)
     assert {k: v.shape for k, v in reads.state_dict().items()} == {
         k: v.shape for k, v in scores.state_dict().items()

@@ -11,28 +11,30 @@ from torch import Tensor
 
 from taskloom.graph.errors import PlanError
 from taskloom.graph.vocabulary import BOS, EOS, PAD
-from taskloom.ops.device.automaton import (
-    FINISHED,
-    Choice,
-    ClosedLanguage,
-    DecodeAutomaton,
-    FreeLanguage,
-    build_automaton,
-)
+from taskloom.ops.device.automaton import Choice, DecodeAutomaton, build_automaton
 from taskloom.ops.device.generation import Generated, generate, write_token
+from taskloom.ops.device.language import (
+    FINISHED,
+    Forced,
+    Free,
+    Language,
+    OneOf,
+    draw_languages,
+)
 
 NUM_IDS, MAX_LENGTH, LONGEST_SOURCE = 40, 8, 16
-LANGUAGES = [
-    ClosedLanguage(((5,), (5, 6), (7, 8, 9), (30,), (31, 32))),
-    FreeLanguage(prefix=(20, 21), first=4, stop=40),
-    FreeLanguage(first=4, stop=12),
+ANSWERS = OneOf(sequences=((5,), (5, 6), (7, 8, 9), (30,), (31, 32)))
+LANGUAGES: list[Language] = [
+    (ANSWERS,),
+    (Forced((20, 21)), Free(first=4, stop=40)),
+    (Free(first=4, stop=12),),
 ]
 
 
 @pytest.fixture
 def automaton() -> DecodeAutomaton:
     """One automaton for three tasks."""
-    return build_automaton(LANGUAGES, num_ids=NUM_IDS)
+    return build_automaton(draw_languages(LANGUAGES, num_ids=NUM_IDS))
 
 
 Batch: TypeAlias = tuple[Tensor, list[tuple[int, int]], list[int], Generated]
@@ -140,7 +142,7 @@ def test_each_document_writes_what_its_task_allows(
 ) -> None:
     *_, out = written
     closed, forced, free, *_ = out.ids_BL.tolist()
-    assert closed[: closed.index(EOS)] in [list(ids) for ids in LANGUAGES[0].sequences]  # pyright: ignore[reportAttributeAccessIssue]
+    assert closed[: closed.index(EOS)] in [list(ids) for ids in ANSWERS.sequences]
     assert forced[:2] == [20, 21]
     assert all(id_ in {*range(4, 12), EOS, PAD} for id_ in free)
 
@@ -154,7 +156,9 @@ def test_a_source_beyond_the_stated_length_gives_nan_rather_than_half_an_answer(
 
 
 def test_a_closed_set_needs_room_for_its_longest_member(program: Any) -> None:
-    automaton = build_automaton([ClosedLanguage((tuple(range(4, 12)),))], num_ids=NUM_IDS)
+    automaton = build_automaton(
+        draw_languages([(OneOf(sequences=(tuple(range(4, 12)),)),)], num_ids=NUM_IDS)
+    )
     with pytest.raises(PlanError, match="max_length is 8, and a closed set needs 9 ids"):
         write(program, automaton, torch.zeros(8, 16).double(), [(0, 1)], [automaton.roots[0]])
 
@@ -180,3 +184,27 @@ def test_one_compiled_step_writes_every_token(
                 last = step(*parts, last, torch.tensor([index]), cache)
             ids.append(last.ids_B)
     assert torch.equal(torch.stack(ids, dim=1), expected.ids_BL)
+
+
+def test_ids_that_are_given_are_no_choice_and_the_automaton_begins_after_them(
+    program: Any, automaton: DecodeAutomaton
+) -> None:
+    memory = torch.randn(8, 16).double()
+    given = torch.tensor([[17, 18], [19, PAD]])
+    out = generate(
+        program.decoder,
+        program.table,
+        automaton,
+        memory_MC=memory,
+        source_keys_2B=torch.tensor([[0, 4], [4, 8]]).T,
+        roots_B=torch.tensor([automaton.roots[0]] * 2),
+        longest_source=LONGEST_SOURCE,
+        max_length=MAX_LENGTH,
+        given_BP=given,
+    )
+    assert out.ids_BL[0, :2].tolist() == [17, 18]
+    assert out.ids_BL[1, 0] == 19
+    for ids, start in zip(out.ids_BL.tolist(), (2, 1), strict=True):
+        assert ids[start : ids.index(EOS)] in [list(each) for each in ANSWERS.sequences]
+    assert (out.log_probs_B < 0).all()
+    assert out.is_finished_B.all()

@@ -20,7 +20,7 @@ def inputs(seed: int) -> dict[str, Tensor]:
         "hidden": torch.randn(length, WIDTH, generator=generator),
         "labels": torch.randint(NUM_IDS, (length,), generator=generator, dtype=torch.int32),
         "weights": torch.randint(3, (length,), generator=generator).float() / 2,
-        "task_ids": torch.randint(NUM_TASKS, (length,), generator=generator, dtype=torch.int32),
+        "loss_ids": torch.randint(NUM_TASKS, (length,), generator=generator, dtype=torch.int32),
     }
 
 
@@ -29,7 +29,7 @@ def inputs(seed: int) -> dict[str, Tensor]:
 def test_the_loss_is_the_weighted_mean_and_tasks_add_up_to_it(seed: int, smoothing: float) -> None:
     table, given_ = TokenTable(NUM_IDS, WIDTH), inputs(seed)
     op = ScoreTokens(
-        num_ids=NUM_IDS, model_width=WIDTH, num_tasks=NUM_TASKS, label_smoothing=smoothing
+        num_ids=NUM_IDS, model_width=WIDTH, num_losses=NUM_TASKS, label_smoothing=smoothing
     )
     loss, task_losses, task_weights = op(table, **given_)
     log_probs = table.score(given_["hidden"]).log_softmax(-1)
@@ -38,14 +38,14 @@ def test_the_loss_is_the_weighted_mean_and_tasks_add_up_to_it(seed: int, smoothi
     weights = given_["weights"]
     torch.testing.assert_close(loss, (costs * weights).sum() / weights.sum().clamp(min=0.5))
     for task in range(NUM_TASKS):
-        of_task = weights * (given_["task_ids"] == task)
+        of_task = weights * (given_["loss_ids"] == task)
         torch.testing.assert_close(task_weights[task], of_task.sum())
         torch.testing.assert_close(task_losses[task], (costs * of_task).sum())
 
 
 def test_losses_of_parts_with_the_divisor_of_the_whole_add_up() -> None:
     table, given_ = TokenTable(NUM_IDS, WIDTH), inputs(0)
-    op = ScoreTokens(num_ids=NUM_IDS, model_width=WIDTH, num_tasks=NUM_TASKS)
+    op = ScoreTokens(num_ids=NUM_IDS, model_width=WIDTH, num_losses=NUM_TASKS)
     whole, *_ = op(table, **given_)
     divisor = given_["weights"].sum()
     parts = [
@@ -57,7 +57,7 @@ def test_losses_of_parts_with_the_divisor_of_the_whole_add_up() -> None:
 
 def test_a_pack_without_weight_costs_nothing_and_teaches_nothing() -> None:
     table, given_ = TokenTable(NUM_IDS, WIDTH), inputs(0)
-    op = ScoreTokens(num_ids=NUM_IDS, model_width=WIDTH, num_tasks=NUM_TASKS)
+    op = ScoreTokens(num_ids=NUM_IDS, model_width=WIDTH, num_losses=NUM_TASKS)
     loss, task_losses, task_weights = op(table, **given_ | {"weights": torch.zeros(12)})
     loss.backward()
     assert loss.item() == 0

@@ -25,7 +25,7 @@ OPS: list[DeviceOp] = [
     PlaceTokens(model_width=8),
     EncodeStreams.of(CONFIG),
     DecodeStreams.of(CONFIG),
-    ScoreTokens(num_ids=5, model_width=8, num_tasks=2, label_smoothing=0.1),
+    ScoreTokens(num_ids=5, model_width=8, num_losses=2, label_smoothing=0.1),
 ]
 
 every_op = pytest.mark.parametrize("op", OPS, ids=[op.traits.name for op in OPS])

@@ -113,9 +113,6 @@ def test_a_closed_set_answers_nothing_else(model: Model) -> None:
 
 
 def test_the_words_that_an_instruction_gives_are_no_part_of_the_answer(model: Model) -> None:
-    writer = model.writer("spell")
-    offset = model.plan.vocabulary.offset("text")
-    assert writer.bpe.decode([i - offset for i in writer.prefix]) == "it is"
     answers = model.infer("spell", NUMBERS)
     assert not any((answer.text or "").startswith("it is") for answer in answers)
 
@@ -124,7 +121,7 @@ def test_a_task_may_be_given_by_name_or_as_it_is_or_as_its_instruction(model: Mo
     _, spell = make_tasks(has_rows=False)
     by_name = model.infer("spell", NUMBERS[:5])
     assert model.infer(spell, NUMBERS[:5]) == by_name
-    assert model.infer(spell.instruction, NUMBERS[:5]) == by_name
+    assert model.infer(str(spell.instruction), NUMBERS[:5]) == by_name
 
 
 def test_an_instruction_the_model_has_never_seen_is_followed(model: Model) -> None:

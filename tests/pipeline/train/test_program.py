@@ -65,8 +65,8 @@ def gradients_of(
     program: Program, planned: Plan, packs: list[Pack]
 ) -> tuple[float, dict[str, Tensor]]:
     program.zero_grad()
-    divisor = torch.tensor(sum(float(pack.weights.sum()) for pack in packs))
-    losses = [program(to_inputs(planned, pack, CPU), divisor)["loss"] for pack in packs]
+    divisors = {"score_tokens": torch.tensor(sum(float(pack.weights.sum()) for pack in packs))}
+    losses = [program(to_inputs(planned, pack, CPU), divisors)["loss"] for pack in packs]
     total = torch.stack(losses).sum()
     total.backward()
     found = {n: p.grad.clone() for n, p in program.named_parameters() if p.grad is not None}
@@ -250,8 +250,8 @@ def test_compiled_equals_eager_and_never_compiles_again(mixture: Mixture, store_
             for learner in learners.values():
                 learner.take(packs)  # raises if anything is compiled after the first step
     assert counters["stats"]["unique_graphs"] == 2  # one for each class of layers
-    eager, compiled = (learner.tally.describe(stream.tasks) for learner in learners.values())
-    for task in stream.tasks:
+    eager, compiled = (learner.tally.describe(stream.losses) for learner in learners.values())
+    for task in stream.losses:
         loss = eager["tasks"][task]["loss"]
         assert compiled["tasks"][task]["loss"] == pytest.approx(loss, rel=1e-3)
     torch.compiler.reset()

@@ -153,7 +153,7 @@ def test_another_run_in_the_same_directory_is_refused_difference_by_difference(
 
 def test_other_instructions_and_tasks_are_named(whole: Path, store_dir: Path) -> None:
     digits, _ = make_tasks(has_rows=False)
-    asked = replace(digits, instruction=digits.instruction.replace("what", "which digit"))
+    asked = replace(digits, instruction=str(digits.instruction).replace("what", "which digit"))
     with pytest.raises(CheckpointError) as caught:
         train(
             Mixture([asked], slots=SLOTS, bpe_size=300),

@@ -85,7 +85,7 @@ def test_a_run_keeps_what_every_node_of_loader_and_program_cost(run: Run, stream
 def test_rows_are_those_of_the_packs(run: Run, stream: Stream) -> None:
     kept = read(run).measures
     packs = first_packs(stream, 13)[10:]
-    tasks = stream.tasks
+    tasks = stream.losses
     for number, task in enumerate(tasks):
         documents = sum(int((pack.rows[:, 0] == number).sum()) for pack in packs)
         assert kept[f"{task}/document"].rows_out == documents > 0

@@ -1,0 +1,138 @@
+"""How long the documents of a template will be, from the length sidecars of its columns alone.
+
+Items of a group lie in columns of their own, those of one row after those of the row before: the number
+of items of every row says where they begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph.errors import LoaderError
+from .capacity import Capacity
+from .template import (
+    PAIRS,
+    Column,
+    Columns,
+    ConstPiece,
+    Documents,
+    GroupPiece,
+    IdsPiece,
+    Piece,
+    Template,
+    TensorPiece,
+)
+from .tile import Ints
+
+
+def measure_documents(template: Template, columns: Columns, rows: Ints) -> Documents:
+    """Return the lengths of the documents that ``template`` makes of ``rows``.
+
+    Raises:
+        LoaderError: A row lies outside a column or has no value there (T0604).
+    """
+    rows = np.asarray(rows, np.int64)
+    for name in template.columns:
+        _check_rows(template, name, columns[template.source_name, name], rows)
+    source = measure_pieces(template.source, template.source_name, columns, rows)
+    target = measure_pieces(template.target, template.source_name, columns, rows)
+    return Documents(
+        template=template,
+        rows=rows,
+        source_lengths=_narrow(source),
+        target_lengths=_narrow((target - 1).clip(min=0)),
+        tensors={lane: _count_tensors(lane, template, columns, rows) for lane in template.lanes},
+    )
+
+
+def measure_pieces(
+    pieces: Sequence[Piece], source_name: str, columns: Columns, rows: Ints
+) -> npt.NDArray[np.int64]:
+    """Return how many positions ``pieces`` take in the document, or item, of each of ``rows``."""
+    lengths = np.zeros(len(rows), np.int64)
+    for piece in pieces:
+        match piece:
+            case ConstPiece():
+                lengths += len(piece.ids)
+            case IdsPiece():
+                lengths += columns[source_name, piece.column].lengths[rows]
+            case TensorPiece():
+                lengths += piece.length
+            case GroupPiece():
+                starts = item_starts(columns[source_name, piece.count])
+                items, owners = find_items(starts, rows)
+                each = measure_pieces(piece.pieces, source_name, columns, items)
+                lengths += np.bincount(owners, weights=each, minlength=len(rows)).astype(np.int64)
+    return lengths
+
+
+def find_items(starts: Ints, rows: Ints) -> tuple[Ints, Ints]:
+    """Return the items of ``rows``, in order, and for each the position in ``rows`` of its row.
+
+    Args:
+        starts: Where the items of every row begin, from `item_starts`.
+        rows: Global rows.
+    """
+    numbers = np.diff(starts)[rows]
+    owners = np.repeat(np.arange(len(rows)), numbers)
+    firsts = np.cumsum(numbers) - numbers
+    return starts[rows][owners] + np.arange(len(owners)) - firsts[owners], owners
+
+
+def item_starts(count: Column) -> Ints:
+    """Return where the items of every row begin, and where the last end; shape ``(num_rows + 1,)``."""
+    numbers = count.gather(np.arange(count.num_rows))
+    if isinstance(numbers, tuple):
+        raise LoaderError.of("T0605", "a ragged column stands where numbers of items are wanted")
+    known = np.where(count.valid, numbers.astype(np.int64), 0)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(known)])
+
+
+def select_fitting(measured: Sequence[Documents], capacity: Capacity) -> list[Documents]:
+    """Return the documents of rows that fit with every template of their task.
+
+    Args:
+        measured: Those of each template, all templates of a task over the same rows.
+        capacity: What a pack holds.
+    """
+    fits: dict[str, npt.NDArray[np.bool_]] = {}
+    for each in measured:
+        task = each.template.task
+        fits[task] = fits.get(task, np.True_) & capacity.fits(each)
+    return [each.select(fits[each.template.task]) for each in measured]
+
+
+def _count_tensors(lane: str, template: Template, columns: Columns, rows: Ints) -> Ints:
+    if lane == PAIRS:
+        return np.ones(len(rows), np.int64)
+    numbers = np.zeros(len(rows), np.int64)
+    for piece in template.source:
+        if isinstance(piece, TensorPiece):
+            numbers += piece.lane == lane
+        elif isinstance(piece, GroupPiece):
+            per_item = sum(isinstance(p, TensorPiece) and p.lane == lane for p in piece.pieces)
+            starts = item_starts(columns[template.source_name, piece.count])
+            numbers += per_item * np.diff(starts)[rows]
+    return numbers
+
+
+def _narrow(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    return lengths.clip(max=np.iinfo(np.int32).max).astype(np.int32)
+
+
+def _check_rows(template: Template, name: str, column: Column, rows: Ints) -> None:
+    outside = (rows < 0) | (rows >= column.num_rows)
+    problem = ""
+    if outside.any():
+        row = int(rows[outside.argmax()])
+        problem = f"row {row} of {int(outside.sum())} lies outside its {column.num_rows} rows"
+    elif not (present := column.valid[rows]).all():
+        row = int(rows[(~present).argmax()])
+        problem = f"{int((~present).sum())} of {len(rows)} rows have no value, first row {row}"
+    if problem:
+        message = f'task "{template.task}" cannot read column "{name}": {problem}'
+        help_ = "give the rows that are valid in every column of the task"
+        raise LoaderError.of("T0604", message, help_).at(column=name)

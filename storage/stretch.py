@@ -1,0 +1,153 @@
+"""What each piece of some documents puts where: positions in a stream, and the values that fill them.
+
+Each piece is one gather from its column, whatever the number of documents. The items of a group are read like
+documents of their own, each beginning where the one before it ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph.errors import LoaderError
+from .length import find_items, item_starts, measure_pieces
+from .template import (
+    Columns,
+    ConstPiece,
+    Gathered,
+    GroupPiece,
+    IdsPiece,
+    Piece,
+    Single,
+    TensorPiece,
+)
+from .tile import Ints, restart_sums
+
+
+class Stretch(NamedTuple):
+    """One piece of N documents or items.
+
+    Attributes:
+        piece: The piece.
+        owners: Number of the document that each belongs to, shape ``(N,)``.
+        places: Which item of that document it is, shape ``(N,)``; 0 for what does not repeat.
+        where: Positions that it fills: of tensors and constants shape ``(N, length)``, of ids flat.
+        values: What fills them, in the same order.
+    """
+
+    piece: Single
+    owners: Ints
+    places: Ints
+    where: Ints
+    values: npt.NDArray[Any]
+
+
+class PieceReader:
+    """Reads the pieces of documents from columns.
+
+    Attributes:
+        seconds: How long gathering values has taken.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.seconds = 0.0
+        self._columns = columns
+        self._starts: dict[tuple[str, str], Ints] = {}
+
+    def read(
+        self, pieces: Sequence[Piece], source_name: str, rows: Ints, starts: Ints
+    ) -> Iterator[Stretch]:
+        """Yield each piece of some documents.
+
+        Args:
+            pieces: What they are made of.
+            source_name: Source of the columns that the pieces name.
+            rows: Global row of each document.
+            starts: Position at which each begins.
+
+        Raises:
+            LoaderError: A column returns other lengths than its sidecar promised (T0605).
+        """
+        for piece in pieces:
+            if isinstance(piece, GroupPiece):
+                yield from self._read_group(piece, source_name, rows, starts)
+            else:
+                yield self._read_single(piece, source_name, rows, starts)
+            starts = starts + self._measure(piece, source_name, rows)
+
+    def measure(self, pieces: Sequence[Piece], source_name: str, rows: Ints) -> Ints:
+        """Return how many positions ``pieces`` take in the document of each of ``rows``."""
+        return sum(
+            (self._measure(piece, source_name, rows) for piece in pieces),
+            np.zeros(len(rows), np.int64),
+        )
+
+    def _measure(self, piece: Piece, source_name: str, rows: Ints) -> Ints:
+        if not isinstance(piece, GroupPiece):
+            return measure_pieces([piece], source_name, self._columns, rows)
+        items, owners = self._find_items(piece, source_name, rows)
+        each = self.measure(piece.pieces, source_name, items)
+        return np.bincount(owners, weights=each, minlength=len(rows)).astype(np.int64)
+
+    def _find_items(self, piece: GroupPiece, source_name: str, rows: Ints) -> tuple[Ints, Ints]:
+        key = (source_name, piece.count)
+        if key not in self._starts:
+            self._starts[key] = item_starts(self._columns[key])
+        return find_items(self._starts[key], rows)
+
+    def _read_group(
+        self, group: GroupPiece, source_name: str, rows: Ints, starts: Ints
+    ) -> Iterator[Stretch]:
+        items, owners = self._find_items(group, source_name, rows)
+        before = restart_sums(self.measure(group.pieces, source_name, items), owners)
+        places = restart_sums(np.ones(len(items), np.int64), owners)
+        stretches = self.read(group.pieces, source_name, items, starts[owners] + before)
+        for stretch in stretches:
+            yield stretch._replace(owners=owners, places=places)
+
+    def _read_single(self, piece: Single, source_name: str, rows: Ints, starts: Ints) -> Stretch:
+        owners, places = np.arange(len(rows)), np.zeros(len(rows), np.int64)
+        if isinstance(piece, ConstPiece):
+            where = starts[:, None] + np.arange(len(piece.ids))
+            return Stretch(piece, owners, places, where, np.array(piece.ids, np.int32))
+        began = time.perf_counter()
+        gathered = self._columns[source_name, piece.column].gather(rows)
+        self.seconds += time.perf_counter() - began
+        if isinstance(piece, TensorPiece):
+            where = starts[:, None] + np.arange(piece.length)
+            return Stretch(piece, owners, places, where, as_dense(gathered))
+        values, offsets = _as_ragged(gathered)
+        lengths = np.diff(offsets)
+        self._check_lengths(piece, source_name, rows, lengths)
+        where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[0], offsets[-1])
+        ids = values.astype(np.int32) + np.int32(piece.offset)
+        return Stretch(piece, owners, places, where, ids)
+
+    def _check_lengths(self, piece: IdsPiece, source_name: str, rows: Ints, lengths: Ints) -> None:
+        promised = self._columns[source_name, piece.column].lengths[rows]
+        if not np.array_equal(lengths, promised):
+            row = int(rows[(lengths != promised).argmax()])
+            message = f'column "{piece.column}" has other lengths than its sidecar, row {row}'
+            help_ = "a file is damaged; `taskloom verify` finds out which"
+            raise LoaderError.of("T0605", message, help_).at(column=piece.column)
+
+
+def as_dense(gathered: Gathered) -> npt.NDArray[Any]:
+    """Return what was gathered of a dense column.
+
+    Raises:
+        LoaderError: It is ragged (T0605).
+    """
+    if isinstance(gathered, tuple):
+        raise LoaderError.of("T0605", "a ragged column stands where a tensor is wanted")
+    return gathered
+
+
+def _as_ragged(gathered: Gathered) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    if not isinstance(gathered, tuple):
+        raise LoaderError.of("T0605", "a dense column stands where ids are wanted")
+    return gathered
