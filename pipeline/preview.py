@@ -30,6 +30,8 @@ MAX_TOKENS: Final = 400
 MAX_CHARACTERS: Final = 4000
 MAX_SIDE: Final = 256
 """Longest side of a picture, in pixels."""
+MAX_ITEMS: Final = 8
+"""Pictures of one row that are shown."""
 MAX_POINTS: Final = 400
 """Most points of a waveform."""
 
@@ -106,14 +108,22 @@ def preview_value(value: Any, type_: Type, *, row: str, speller: Speller) -> Pre
         value = value.detach().cpu().float().numpy()
     if isinstance(value, np.ndarray):
         return _array(row, value, type_)
-    if isinstance(value, list) and _is_ids(value, type_):
-        texts = speller.spell_block(type_.kind, value[:MAX_TOKENS])
-        told = f"{len(value):,} id{'s'[: len(value) != 1]}"
-        return _tokens(row, _zip(value, texts, []), len(value), told)
+    if isinstance(value, list):
+        return _list(row, value, type_, speller)
     if type_.kind == "split" and isinstance(value, int):
         names = dict(enumerate(SPLITS)) | {NO_SPLIT: "none, a filter leaves the row out"}
         return _view(row, "text", names.get(value, str(value)))
     return _plain(row, value)
+
+
+def _list(row: str, value: list[Any], type_: Type, speller: Speller) -> PreviewView:
+    if _are_pictures(value, type_):
+        return _pictures(row, value)
+    if not _is_ids(value, type_):
+        return _plain(row, value)
+    texts = speller.spell_block(type_.kind, value[:MAX_TOKENS])
+    told = f"{len(value):,} id{'s'[: len(value) != 1]}"
+    return _tokens(row, _zip(value, texts, []), len(value), told)
 
 
 def _view(
@@ -148,6 +158,33 @@ def _array(row: str, value: npt.NDArray[Any], type_: Type) -> PreviewView:
         text = f"{len(value):,} samples of {value.dtype}"
         return _view(row, "waveform", text, waveform=_peaks(value))
     return _view(row, "number", describe_array(value))
+
+
+def _are_pictures(items: list[Any], type_: Type) -> bool:
+    known = [item for item in items if item is not None]
+    return (
+        type_.kind == "image"
+        and bool(known)
+        and all(isinstance(item, np.ndarray) and item.ndim == 3 for item in known)
+    )
+
+
+def _pictures(row: str, items: list[Any]) -> PreviewView:
+    """Return the first pictures of a row side by side; missing ones are left out."""
+    known = [item for item in items if item is not None]
+    shown = known[:MAX_ITEMS]
+    sheet = np.full(
+        (max(i.shape[0] for i in shown), sum(i.shape[1] for i in shown), 3), 255, np.uint8
+    )
+    left = 0
+    for item in shown:
+        sheet[: item.shape[0], left : left + item.shape[1]] = item
+        left += item.shape[1]
+    sizes = ", ".join(f"{item.shape[1]} x {item.shape[0]}" for item in shown)
+    text = f"{len(items):,} pictures of {sizes} pixels"
+    if missing := len(items) - len(known):
+        text += f", {missing:,} without a value"
+    return _view(row, "image", text, image=_data_url(sheet))
 
 
 def describe_array(value: npt.NDArray[Any]) -> str:

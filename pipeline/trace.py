@@ -164,6 +164,9 @@ class _Runner:
             for _, made in documents_of(pack, packed.template):
                 yield Step(node=document, preview=self._preview(made, document))
                 yield Step(node=self._plan.graph["pack"], note=_tell_pack(made, pack))
+        if not packed.packs:  # a part of a value is missing, of which the whole knows nothing
+            bad = [problem.address for each in packed.problems.values() for problem in each]
+            yield Step(node=document, note=f"not run: {next(iter(bad), 'something')} has no value")
 
     def _run(self, nodes: Sequence[Node]) -> dict[Value, Any]:
         """Return what nodes make of the row; those that break whatever the row are left out, and noted."""

@@ -102,6 +102,18 @@ def test_a_picture_is_a_small_png_of_its_own_pixels(shape: tuple[int, ...]) -> N
     assert view["text"] == f"{shape[1]} x {shape[0]} pixels"
 
 
+def test_the_pictures_of_one_row_stand_side_by_side() -> None:
+    dark, light = np.zeros((4, 2, 3), np.uint8), np.full((2, 6, 3), 200, np.uint8)
+    view = show([dark, None, light], IMAGE)
+    assert view["image"] is not None
+    with Image.open(io.BytesIO(base64.b64decode(view["image"].partition(",")[2]))) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (4, 8, 3)
+    assert (pixels[:, :2] == 0).all()
+    assert (pixels[:2, 2:] == 200).all()
+    assert view["text"] == "3 pictures of 2 x 4, 6 x 2 pixels, 1 without a value"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_a_sound_is_its_peaks_from_minus_one_to_one(dtype: str) -> None:
     wave = np.sin(np.arange(48_000) / 50)
