@@ -38,3 +38,10 @@ def test_the_demo_bench_scores_every_task_and_pictures_dealt_anew(tmp_path: Path
     assert set(result["scores"]) == set(report["worst"]) == {"digits", "vqa", "sentiment"}
     assert result["evaluated"] == result["expected"]
     assert not report["holds"]
+
+
+@pytest.mark.slow
+def test_the_bench_of_measuring_runs(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_measure.py", "--rounds", "1", "--rows", "2000")
+    assert set(report["cases"]) == {"pictures", "texts"}
+    assert all(case["calls of nodes"] for case in report["cases"].values())
