@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,16 @@ def test_every_gradient_belongs_to_some_node(stream: Stream) -> None:
     costs = probe_step(Program(stream.plan), stream, pack)
     assert set(costs) == addresses(stream, Stage.DEVICE)
     assert all(cost.backward_seconds > 0 for cost in costs.values())
+
+
+@pytest.mark.device
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_seconds_are_those_of_its_stream(mixture: Mixture, store_dir: Path) -> None:
+    config = replace(CONFIG, device="cuda", compile="off")
+    taken = measure_steps(mixture, Store.open(store_dir), MODEL, config)
+    device = [cost for cost in taken.measures.values() if cost.backward_seconds]
+    assert len(device) == 7
+    assert 0 < sum(cost.seconds for cost in device) < NUM_STEPS * taken.step_s
 
 
 @pytest.mark.slow
