@@ -74,6 +74,22 @@ class Op(Protocol):
         ...
 
 
+class RandomOp(Op, Protocol):
+    """An op whose results depend on a draw, in training alone.
+
+    A call has one more argument, ``keys``: 64 bits for each row, of which all that is drawn for the row is a
+    function. So the order of rows, the size of a call and the number of workers change nothing.
+    """
+
+    def evaluation(self) -> Op | None:
+        """Return the op that stands in its place where nothing is drawn; None for the values as they are."""
+        ...
+
+    def plan_lengths(self, lengths: Any, *, keys: Any) -> Any:
+        """Return the length that each row will have, or an upper bound, from those of its input."""
+        ...
+
+
 class OpClass(Protocol):
     """The class of an op: its traits, and how to make one from parameters."""
 

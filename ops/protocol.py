@@ -14,6 +14,8 @@ from ..graph.vocabulary import Block
 OP_NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 MODALITY_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]*")
 
+_RANDOM: Final = ("evaluation", "plan_lengths")
+
 
 def find_op_fault(op: Any, place: Place) -> str:
     """Return what keeps ``op`` from being the class of an op at ``place``, or an empty text."""
@@ -49,6 +51,7 @@ def _find_class_fault(op: Any, place: Place) -> str:
     # Every class can be called, so what it defines is what counts.
     defined = {name for base in op.__mro__ for name in vars(base)}
     missing = [name for name in _methods(traits) if name not in defined]
+    missing += [name for name in _RANDOM if traits.is_random and name not in defined]
     return f"has no {', '.join(missing)}" if missing else ""
 
 

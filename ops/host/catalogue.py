@@ -13,6 +13,7 @@ from .document import ComposeDocuments, PackDocuments
 from .filter import CompareValues
 from .group import CountItems, GroupItems, PickItems, RepeatValues, UnnestLists
 from .image import DecodeImages, ResizeImages
+from .noise import MaskSpans, ReplaceIds
 from .read import ReadColumns, ReadSplits
 from .split import AssignSplits, MaskSplits
 from .text import FormatTexts, NormalizeTexts
@@ -32,6 +33,7 @@ HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
         "load_artifacts": LoadArtifacts,
         "make_ids": MakeIds,
         "make_texts": MakeTexts,
+        "mask_spans": MaskSpans,
         "mask_splits": MaskSplits,
         "normalize_texts": NormalizeTexts,
         "pack_documents": PackDocuments,
@@ -39,6 +41,7 @@ HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
         "read_columns": ReadColumns,
         "read_splits": ReadSplits,
         "repeat_values": RepeatValues,
+        "replace_ids": ReplaceIds,
         "resize_images": ResizeImages,
         "restrict_texts": RestrictTexts,
         "unnest_lists": UnnestLists,
