@@ -49,11 +49,14 @@ class Plugin:
         host_ops: Classes of host ops.
         device_ops: Where the class of each device op is, as ``"module:Class"``, by the op's name.
         recipes: The recipe of each modality, whose name is upper case: one of the language's, or a new one.
+        examples: Where examples of all its ops are, as ``"module:NAME"``; they are imported by tests and locks
+            alone.
     """
 
     host_ops: tuple[OpClass, ...] = ()
     device_ops: Mapping[str, str] = field(default_factory=dict[str, str])
     recipes: Mapping[str, Recipe] = field(default_factory=dict[str, Recipe])
+    examples: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,7 @@ class Installed:
         device_ops: Where the class of each device op is, by name.
         recipes: The recipe of each modality: taskloom's in the order of its table, others by name.
         origins: The distribution of each op and modality of a plug-in.
+        plugins: The sound plug-ins, each with its distribution.
         broken: What is wrong with the plug-ins that were left out.
     """
 
@@ -72,6 +76,7 @@ class Installed:
     device_ops: Mapping[str, str]
     recipes: Mapping[str, Recipe]
     origins: Mapping[str, str]
+    plugins: tuple[tuple[str, Plugin], ...]
     broken: tuple[Problem, ...]
 
     def origin(self, name: str) -> str:
@@ -117,6 +122,7 @@ def _read(path: tuple[str, ...]) -> Installed:
         device_ops=device_ops,
         recipes={**RECIPES, **dict(sorted(added.items()))},
         origins=origins,
+        plugins=tuple((one.origin, one.plugin) for one in sound),
         broken=(*(one.problem for one in found if one.problem), *twice.values()),
     )
 

@@ -31,6 +31,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from ...graph.errors import OpError
 from ...graph.op import Rows, Traits
 from ...graph.type import ANY, Layout, Port, Signature
+from ..by_hand import takes_columns
 from .split import TRAIN
 from .text import TEXT
 
@@ -238,6 +239,7 @@ class EncodeTexts:
         ids = Port("text", self.dtype, ("T",), Layout.RAGGED)
         return Signature(inputs={"texts": TEXT, "bpe": BPE}, outputs={"out": ids})
 
+    @takes_columns
     def __call__(self, texts: pa.Array, bpe: Bpe) -> pa.Array:
         """Return the ids of each text as a list array.
 

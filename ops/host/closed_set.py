@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from ...graph.errors import OpError, Problem
 from ...graph.op import Rows, Traits
 from ...graph.type import Layout, Port, Signature
+from ..by_hand import takes_columns
 from ..errors import RowErrors, bad_row
 from .split import SPLIT, TRAIN
 from .text import TEXT
@@ -141,6 +142,7 @@ class RestrictTexts:
         """Texts and a closed set in, the same texts out."""
         return Signature(inputs={"texts": TEXT, "closed_set": CLOSED_SET}, outputs={"out": TEXT})
 
+    @takes_columns
     def __call__(self, texts: pa.Array, closed_set: ClosedSet) -> pa.Array:
         """Return ``texts`` as they are.
 

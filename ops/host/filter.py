@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from ...graph.errors import OpError, PlanError, Problem, Site, Span, suggest
 from ...graph.op import Plain, Traits, canonical
 from ...graph.type import ANY, Port, Signature
+from ..by_hand import takes_columns
 
 COMPARISONS: Final[Mapping[str, Callable[[pa.Array, pa.Scalar], pa.Array]]] = MappingProxyType(
     {
@@ -81,6 +82,7 @@ class CompareValues:
         """Any value in, whether to keep its row out."""
         return Signature(inputs={"values": Port(ANY, ANY)}, outputs={"out": Port("keep", "bool")})
 
+    @takes_columns
     def __call__(self, values: pa.Array) -> pa.Array:
         """Return whether each value passes; missing values never do.
 

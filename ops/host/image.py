@@ -27,6 +27,7 @@ from PIL import Image, UnidentifiedImageError
 from ...graph.errors import OpError, Problem, RowError, suggest
 from ...graph.op import Traits
 from ...graph.type import ANY, Layout, Port, Signature
+from ..by_hand import takes_columns
 from ..errors import RowErrors, bad_row
 
 DECODED: Final = pa.struct(
@@ -100,6 +101,7 @@ class DecodeImages:
         image = Port("image", "uint8", ("H", "W", 3), Layout.RAGGED)
         return Signature(inputs={"values": Port(ANY, ANY)}, outputs={"out": image})
 
+    @takes_columns
     def __call__(self, values: pa.Array) -> pa.Array:
         """Return the pixels of each image, as `DECODED`.
 
@@ -240,6 +242,7 @@ class ResizeImages:
         resized = Port("image", "uint8", (self.height, self.width, 3), Layout.DENSE)
         return Signature(inputs={"images": given}, outputs={"out": resized})
 
+    @takes_columns
     def __call__(self, images: pa.Array) -> pa.Array:
         """Return the images as a fixed shape tensor array of ``(height, width, 3)``."""
         shape = (self.height, self.width, 3)

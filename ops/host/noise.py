@@ -21,6 +21,7 @@ import pyarrow as pa
 from ...graph.errors import OpError
 from ...graph.op import Op, Traits
 from ...graph.type import Layout, Port, Signature
+from ..by_hand import takes_columns
 from ..draw import (
     Keys,
     count_up,
@@ -75,6 +76,7 @@ class ReplaceIds:
         del keys
         return lengths
 
+    @takes_columns
     def __call__(self, ids: pa.Array, *, keys: Keys) -> pa.Array:
         """Return the ids of each row, some of them replaced, for one of ``keys`` a row."""
         values, lengths = _open(ids)
@@ -142,6 +144,7 @@ class MaskSpans:
         spans = self._draw(np.asarray(lengths, np.int64), keys)
         return _sum_rows(spans.is_kept, lengths) + spans.num_inserted
 
+    @takes_columns
     def __call__(self, ids: pa.Array, *, keys: Keys) -> pa.Array:
         """Return the ids of each row with masks for its spans, for one of ``keys`` a row."""
         values, lengths = _open(ids)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from ...graph.errors import OpError
 from ...graph.op import Traits
 from ...graph.type import ANY, Port, Signature
+from ..by_hand import takes_columns
 from .text import spell_values
 
 TRAIN: Final = 0
@@ -56,6 +57,7 @@ class AssignSplits:
         """The split a source was given as and a key in, the split that is used out."""
         return Signature(inputs={"split": SPLIT, "key": Port(ANY, ANY)}, outputs={"out": SPLIT})
 
+    @takes_columns
     def __call__(self, split: pa.Array, key: pa.Array) -> pa.Array:
         """Return the split of each row; only training rows ever move.
 
@@ -85,6 +87,7 @@ class MaskSplits:
         inputs = {"split": SPLIT, "keep": Port("keep", "bool")}
         return Signature(inputs=inputs, outputs={"out": SPLIT})
 
+    @takes_columns
     def __call__(self, split: pa.Array, keep: pa.Array) -> pa.Array:
         """Return the split of rows that are kept, `NO_SPLIT` for the others."""
         return pa.array(np.where(np.asarray(keep), np.asarray(split), np.uint8(NO_SPLIT)))

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from ...graph.errors import OpError, Problem
 from ...graph.op import Traits
 from ...graph.type import ANY, Port, Signature
+from ..by_hand import takes_columns
 from ..errors import RowErrors, bad_row
 
 TEXT = Port("text", "string")
@@ -45,6 +46,7 @@ class FormatTexts:
         """Any value in, its text out."""
         return Signature(inputs={"values": Port(ANY, ANY)}, outputs={"out": TEXT})
 
+    @takes_columns
     def __call__(self, values: pa.Array) -> pa.Array:
         """Return ``values`` as ``string``.
 
@@ -80,6 +82,7 @@ class NormalizeTexts:
         """Texts in, texts out."""
         return Signature(inputs={"texts": TEXT}, outputs={"out": TEXT})
 
+    @takes_columns
     def __call__(self, texts: pa.Array) -> pa.Array:
         """Return the normalised ``texts``; a text may become empty."""
         if self.is_lowercase:

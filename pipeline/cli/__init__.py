@@ -25,6 +25,7 @@ from .debug import ledger, peek, replay, why
 from .error import error
 from .language import slots
 from .look import explain, graph
+from .ops import ops
 from .run import build, evaluate, infer, train, verify
 from .schema import schema
 
@@ -80,6 +81,7 @@ def begin(
 
 for _verb in VERBS:
     app.command()(_verb)
+app.add_typer(ops)
 
 
 def _with_broken_plugins(error: TaskloomError) -> TaskloomError:

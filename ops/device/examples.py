@@ -1,0 +1,64 @@
+"""Something for every device op to compute: one small pack."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..example import Example, Examples
+from .decoder import DecodeStreams
+from .embedding import EmbedPatches, EmbedTokens, PlaceTokens
+from .encoder import EncodeStreams
+from .loss import ScoreTokens
+
+_N, _C, _TILE = 8, 8, 4
+
+_RANDOM = np.random.default_rng(0)
+_HIDDEN = _RANDOM.normal(size=(_N, _C)).astype(np.float32)
+_TOKENS = _RANDOM.normal(size=(1, 2, _C)).astype(np.float32)
+_IMAGES = _RANDOM.integers(0, 256, (1, 4, 4, 3)).astype(np.uint8)
+
+
+def _ints(*values: Any) -> npt.NDArray[np.int32]:
+    return np.array(values, np.int32)
+
+
+# Two documents of four tokens each.
+_POSITIONS = _ints(0, 1, 2, 3, 0, 1, 2, 3)
+_KEYS = _ints([0, 0, 0, 0, 4, 4, 4, 4], [4, 4, 4, 4, 8, 8, 8, 8])
+_CAUSAL = _ints([0, 0, 0, 0, 4, 4, 4, 4], [1, 2, 3, 4, 5, 6, 7, 8])
+_LAYERS = {"model_width": _C, "num_heads": 2, "num_layers": 1, "ffn_width": 16, "tile": _TILE}
+
+EXAMPLES: Final[Examples] = (
+    Example(
+        op=DecodeStreams(**_LAYERS),
+        rows={
+            "hidden": _HIDDEN,
+            "positions": _POSITIONS,
+            "keys": _CAUSAL,
+            "memory": _HIDDEN,
+            "cross_keys": _KEYS,
+        },
+    ),
+    Example(op=EmbedPatches(height=4, width=4, patch=2, model_width=_C), rows={"images": _IMAGES}),
+    Example(op=EmbedTokens(num_ids=10, model_width=_C), rows={"ids": _POSITIONS}),
+    Example(
+        op=EncodeStreams(**_LAYERS),
+        rows={"hidden": _HIDDEN, "positions": _POSITIONS, "keys": _KEYS},
+    ),
+    Example(
+        op=PlaceTokens(model_width=_C),
+        rows={"hidden": _HIDDEN, "tokens": _TOKENS, "places": _ints([1, 2])},
+    ),
+    Example(
+        op=ScoreTokens(num_ids=10, model_width=_C, num_tasks=2, label_smoothing=0.1),
+        rows={
+            "hidden": _HIDDEN,
+            "labels": _POSITIONS,
+            "weights": np.ones(_N, np.float32),
+            "task_ids": _ints(0, 0, 0, 0, 1, 1, 1, 1),
+        },
+    ),
+)
