@@ -202,9 +202,11 @@ def _walk(node: Any) -> Iterator[ast.AST]:
 def _without_docstring(node: ast.AST, body: Any) -> Any:
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or not body:
         return body
-    first = body[0]
-    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    return body[1:] if is_text and isinstance(first.value.value, str) else body
+    match body[0]:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return body[1:]
+        case _:
+            return body
 
 
 def _write(node: Any) -> str:

@@ -11,6 +11,7 @@ from ..graph.op import Rows
 from ..graph.type import Port
 from ..ops.catalogue import host_catalogue, whole_catalogue
 from ..ops.example import Example
+from ..ops.lock import check_lock, read_lock
 from ..ops.package import OpPackage, find_packages
 from ..ops.plugin import find_installed
 
@@ -57,7 +58,7 @@ def explain_op(name: str) -> str:
         ports = {**signature.inputs, **({"...": signature.variadic} if signature.variadic else {})}
         lines += ["", "in", *(_ports(ports) or ["  nothing"]), "out", *_ports(signature.outputs)]
         lines += ["", "by hand", *_call(op, example)]
-    lines += ["", f"lock: {_lock_state(package, name)}"]
+    lines += ["", f"lock: {_lock_state(package, example)}"]
     return "\n".join(lines)
 
 
@@ -115,8 +116,10 @@ def _find_example(package: OpPackage | None, op: Any) -> Example | None:
     return next((one for one in examples if type(one.op) is op), None)
 
 
-def _lock_state(package: OpPackage | None, name: str) -> str:
-    if package is None:
-        return "none; its package has no examples"
-    wrong = [problem for problem in package.check() if f'"{name}"' in problem.message]
-    return "the code is that of its version" if not wrong else wrong[0].message
+def _lock_state(package: OpPackage | None, example: Example | None) -> str:
+    if package is None or example is None:
+        return "none; there is no example of it"
+    lock = read_lock(package.lock_path)
+    own = {name: noted for name, noted in lock.items() if name == example.name}
+    wrong = check_lock(own, [example])
+    return wrong[0].message if wrong else "the code is that of its version"

@@ -29,7 +29,13 @@ def _ints(*values: Any) -> npt.NDArray[np.int32]:
 _POSITIONS = _ints(0, 1, 2, 3, 0, 1, 2, 3)
 _KEYS = _ints([0, 0, 0, 0, 4, 4, 4, 4], [4, 4, 4, 4, 8, 8, 8, 8])
 _CAUSAL = _ints([0, 0, 0, 0, 4, 4, 4, 4], [1, 2, 3, 4, 5, 6, 7, 8])
-_LAYERS = {"model_width": _C, "num_heads": 2, "num_layers": 1, "ffn_width": 16, "tile": _TILE}
+_LAYERS: dict[str, Any] = {
+    "model_width": _C,
+    "num_heads": 2,
+    "num_layers": 1,
+    "ffn_width": 16,
+    "tile": _TILE,
+}
 
 EXAMPLES: Final[Examples] = (
     Example(

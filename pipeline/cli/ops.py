@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ Package = Annotated[
     str, typer.Option("--package", help="A distribution, or its package.", metavar="NAME")
 ]
 
-ops: Final = typer.Typer(
+ops = typer.Typer(
     name="ops", no_args_is_help=True, help="Show ops, and check that their code keeps its version."
 )
 

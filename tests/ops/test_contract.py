@@ -1,5 +1,8 @@
 """Every op of taskloom keeps the promises that a plug-in's ops are held to, and a broken promise is seen."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+
 from __future__ import annotations
 
 import itertools

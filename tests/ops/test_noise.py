@@ -180,5 +180,6 @@ def test_slices_of_longer_arrays_are_read_from_their_start() -> None:
     ],
 )
 def test_parameters_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    defaults: dict[str, Any] = {"ratio": 0.1, "mask_id": MASK, "num_ids": NUM_IDS}
     with pytest.raises(OpError, match=message):
-        MaskSpans(**{"ratio": 0.1, "mask_id": MASK, "num_ids": NUM_IDS} | settings)
+        MaskSpans(**defaults | settings)

@@ -27,6 +27,7 @@ COMMANDS = {
     "graph": {"project", "--out", "-o", "--analyze", "--mode", "--store", "--samples"},
     "infer": {"model", "task", "rows", "--json"},
     "ledger": {"store", "--json"},
+    "ops": set(),
     "peek": {"project", "task", "--row", "--at", "--split", "--out", "-o", "--json"},
     "replay": {"store", "row", "--pdb", "--save", "--json"},
     "schema": {"what"},
