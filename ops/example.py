@@ -65,18 +65,6 @@ class Example:
         more = {"keys": self.keys[start:stop]} if self.op.traits.is_random else {}
         return self.op(**rows, **self.constants, **more)
 
-    def run(self) -> tuple[Any, ...]:
-        """Return what a device op computes, with parameters drawn from seed 0."""
-        import torch  # noqa: PLC0415 - host ops do without
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            module = self.op.module()
-        inputs = {port: torch.from_numpy(np.array(values)) for port, values in self.rows.items()}
-        with torch.no_grad():
-            made = self.op(module, **inputs)
-        return made if isinstance(made, tuple) else (made,)
-
     @property
     def is_computed(self) -> bool:
         """Whether the op computes by itself; some only say what the loader or the store does."""

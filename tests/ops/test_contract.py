@@ -111,7 +111,7 @@ class Overwrite(Numbers):
 
     def __call__(self, numbers: pa.Array) -> pa.Array:
         buffer = np.frombuffer(numbers.buffers()[1], np.float64)
-        buffer.flags.writeable = True
+        buffer.setflags(write=True)
         buffer += 1
         return numbers
 
