@@ -154,7 +154,7 @@ def _check_types(example: Example, _: Elsewhere) -> None:
         made = example.call(0, num_rows)
         _demand(len(made) == num_rows, f"{num_rows} rows give {len(made)}")
         _demand(made.null_count == 0, "values are missing that were not missing before")
-        wanted = None if example.op.traits.rows == "expand" else arrow_type(port)
+        wanted = None if example.op.traits.rows is Rows.EXPAND else arrow_type(port)
         _demand(wanted in (None, made.type), f"the signature declares {wanted}, got {made.type}")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..example import Example, Examples
+from .contrast import AddLosses, ContrastPairs
 from .decoder import DecodeStreams
 from .embedding import EmbedPatches, EmbedTokens, PlaceTokens
 from .encoder import EncodeStreams
@@ -37,7 +38,27 @@ _LAYERS: dict[str, Any] = {
     "tile": _TILE,
 }
 
+_SUMS = {
+    "out": np.float32(1),
+    "losses": np.ones(2, np.float32),
+    "loss_weights": np.full(2, 3, np.float32),
+}
+
 EXAMPLES: Final[Examples] = (
+    Example(
+        op=AddLosses(num_losses=2),
+        rows={
+            f"{side}_{port}": np.array(v) for side in ("left", "right") for port, v in _SUMS.items()
+        },
+    ),
+    Example(
+        op=ContrastPairs(model_width=_C, num_losses=2),
+        rows={
+            "hidden": _HIDDEN,
+            "ranges": _ints([[0, 2], [2, 4]], [[4, 6], [6, 8]], [[0, 0], [0, 0]]),
+            "loss_ids": _ints(1, 1, -1),
+        },
+    ),
     Example(
         op=DecodeStreams(**_LAYERS),
         rows={
@@ -59,12 +80,12 @@ EXAMPLES: Final[Examples] = (
         rows={"hidden": _HIDDEN, "tokens": _TOKENS, "places": _ints([1, 2])},
     ),
     Example(
-        op=ScoreTokens(num_ids=10, model_width=_C, num_tasks=2, label_smoothing=0.1),
+        op=ScoreTokens(num_ids=10, model_width=_C, num_losses=2, label_smoothing=0.1),
         rows={
             "hidden": _HIDDEN,
             "labels": _POSITIONS,
             "weights": np.ones(_N, np.float32),
-            "task_ids": _ints(0, 0, 0, 0, 1, 1, 1, 1),
+            "loss_ids": _ints(0, 0, 0, 0, 1, 1, 1, 1),
         },
     ),
 )

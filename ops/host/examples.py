@@ -15,6 +15,7 @@ from .closed_set import ClosedSet, FitClosedSet, RestrictTexts
 from .constant import LoadArtifacts, MakeIds, MakeTexts
 from .document import ComposeDocuments, PackDocuments
 from .filter import CompareValues
+from .group import CountItems, GroupItems, PickItems, RepeatValues, UnnestLists
 from .image import DecodeImages, ResizeImages
 from .noise import MaskSpans, ReplaceIds
 from .read import SPLIT_COLUMN, ReadColumns, ReadSplits
@@ -37,6 +38,8 @@ _PIXELS = DecodeImages()(_FILES)
 _IDS = pa.array([list(range(20)), list(range(30, 45))], pa.list_(pa.uint16()))
 _LEARNED = {"texts": _TEXTS, "splits": _SPLITS}
 _VOCABULARY = Bpe(FitBpe(size=300).finish(FitBpe(size=300).observe(**_LEARNED)))
+_LISTS = {"words": pa.array([["a", "b"], []], pa.list_(pa.string()))}
+_ITEMS = UnnestLists()(**_LISTS)
 _ANSWERS = ClosedSet(("a cat", "two dogs", "none"))
 _BATCH = pa.RecordBatch.from_pydict({"texts": _TEXTS, SPLIT_COLUMN: _SPLITS})
 
@@ -44,6 +47,7 @@ EXAMPLES: Final[Examples] = (
     Example(op=AssignSplits(test=0.5, valid=0.5), rows={"split": _SPLITS, "key": _NUMBERS}),
     Example(op=CompareValues(operator=">", value=2), rows={"values": _NUMBERS}),
     Example(op=ComposeDocuments(source=({"special": 0},))),
+    Example(op=CountItems(), rows={"items": _ITEMS}),
     Example(op=DecodeImages(), rows={"values": _FILES}),
     Example(op=EncodeTexts(), rows={"texts": _TEXTS}, constants={"bpe": _VOCABULARY}),
     Example(
@@ -54,6 +58,7 @@ EXAMPLES: Final[Examples] = (
     Example(op=FitBpe(size=300), rows=_LEARNED),
     Example(op=FitClosedSet(), rows=_LEARNED),
     Example(op=FormatTexts(), rows={"values": _NUMBERS}),
+    Example(op=GroupItems(items=({"special": 0},))),
     Example(op=LoadArtifacts(kind="bpe", digest="5c1f")),
     Example(op=MakeIds(ids=(3, 1), dtype="uint8")),
     Example(op=MakeTexts(text="a cat")),
@@ -65,9 +70,12 @@ EXAMPLES: Final[Examples] = (
     Example(op=MaskSplits(), rows={"split": _SPLITS, "keep": pa.array([True, False])}),
     Example(op=NormalizeTexts(is_lowercase=True, has_punctuation=False), rows={"texts": _TEXTS}),
     Example(op=PackDocuments(lanes={})),
+    Example(op=PickItems(number=0, dtype="string"), rows={"items": _ITEMS.flatten()}),
     Example(op=ReadColumns(column="texts", dtype="string"), rows={"batch": _BATCH}),
     Example(op=ReadSplits(), rows={"batch": _BATCH}),
+    Example(op=RepeatValues(), rows={"values": _SPLITS, "items": _ITEMS.flatten()}),
     Example(op=ReplaceIds(ratio=0.5, num_ids=300), rows={"ids": _IDS}),
     Example(op=ResizeImages(height=4, width=2), rows={"images": _PIXELS}),
     Example(op=RestrictTexts(), rows={"texts": _TEXTS}, constants={"closed_set": _ANSWERS}),
+    Example(op=UnnestLists(), rows=_LISTS),
 )

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ...graph.errors import OpError, Problem
 from ...graph.op import Plain, Rows, Traits
 from ...graph.type import ANY, Layout, Port, Signature
+from ..by_hand import takes_columns
 from ..errors import RowErrors
 
 ITEMS: Final = Port("items", "struct")
@@ -73,6 +74,7 @@ class PickItems:
         """Structs in, one of their fields out."""
         return Signature(inputs={"items": ITEMS}, outputs={"out": Port(ANY, self.dtype)})
 
+    @takes_columns
     def __call__(self, items: pa.Array) -> pa.Array:
         """Return field ``number`` of ``items``."""
         return items.field(self.number)
@@ -92,6 +94,7 @@ class RepeatValues:
         inputs = {"values": Port("split", "uint8"), "items": ITEMS}
         return Signature(inputs=inputs, outputs={"out": Port("split", "uint8")})
 
+    @takes_columns
     def __call__(self, values: pa.Array, items: pa.Array) -> pa.Array:
         """Return ``values``, which the executor has repeated for each of ``items``."""
         assert len(values) == len(items), "values are repeated before they come here"
@@ -109,6 +112,7 @@ class CountItems:
         """The items in, their number for each row out."""
         return Signature(inputs={"items": ITEMS}, outputs={"out": Port("count", "uint32")})
 
+    @takes_columns
     def __call__(self, items: pa.Array) -> pa.Array:
         """Return the length of each list of ``items``."""
         return pc.list_value_length(items).cast(pa.uint32())
