@@ -11,10 +11,12 @@ import pytest
 
 from taskloom.graph.errors import OpError, StoreError
 from taskloom.ops.host.image import DecodeImages
-from taskloom.pipeline import Source, Task
+from taskloom.pipeline import Source, Task, open_plan
 from taskloom.pipeline.bad_rows import group_bad_rows
 from taskloom.pipeline.capsule import Capsule
+from taskloom.pipeline.pick import pick_row
 from taskloom.pipeline.replaying import Outcome, Replay, replay, replay_row
+from taskloom.pipeline.trace import trace_row
 from taskloom.storage.ledger import find_bad_rows, read_bad_rows
 from taskloom.storage.store import Store
 
@@ -196,3 +198,28 @@ def test_bad_rows_are_grouped_by_what_is_wrong_and_their_ids_can_be_looked_up(
             assert bad.entry.problem.code == group.code
     assert group_bad_rows(store, keys=set()) == []
     assert str(images).startswith("T0301 at digits.image/decode: 2 rows of digits\n")
+
+
+def test_a_bad_item_of_a_list_is_tried_again_with_its_row(tmp_path: Path) -> None:
+    digits = digit_rows(12)
+    rows = [
+        {"pictures": [row["image"], digits[0]["image"]], "label": row["label"]} for row in digits
+    ]
+    rows[4]["pictures"][1] = b"notajpeg"
+    instruction = "see ([IMAGE:pictures])* -> [TEXT:label]"
+    mixture = mix(Task("many", instruction, source=Source("many", rows)))
+    assert run(mixture, tmp_path).rejects == 1
+    found = only(tmp_path, 4)
+    assert (found.outcome, found.capsule.problem.code) == (Outcome.SAME, "T0301")
+    assert "item 2" in found.capsule.problem.column
+    assert found.capsule.batch.to_pylist()[0]["pictures"] == rows[4]["pictures"]
+    store = Store.open(tmp_path)
+    planned = open_plan(mixture, store)
+    picked = pick_row(planned, mixture["many"], store, "4")
+    steps = {s.node.address: s for s in trace_row(planned, "many", picked.table, row="4").steps}
+    problem, shown = steps["many.pictures/decode"].problem, steps["many.pictures/resize"].preview
+    assert problem is not None
+    assert problem.code == "T0301"
+    assert shown is not None
+    assert shown["text"] == "2 pictures of 16 x 16 pixels, 1 without a value"
+    assert steps["many/document"].note == "not run: many.pictures/decode has no value"
