@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
-from taskloom.graph.errors import OpError, Problem
+from taskloom.graph.errors import OpError, Problem, Site
 from taskloom.ops.host.constant import MakeTexts
 from taskloom.ops.host.filter import CompareValues
 from taskloom.ops.host.image import DecodeImages, ResizeImages
@@ -78,6 +78,19 @@ def test_a_plain_error_is_told_with_its_type_node_column_and_place() -> None:
         address="t.x/halve_numbers",
         column="x",
     )
+
+
+def test_bad_rows_of_a_node_that_a_thousand_tasks_share_carry_its_places_once() -> None:
+    chain = Chain()
+    sites = [Site(f"task-{i:04}:1", SITE.text, SITE.span) for i in range(1000)]
+    read = chain.draft.add(ReadColumns(column="x"), rows="s", address="t.x", sites=sites)
+    _, failures = chain.run(
+        {"x": pa.array([None] * 20, pa.int64())}, chain.add(HalveNumbers(), values=read)
+    )
+    assert len(failures) == 20
+    assert all(failure.problem.sites is failures[0].problem.sites for failure in failures)
+    assert failures[0].problem.sites == tuple(sites)
+    assert "  --> and 997 more instructions\n" in str(failures[0].problem)
 
 
 def test_a_named_row_keeps_its_help_and_a_description_of_its_value() -> None:
