@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 
+from .edge import carried_rows, derive_types
 from .errors import PlanError, Problem, Site
 from .graph import Graph
-from .node import Node, NodeId, Note, Value, plan_key
-from .op import Catalogue, Op, Rows, parameters
-from .type import CONSTANT_ROWS, Layout, Type, expand_rows, mismatch, parent_rows, unify
-
-PACK_ROWS = "pack"
+from .node import Node, NodeId, Note, Value, plan_key, rekey
+from .op import Catalogue, Op, parameters, scalars
+from .type import CONSTANT_ROWS, Type, expand_rows, parent_rows
 
 
 class Draft:
@@ -20,6 +20,7 @@ class Draft:
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self._nodes: dict[NodeId, Node] = {}
+        self._made: dict[tuple[object, ...], Value] = {}
         self._addresses: dict[NodeId, set[str]] = {}
         self._sites: dict[NodeId, set[Site]] = {}
 
@@ -49,16 +50,39 @@ class Draft:
                 inputs carry row sets that do not go together.
         """
         inputs = dict(inputs or {})
+        # Most work is asked for by many tasks, and checked and digested for the first of them.
+        given = scalars(op)
+        work = (type(op), given, rows, scope, *inputs.items())
+        if given is None or (value := self._made.get(work)) is None:
+            value = self._make(op, inputs, rows=rows, scope=scope, place=(address, tuple(sites)))
+            if given is not None:
+                self._made[work] = value
+        self._addresses.setdefault(value.node, set()).update([address] if address else [])
+        self._sites.setdefault(value.node, set()).update(sites)
+        return value
+
+    def _make(
+        self,
+        op: Op,
+        inputs: Mapping[str, Value],
+        *,
+        rows: str,
+        scope: str,
+        place: tuple[str, tuple[Site, ...]],
+    ) -> Value:
         traits = op.traits
         if self.catalogue.get(traits.name) is not type(op):
             raise PlanError.of("T0205", f'op "{traits.name}" is not in the catalogue')
         try:
             params = parameters(op)
-            key = plan_key(traits.name, traits.version, params, inputs, scope)
-            sizes = self._check_edges(op, inputs)
-            types = _make_types(op, self._rows(op, inputs, rows, key), sizes)
+            given = {port: self.type_of(value) for port, value in inputs.items()}
+            carried = carried_rows(op, given, rows)
+            key = plan_key(traits.name, traits.version, params, inputs, scope, carried)
+            refuse = partial(self._refuse_rows, op, inputs)
+            types = derive_types(op, given, key=key, rows=rows, refuse=refuse)
         except PlanError as error:
-            raise error.at(address=address, sites=tuple(sites)) from None
+            address, sites = place
+            raise error.at(address=address, sites=sites) from None
         first_port, first_type = next(iter(types.items()))
         node = NodeId(key, first_type.rows)
         if node not in self._nodes:
@@ -71,8 +95,6 @@ class Draft:
                 types=types,
                 scope=scope,
             )
-        self._addresses.setdefault(node, set()).update([address] if address else [])
-        self._sites.setdefault(node, set()).update(sites)
         return Value(node, first_port)
 
     def type_of(self, value: Value) -> Type:
@@ -92,51 +114,36 @@ class Draft:
         self._addresses.setdefault(value.node, set()).update(note.addresses)
         self._sites.setdefault(value.node, set()).update(note.sites)
 
+    def substitute(self, values: Mapping[Value, Value]) -> dict[Value, Value]:
+        """Put other values in the place of stand-ins, whose nodes vanish.
+
+        Args:
+            values: What takes the place of the only output of each stand-in; it is of the same type.
+
+        Returns:
+            The value that each value has become, where it is another: readers, and what follows them, get
+            other keys.
+        """
+        became = dict(values)
+        for stand_in in values:
+            self._nodes.pop(stand_in.node)
+        rows: dict[str, str] = {}
+        for old in [*self._nodes.values()]:
+            if any(value in became for value in old.inputs.values()):
+                inputs = {port: became.get(value, value) for port, value in old.inputs.items()}
+                new = rekey(old, inputs, rows)
+                # At the end, behind what it now reads.
+                self._nodes.pop(old.id)
+                self._nodes.setdefault(new.id, new)
+                self.join_note(Value(new.id), self.note(old.id))
+                became |= {Value(old.id, port): Value(new.id, port) for port in old.types}
+        self._made.clear()
+        return became
+
     def graph(self, outputs: Mapping[str, Value]) -> Graph:
         """Return all nodes so far as a graph that gives ``outputs``."""
         nodes = {i: replace(node, note=self.note(i)) for i, node in self._nodes.items()}
         return Graph(nodes, dict(outputs))
-
-    def _check_edges(self, op: Op, inputs: Mapping[str, Value]) -> dict[str, int | str]:
-        """Check both ends of every edge into ``op``; return what its named dimensions stand for."""
-        signature = op.signature
-        _check_bound(op, inputs)
-        sizes: dict[str, int | str] = {}
-        for name, value in inputs.items():
-            port = signature.inputs.get(name, signature.variadic)
-            if port is None:
-                raise PlanError.of("T0204", f'{op.traits.name} has no port "{name}"')
-            given, place = self.type_of(value), op.traits.place
-            if wrong := unify(port, given, place, sizes):
-                what = f'{op.traits.name} cannot read "{name}"'
-                raise mismatch(what, port, given, place, wrong)
-        return sizes
-
-    def _rows(self, op: Op, inputs: Mapping[str, Value], rows: str, key: str) -> str:
-        """Return the row set of what ``op`` gives.
-
-        Raises:
-            PlanError: ``inputs`` carry row sets that do not go together.
-        """
-        kind = op.traits.rows
-        if kind is Rows.READ:
-            return rows
-        if kind is Rows.FIT:
-            return CONSTANT_ROWS
-        if kind is Rows.JOIN:
-            return PACK_ROWS
-        found = {name: r for name, value in inputs.items() if (r := value.node.rows)}
-        sets = set(found.values())
-        if kind in (Rows.REPEAT, Rows.GROUP) and len(sets) > 1:
-            items = max(sets, key=len)
-            if sets == {items, parent_rows(items)}:
-                return items if kind is Rows.REPEAT else parent_rows(items)
-        if len(sets) > 1:
-            raise self._refuse_rows(op, inputs, found)
-        one = next(iter(sets), CONSTANT_ROWS)
-        if kind is Rows.GROUP:
-            return parent_rows(one)
-        return expand_rows(one, key) if kind is Rows.EXPAND else one
 
     def _refuse_rows(
         self, op: Op, inputs: Mapping[str, Value], found: Mapping[str, str]
@@ -164,25 +171,3 @@ class Draft:
 
     def _call(self, node: NodeId) -> str:
         return self.note(node).address or self._nodes[node].op
-
-
-def _make_types(op: Op, rows: str, sizes: Mapping[str, int | str]) -> dict[str, Type]:
-    """Return the types of what ``op`` gives over ``rows``."""
-    is_const = op.traits.rows is Rows.FIT or (rows == CONSTANT_ROWS and op.traits.rows is Rows.SAME)
-    return {
-        name: Type(
-            port.kind,
-            port.dtype,
-            tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in port.shape),
-            Layout.CONST if is_const and op.traits.place == "host" else port.layout,
-            op.traits.place,
-            rows,
-        )
-        for name, port in op.signature.outputs.items()
-    }
-
-
-def _check_bound(op: Op, inputs: Mapping[str, Value]) -> None:
-    wanted = {name for name, port in op.signature.inputs.items() if not port.is_optional}
-    if missing := sorted(wanted - inputs.keys()):
-        raise PlanError.of("T0204", f"{op.traits.name} is left without {', '.join(missing)}")

@@ -15,7 +15,7 @@ class Fits:
     """The artifacts that the recipes of one plan have asked for.
 
     A fit reads inputs of many tasks, so its node can be made only when all of them are planned. Until `close`,
-    `fit` notes the inputs and answers with a stand-in; afterwards it answers with the fit's output.
+    `fit` notes the inputs and answers with a stand-in, in whose place `close` puts the fit's output.
     """
 
     def __init__(self, draft: Draft, pinned: Mapping[str, Pinned], *, is_inference: bool) -> None:
@@ -26,19 +26,12 @@ class Fits:
         self.values: dict[str, Value] = {}
         """The node of each artifact that is not pinned."""
 
-    @property
-    def are_open(self) -> bool:
-        """Whether some artifact is still to be fitted."""
-        return bool(self._asked)
-
     def fit(self, name: str, op: Op, inputs: Mapping[str, Value]) -> Value:
         """Return the artifact ``name``, which ``op`` fits on ``inputs`` and those of the other callers.
 
         Raises:
             PlanError: Two callers want one artifact fitted differently.
         """
-        if name in self.values:
-            return self.values[name]
         kind = op.signature.outputs["out"].kind
         if pinned := self._pinned.get(name):
             return self._load(kind, pinned.digest, name)
@@ -49,10 +42,15 @@ class Fits:
             message = f'artifact "{name}" is asked for in two ways'
             raise PlanError.of("T0213", message, f"{first}\n{op}")
         groups[tuple(inputs.values())] = inputs
-        return self._load(kind, "", name)
+        return self._load(kind, f"of {name}", name)
 
-    def close(self) -> None:
-        """Make the fits' nodes, each reading everything that was noted for it."""
+    def close(self) -> dict[Value, Value]:
+        """Make the fits' nodes, each reading everything that was noted for it, and let its readers read it.
+
+        Returns:
+            What the values of the draft have become, where they are others now.
+        """
+        stand_ins: dict[Value, Value] = {}
         for name, (op, groups) in sorted(self._asked.items()):
             # Sorted, so that the order of tasks is in no key.
             ordered = [groups[values] for values in sorted(groups)]
@@ -61,7 +59,10 @@ class Fits:
             else:
                 inputs = {f"{p}.{i}": v for i, g in enumerate(ordered) for p, v in g.items()}
             self.values[name] = self._draft.add(op, inputs, address=name)
+            kind = op.signature.outputs["out"].kind
+            stand_ins[self._load(kind, f"of {name}", name)] = self.values[name]
         self._asked.clear()
+        return self._draft.substitute(stand_ins)
 
     def _load(self, kind: str, digest: str, name: str) -> Value:
         op = self._draft.catalogue["load_artifacts"](kind=kind, digest=digest)

@@ -1,21 +1,25 @@
 """A task, or many, as one typed graph.
 
 Nodes are hash-consed: equal work over the same rows is one node, whichever tasks ask for it. A `Graph` that
-exists is correct: types are checked as a `Draft` makes each node, and `Graph.parse` checks a text as strictly.
+exists is correct: types are checked as a `Draft` makes each node, and `Graph.parse` checks a text as strictly
+when it is given the ops.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from .errors import PlanError, suggest
-from .node import Node, NodeId, Value, plan_key
+from .node import Node, NodeId, Value
+from .op import Catalogue
 from .text import read_nodes, write_nodes
 from .type import Type
+from .verify import verify_nodes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Graph:
     """Typed nodes in topological order, and the values that are wanted of them."""
 
@@ -34,11 +38,9 @@ class Graph:
         Raises:
             PlanError: No node has that address.
         """
-        for node in self:
-            if address in node.note.addresses:
-                return node
-        known = {a for node in self for a in node.note.addresses}
-        raise PlanError.of("T0203", f'no node is at "{address}"', suggest(address, known))
+        if (node := self._at.get(address)) is not None:
+            return node
+        raise PlanError.of("T0203", f'no node is at "{address}"', suggest(address, self._at))
 
     def __str__(self) -> str:
         return write_nodes(self.nodes, self.outputs)
@@ -47,14 +49,19 @@ class Graph:
         return Graph.parse, (str(self),)
 
     @staticmethod
-    def parse(text: str) -> Graph:
+    def parse(text: str, catalogue: Catalogue | None = None) -> Graph:
         """Return the graph that ``str`` wrote as ``text``.
+
+        Args:
+            text: The text.
+            catalogue: The ops, to check types and parameters by; without it they are believed, as those of
+                a graph must be that was written by another version of the ops.
 
         Raises:
             PlanError: The text is no graph, or a node in it does not follow from its inputs.
         """
         graph = Graph(*read_nodes(text))
-        graph.verify()
+        graph.verify(catalogue)
         return graph
 
     def type_of(self, value: Value) -> Type:
@@ -83,25 +90,19 @@ class Graph:
                 users[maker].append(node)
         return users
 
-    def verify(self) -> None:
-        """Check order, keys and edges once more; passes are verified with it in tests.
+    def verify(self, catalogue: Catalogue | None = None, *, known: Graph | None = None) -> None:
+        """Check order, keys and edges once more and, given the ops, parameters and types.
+
+        Args:
+            catalogue: The ops.
+            known: A graph that was verified; what stands in it as well is not derived again.
 
         Raises:
-            PlanError: An invariant is broken; the message names the node.
+            PlanError: An invariant is broken; the problem names the node.
         """
-        seen: set[NodeId] = set()
-        for node in self:
-            for port, value in node.inputs.items():
-                if value.node not in seen or value.port not in self.nodes[value.node].types:
-                    raise PlanError.of(
-                        "T0204", f"{node.address} reads {value} as {port}, which nothing makes"
-                    )
-            expected = plan_key(node.op, node.version, node.params, node.inputs, node.scope)
-            if node.key != expected:
-                raise PlanError.of(
-                    "T0204", f"{node.address} has key {node.key}, its contents say {expected}"
-                )
-            seen.add(node.id)
-        for name, value in self.outputs.items():
-            if value.node not in seen:
-                raise PlanError.of("T0204", f'output "{name}" is {value}, which nothing makes')
+        verify_nodes(self.nodes, self.outputs, catalogue, known.nodes if known else {})
+
+    @cached_property
+    def _at(self) -> dict[str, Node]:
+        """The node at each address, the first in order where several share one."""
+        return {address: node for node in [*self][::-1] for address in node.note.addresses}

@@ -1,8 +1,9 @@
 """Nodes: uses of ops, and the values that they make.
 
 A *node* is one use of an op; a *value* is one output of a node. The *plan key* of a node digests op, version,
-parameters and the keys of its inputs: no data, no names, no row sets. Names live in *notes*: the addresses and
-the places in instructions that a node stands for.
+parameters and the keys of its inputs: no data and no names; and of row sets only those that end in the node,
+because a fit or a pack over other rows is other work. Names live in *notes*: the addresses and the places in
+instructions that a node stands for.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .errors import Site
 from .op import Plain
-from .type import CONSTANT_ROWS, Type
+from .type import CONSTANT_ROWS, Type, expand_rows, parent_rows, source_of
 
 KEY_SCHEMA = 1
 KEY_LENGTH = 32
@@ -125,11 +126,45 @@ class Node:
         return only
 
 
+_write = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def plan_key(
-    op: str, version: int, params: Mapping[str, Plain], inputs: Mapping[str, Value], scope: str = ""
+    op: str,
+    version: int,
+    params: Mapping[str, Plain],
+    inputs: Mapping[str, Value],
+    scope: str = "",
+    rows: str = CONSTANT_ROWS,
 ) -> str:
-    """Return the digest that identifies a node's work: 32 hexadecimal digits."""
-    read = [[port, value.node.key, value.port] for port, value in inputs.items()]
-    content = [KEY_SCHEMA, op, version, params, read, scope]
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+    """Return the digest that identifies a node's work: 32 hexadecimal digits.
+
+    The order of ``inputs`` is in no key. Values over rows of another source than ``rows``, those of the node
+    itself or what they were made of, are read with the name of theirs.
+    """
+    ours = {CONSTANT_ROWS, source_of(rows)}
+    read = sorted(
+        [
+            [port, value.node.key, value.port, *([theirs] if source_of(theirs) not in ours else [])]
+            for port, value in inputs.items()
+            for theirs in [value.node.rows]
+        ]
+    )
+    content = _write([KEY_SCHEMA, op, version, params, read, scope])
+    return hashlib.sha256(content.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def rekey(node: Node, inputs: Mapping[str, Value], rows: dict[str, str]) -> Node:
+    """Return ``node`` reading ``inputs`` of the types that it read before, with the key that it then has.
+
+    Items are named after the key of the node that makes them: ``rows`` says what row sets have become, and is
+    told where ``node`` makes one.
+    """
+    ours, parent = node.id.rows, parent_rows(node.id.rows)
+    makes_items = ours != parent and ours == expand_rows(parent, node.key)
+    now = rows.get(parent, parent) if makes_items else rows.get(ours, ours)
+    key = plan_key(node.op, node.version, node.params, inputs, node.scope, now)
+    if makes_items:
+        now = rows[ours] = expand_rows(now, key)
+    types = {port: replace(type_, rows=now) for port, type_ in node.types.items()}
+    return replace(node, id=NodeId(key, now), inputs=inputs, types=types)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast
 
 from .errors import PlanError
 from .type import Place, Signature
@@ -45,6 +46,7 @@ class Traits:
         is_online: Whether it belongs to the loader, which composes documents and packs them.
         releases_gil: Whether threads gain anything; if not, it runs in worker processes.
         is_isolated: Whether native code parses bytes from outside; such ops always run in worker processes.
+        is_cheap: Whether computing it in every epoch costs about as much as reading its result, as a cast does.
         accepts_null: Whether missing values are given to it; otherwise a missing value is a bad row.
         libraries: Distributions whose version may change what it gives, such as ``"pillow"``; a store notes
             which ones had a hand in a column.
@@ -58,6 +60,7 @@ class Traits:
     is_online: bool = False
     releases_gil: bool = True
     is_isolated: bool = False
+    is_cheap: bool = False
     accepts_null: bool = False
     libraries: tuple[str, ...] = ()
 
@@ -108,38 +111,83 @@ Catalogue: TypeAlias = Mapping[str, OpClass]
 
 
 def parameters(op: Op) -> dict[str, Plain]:
-    """Return the fields of ``op`` as plain data.
+    """Return the fields of ``op`` as plain data, spelled as the fields are declared: 1 in a ``float`` is 1.0.
 
     Raises:
-        PlanError: A field holds something that has no canonical spelling, such as an object or NaN.
+        PlanError: A field holds something that has no canonical spelling, such as an object or NaN, or
+            something else than it declares, such as 1.0 in an ``int``.
     """
-    return {
-        field.name: canonical(getattr(op, field.name), f"{op.traits.name}.{field.name}")
-        for field in dataclasses.fields(op)
-    }
+    given: dict[str, Plain] = {}
+    for field in dataclasses.fields(op):
+        where = f"{op.traits.name}.{field.name}"
+        value = canonical(getattr(op, field.name), where)
+        declared = (
+            field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
+        )
+        given[field.name] = _declared(value, declared, where)
+    return given
+
+
+def scalars(op: Op) -> tuple[object, ...] | None:
+    """Return the fields of ``op`` with their exact types, or None where some field is no scalar.
+
+    Ops of one class that give equal tuples have equal parameters. Equal ops may not: ``1 == 1.0 == True``.
+    """
+    values = [getattr(op, name) for name in op.__dataclass_fields__ if name != "traits"]
+    types = [*map(type, values)]
+    return (*types, *values) if _FLAT.issuperset(types) else None
 
 
 def canonical(value: object, where: str) -> Plain:
     """Return ``value`` as plain data: sequences as tuples, mappings with sorted keys, enums as their values.
 
+    What runs is made of the result, so equal results can be one key: -0.0 is 0.0, and 1 is not 1.0.
+
     Raises:
         PlanError: ``value`` holds something without a canonical spelling; ``where`` is named.
     """
+    kind = type(value)  # exactly: a number of NumPy is a float to isinstance, and spelled otherwise
+    if value is None or kind is bool or kind is int or (kind is str and _is_unicode(value)):
+        return cast("Plain", value)
+    if kind is float and math.isfinite(value := cast("float", value)):
+        return value + 0.0
     if isinstance(value, Enum):
         return canonical(value.value, where)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
     if isinstance(value, list | tuple):
         return tuple(canonical(item, f"{where}[{i}]") for i, item in enumerate(value))
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+    if isinstance(value, Mapping) and all(type(key) is str and _is_unicode(key) for key in value):
         return {key: canonical(value[key], f"{where}.{key}") for key in sorted(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return canonical(fields, where)
     raise PlanError.of(
         "T0202",
-        f"parameter {where} has no canonical form: {type(value).__name__} {str(value)[:60]!r}",
+        f"parameter {where} has no canonical form: {kind.__name__} {ascii(value)[:60]}",
         "parameters are numbers (finite), text, booleans, None, and lists or mappings of these",
     )
+
+
+def _is_unicode(text: object) -> bool:
+    """Return whether a text can be written at all: half of a surrogate pair cannot."""
+    return str(text).isascii() or not any("\ud800" <= c <= "\udfff" for c in str(text))
+
+
+_FLAT: Final = frozenset((bool, int, float, str, type(None)))
+_SCALARS: Final[Mapping[str, type]] = {"bool": bool, "int": int, "float": float, "str": str}
+_MANY: Final = re.compile(r"(?:tuple|Sequence)\[(?P<item>[^\[\],]+)(?:, \.\.\.)?\]")
+_MAX_EXACT: Final = 1 << 53  # integers up to here have an exact float
+
+
+def _declared(value: Plain, declared: str, where: str) -> Plain:
+    """Return ``value`` as a field that declares scalars, or many of them, holds it; others hold anything."""
+    if isinstance(value, tuple) and (many := _MANY.fullmatch(declared.removesuffix(" | None"))):
+        return tuple(_declared(v, many["item"], f"{where}[{i}]") for i, v in enumerate(value))
+    kinds = [_SCALARS.get(name.strip()) for name in declared.removesuffix(" | None").split("|")]
+    if value is None or None in kinds or type(value) in kinds:
+        return value
+    if type(value) is int and float in kinds and abs(value) <= _MAX_EXACT:
+        return float(value)
+    message = (
+        f"parameter {where} is declared {declared}, got {type(value).__name__} {ascii(value)[:60]}"
+    )
+    raise PlanError.of("T0202", message, "1 and 1.0 would be two keys for one value")

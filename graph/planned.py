@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from .draft import Draft
@@ -112,8 +113,14 @@ class Planned:
         pairs = {member.task for member in self.members.values() if member.half}
         return any(task not in pairs for task, _ in self.scored)
 
+    def substitute(self, became: Mapping[Value, Value]) -> None:
+        """Read, where values of the draft have become others, what they became."""
+        for name, member in self.members.items():
+            if member.document in became:
+                self.members[name] = replace(member, document=became[member.document])
+
 
 def name_scored(scored: Sequence[tuple[str, str]]) -> list[str]:
     """Return what the losses of ``scored`` are called: the task, with the slot where it has several."""
-    tasks = [task for task, _ in scored]
-    return [task if tasks.count(task) == 1 else f"{task}.{slot}" for task, slot in scored]
+    counts = Counter(task for task, _ in scored)
+    return [task if counts[task] == 1 else f"{task}.{slot}" for task, slot in scored]

@@ -48,10 +48,8 @@ class Planner:
         draft = Draft(self.catalogue)
         fits = Fits(draft, self.pinned, is_inference=self.is_inference)
         planned = self._plan_all(specs, draft, fits)
-        if fits.are_open:
-            # Everything a fit reads is known only now: plan again, reading the fits' outputs.
-            fits.close()
-            planned = self._plan_all(specs, draft, fits)
+        # Everything a fit reads is known only now.
+        planned.substitute(fits.close())
         planned.fits.update(fits.values)
         return planned
 

@@ -178,5 +178,6 @@ def _fits(want: int | str, got: int | str, sizes: dict[str, int | str]) -> bool:
 
 _TYPE = re.compile(
     r"(?P<kind>\w+)<(?P<dtype>.*?)\[(?P<shape>[\w,]*)\] (?P<layout>\w+)>@(?P<place>\w+)"
-    r"(?:/(?P<rows>.+))?"
+    r"(?:/(?P<rows>.+))?",
+    re.DOTALL,
 )

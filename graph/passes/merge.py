@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..graph import Graph
-from ..node import Node, NodeId, Value, plan_key
+from ..node import Node, NodeId, Value, rekey
 
 NOTHING: Mapping[NodeId, Node] = {}
 
@@ -18,18 +18,20 @@ NOTHING: Mapping[NodeId, Node] = {}
 def merge(graph: Graph, replaced: Mapping[NodeId, Node] = NOTHING) -> Graph:
     """Return ``graph`` with the nodes ``replaced``, keys renewed and equal nodes joined.
 
-    A joined node keeps the addresses and sites of all nodes that it stands for.
+    A joined node keeps the addresses and sites of all nodes that it stands for; a node that nothing happens to
+    stays the very node that it was.
     """
     renamed: dict[NodeId, NodeId] = {}
+    rows: dict[str, str] = {}
     nodes: dict[NodeId, Node] = {}
     for old in graph:
         node = replaced.get(old.id, old)
         inputs = {port: _renamed(value, renamed) for port, value in node.inputs.items()}
-        key = plan_key(node.op, node.version, node.params, inputs, node.scope)
-        new = NodeId(key, node.id.rows)
-        note = old.note | nodes[new].note if new in nodes else old.note
-        nodes[new] = replace(node, id=new, inputs=inputs, note=note)
-        renamed[old.id] = new
+        if node is not old or inputs != node.inputs:
+            node = rekey(node, inputs, rows)
+        known = nodes.get(node.id)
+        nodes[node.id] = node if known is None else replace(known, note=known.note | node.note)
+        renamed[old.id] = node.id
     outputs = {name: _renamed(value, renamed) for name, value in graph.outputs.items()}
     return Graph(nodes, outputs)
 

@@ -11,6 +11,7 @@ from taskloom.graph.type import ANY, Layout, Place, Port, Signature
 
 TEXT = Port("text", "string")
 IDS = Port("text", "uint16", ("T",), Layout.RAGGED)
+WORDS = Port("words", "artifact", (), Layout.CONST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,46 @@ class ResizeImages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleImages:
+    size: int
+    factor: float = 1.0
+    traits: ClassVar[Traits] = Traits("scale_images", version=1, is_cheap=True)
+
+    @property
+    def signature(self) -> Signature:
+        shape = (self.size, self.size, 3)
+        pixels, scaled = (Port("image", t, shape, Layout.DENSE) for t in ("uint8", "float32"))
+        return Signature({"images": pixels}, {"out": scaled})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitWords:
+    traits: ClassVar[Traits] = Traits("fit_words", version=1, rows=Rows.FIT)
+
+    @property
+    def signature(self) -> Signature:
+        return Signature({}, {"out": WORDS}, variadic=TEXT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpellIds:
+    traits: ClassVar[Traits] = Traits("spell_ids", version=1)
+
+    @property
+    def signature(self) -> Signature:
+        return Signature({"ids": IDS}, {"out": TEXT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookUpWords:
+    traits: ClassVar[Traits] = Traits("look_up_words", version=1)
+
+    @property
+    def signature(self) -> Signature:
+        return Signature({"texts": TEXT, "words": WORDS}, {"out": IDS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Compose:
     traits: ClassVar[Traits] = Traits("compose_documents", version=1, is_online=True)
 
@@ -125,12 +166,16 @@ OPS = (
     DecodeImages,
     EmbedTokens,
     EncodeTexts,
+    FitWords,
+    LookUpWords,
     MakeIds,
     MakeTexts,
     MaskTokens,
     Pack,
     ReadColumns,
     ResizeImages,
+    ScaleImages,
+    SpellIds,
 )
 CATALOGUE = {op.traits.name: op for op in OPS}
 
