@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..graph.node import NodeId
+from ..graph.passes.history import History, make_history
 from ..graph.preview import PreviewView
 from ..graph.view import State, Status, View, make_view
 from ..ops.device.config import ModelConfig
@@ -21,6 +22,7 @@ from .planning import Mode, Plan, plan
 from .reasons import column_whys, state_of
 from .source_change import seen_in
 from .task import Mixture, Task
+from .weighing import tell_stored
 
 
 def open_plan(
@@ -70,14 +72,28 @@ def view_plan(
         planned.graph,
         title=title,
         stages=planned.cut.stages,
-        stored=planned.cut.stored if is_stored else {},
+        stored=tell_stored(planned, store) if is_stored else {},
         segments=planned.segments if is_stored else (),
         states=column_states(planned, store) if is_stored and store is not None else None,
         catalogue=planned.catalogue,
         project=project,
         measures=None if analysis is None else analysis.measures,
-        remarks=() if analysis is None else analysis.remarks,
         previews=previews,
+        remarks=[
+            *(problem.message for problem in planned.warnings),
+            *(() if analysis is None else analysis.remarks),
+        ],
+    )
+
+
+def view_history(planned: Plan, *, title: str, store: Store | None = None) -> History:
+    """Return what each pass has done to the graph of ``planned``, and where it was cut."""
+    return make_history(
+        planned.steps,
+        planned.cut,
+        planned.segments,
+        title=title,
+        reasons=tell_stored(planned, store),
     )
 
 

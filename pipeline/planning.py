@@ -11,10 +11,9 @@ from ..graph.graph import Graph
 from ..graph.node import Node, Value
 from ..graph.op import Catalogue, Op, Rows
 from ..graph.part_plan import PROMPT_MODALITY
-from ..graph.passes.cut import Cut, Stage, cut
-from ..graph.passes.fold import fold
-from ..graph.passes.prune import prune
-from ..graph.passes.segment import Segment, segment
+from ..graph.passes.cut import Cut, Stage
+from ..graph.passes.segment import Segment
+from ..graph.passes.sequence import Step
 from ..graph.planned import Member, TaskSpec
 from ..graph.planner import Planner
 from ..graph.recipe import Pinned, Recipe
@@ -28,6 +27,7 @@ from ..ops.plugin import tell_broken
 from ..ops.recipe.text import BLOCK, BPE
 from .execute import Execution, LoadArtifact
 from .peek import NodeHandle
+from .rewriting import rewrite
 from .task import Mixture, Task, as_mixture
 
 Mode: TypeAlias = Literal["train", "infer"]
@@ -49,6 +49,7 @@ class Plan:
         fits: Artifacts that are still to be fitted; what follows them cannot run before.
         vocabulary: The blocks of ids.
         catalogue: The ops.
+        steps: The graph as it was planned, and after each pass.
         load: Returns the artifact of a kind and digest, where somebody knows them.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     fits: Mapping[str, Value]
     vocabulary: Vocabulary
     catalogue: Catalogue
+    steps: tuple[Step, ...]
     load: LoadArtifact | None = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, address: str) -> NodeHandle:
@@ -70,6 +72,11 @@ class Plan:
             PlanError: No node has that address; the nearest is named.
         """
         return NodeHandle(self, self.graph[address])
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """Why passes were skipped that planning can do without."""
+        return tuple(step.skipped for step in self.steps if step.skipped is not None)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -152,23 +159,25 @@ def plan(
         config=model or ModelConfig(), vocabulary=vocabulary, layout=layout
     )
     outputs = architecture.add(planned, is_inference=mode == "infer")
-    graph = prune(planned.draft.graph({**outputs, **planned.fits}))
     if load is not None:
         _refuse_small_block(vocabulary, pinned or {}, load)
-        graph = fold(graph, catalogue, _evaluator(load, catalogue))
-    stages = cut(graph, catalogue, persist)
+    drafted = planned.draft.graph({**outputs, **planned.fits})
+    evaluate = None if load is None else _evaluator(load, catalogue)
+    done = rewrite(drafted, catalogue, evaluate, persist)
+    graph = done.graph
     packed = graph["pack"].inputs
     return Plan(
         mode=mode,
         graph=graph,
-        cut=stages,
-        segments=segment(graph, stages, catalogue),
+        cut=done.cut,
+        segments=done.segments,
         members={n: replace(m, document=packed[n]) for n, m in planned.members.items()},
         scored=tuple(planned.scored),
         fits={name: graph.outputs[name] for name in planned.fits},
         vocabulary=vocabulary,
         catalogue=catalogue,
         load=load,
+        steps=done.steps,
     )
 
 

@@ -14,14 +14,16 @@ from ..node import Node, NodeId
 from ..op import Catalogue, parameters
 from ..type import Layout, Place
 from .merge import merge
-from .prune import prune
 
 Evaluate = Callable[[Graph, Node], Sequence[int] | None]
 """Returns the ids that a constant node stands for, or None while they cannot be known."""
 
 
 def fold(graph: Graph, catalogue: Catalogue, evaluate: Evaluate) -> Graph:
-    """Return ``graph`` with the constant ids that documents read replaced by their values."""
+    """Return ``graph`` with the constant ids that documents read replaced by their values.
+
+    What the values were computed from stays, for `prune` to drop.
+    """
     replaced: dict[NodeId, Node] = {}
     users = graph.users()
     for node in graph:
@@ -37,7 +39,7 @@ def fold(graph: Graph, catalogue: Catalogue, evaluate: Evaluate) -> Graph:
                 params=parameters(op),
                 inputs={},
             )
-    return prune(merge(graph, replaced)) if replaced else graph
+    return merge(graph, replaced) if replaced else graph
 
 
 def _is_foldable(node: Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -31,15 +32,21 @@ def explain(
     *,
     mode: Mode = "train",
     analyze: Analyze = False,
+    passes: Annotated[
+        bool, typer.Option("--passes", help="Show what each pass over the graph changed, instead.")
+    ] = False,
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
     """Show what is computed, where, and what is stored."""
-    view = describe(project, mode, store, is_analyzed=analyze)
+    view = describe(project, mode, store, is_analyzed=analyze, of_passes=passes)
     from ...graph.explain import explain as write  # noqa: PLC0415
+    from ...graph.render.history import write_history  # noqa: PLC0415
 
     if as_json:
         print_json(view)
+    elif passes:
+        typer.echo(write_history(view, width=get_terminal_size().columns), nl=False)
     else:
         typer.echo(write(view), nl=False)
 
@@ -88,9 +95,10 @@ def describe(
     store_path: Path | None,
     *,
     is_analyzed: bool = False,
+    of_passes: bool = False,
     samples: int = 0,
 ) -> Any:
-    """Return the view of a project file or, for a text with an arrow, of that instruction."""
+    """Return the view, or the history, of a project file or, for a text with an arrow, of that instruction."""
     from ...storage.store import Store  # noqa: PLC0415
     from ..task import Mixture, Task  # noqa: PLC0415
 
@@ -106,10 +114,12 @@ def describe(
     for task in mixture.tasks:
         task.parse(mixture.modalities())  # what is wrong here is told before torch is imported
     from ..analysis import analyze  # noqa: PLC0415
-    from ..inspection import open_plan, view_plan  # noqa: PLC0415
+    from ..inspection import open_plan, view_history, view_plan  # noqa: PLC0415
 
     planned = open_plan(mixture, store, mode, None if loaded is None else loaded.model)
     title = project.strip() if loaded is None else loaded.path.stem
+    if of_passes:
+        return view_history(planned, title=title, store=store)
     analysis = None
     if is_analyzed and loaded is not None and store is not None:
         analysis = analyze(

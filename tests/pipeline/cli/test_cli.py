@@ -23,7 +23,7 @@ COMMANDS = {
     "diff": {"old", "new", "--out", "-o", "--store"},
     "error": {"code"},
     "evaluate": {"project", "--split", "--model", "--json"},
-    "explain": {"project", "--analyze", "--mode", "--store", "--json"},
+    "explain": {"project", "--analyze", "--mode", "--passes", "--store", "--json"},
     "graph": {"project", "--out", "-o", "--analyze", "--mode", "--store", "--samples"},
     "infer": {"model", "task", "rows", "--json"},
     "ledger": {"store", "--json"},
@@ -146,6 +146,20 @@ def test_explain_tells_what_is_cached_and_shows_the_model_of_the_project(built: 
     assert states == ["cached"] * 5
     (encoder,) = (node for node in view["nodes"] if node["op"] == "encode_streams")
     assert encoder["params"]["model_width"] == 32
+
+
+def test_explain_shows_what_the_passes_did_and_what_columns_take(built: Built) -> None:
+    told = built.project.taskloom("explain", "project.yaml", "--passes").out
+    assert "\nfold " in told
+    assert "  + digits.text@" in told
+    history = built.project.taskloom("explain", "project.yaml", "--passes", "--json").json
+    assert [one["name"] for one in history["passes"]] == ["plan", "fold", "prune"]
+    reasons = {one["address"]: one["reason"] for one in history["stored"]}
+    pixels = f"the loader reads it; 768 bytes a row as uint8, 120 KiB in {NUM_ROWS} rows"
+    assert reasons["digits.image/resize"] == pixels
+    # The store holds it, so nothing is guessed.
+    assert "~" not in reasons["digits.label/encode"]
+    assert f" in {NUM_ROWS} rows" in reasons["digits.label/encode"]
 
 
 @pytest.mark.slow
