@@ -106,21 +106,21 @@ class StepMeter:
         )
 
     def _loader_measures(self) -> dict[NodeId, Measure]:
-        """Return what composing the documents of each task cost, and packing them."""
+        """Return what composing the documents of each template cost, and packing them."""
         plan, effort, num_packs = self.stream.plan, self.loader.effort, len(self._packs)
         pack_s = effort.seconds / effort.packs
         measures: dict[NodeId, Measure] = {}
         for number, template in enumerate(self.stream.templates):
-            seconds = effort.gathering[template.task] / effort.packs
+            seconds = effort.gathering[template.name] / effort.packs
             pack_s -= seconds
             node = plan.members[template.name].document.node
             for pack in self._packs:
-                of_task = pack.rows[:, 0] == number
+                of_template = pack.rows[:, 0] == number
                 measures[node] = measures.get(node, Measure()) + Measure(
                     calls=1,
-                    rows_in=int(of_task.sum()),
-                    rows_out=int(of_task.sum()),
-                    bytes=_count_bytes(pack, of_task, template),
+                    rows_in=int(of_template.sum()),
+                    rows_out=int(of_template.sum()),
+                    bytes=_count_bytes(pack, of_template, template),
                     seconds=seconds,
                 )
         num_documents = sum(len(pack.rows) for pack in self._packs)
@@ -171,12 +171,15 @@ _FEW = 2
 """Steps that warm up where nobody waits for a run: the first compiles, the second fills caches."""
 
 
-def _count_bytes(pack: Pack, of_task: npt.NDArray[np.bool_], template: Template) -> int:
-    """Return the bytes of the documents ``of_task`` in ``pack``: ids of both sides, and tensors."""
-    lengths = [np.diff(ranges[of_task]) for ranges in (pack.source_ranges, pack.target_ranges)]
-    tensors = [pack.tensors[piece.lane] for piece in template.tensors]
-    each = sum(values.nbytes // len(values) for values in tensors)
-    return sum(int(n.sum()) for n in lengths) * pack.source_ids.itemsize + int(of_task.sum()) * each
+def _count_bytes(pack: Pack, of_template: npt.NDArray[np.bool_], template: Template) -> int:
+    """Return the bytes of some documents in ``pack``: ids of both sides, and tensors outside groups."""
+    lengths = [np.diff(ranges[of_template]) for ranges in (pack.source_ranges, pack.target_ranges)]
+    tensors = [pack.tensors.get(piece.lane, ()) for piece in template.tensors]
+    each = sum(values[0].nbytes for values in tensors if len(values))
+    return (
+        sum(int(n.sum()) for n in lengths) * pack.source_ids.itemsize
+        + int(of_template.sum()) * each
+    )
 
 
 def _now(device: torch.device) -> float:

@@ -13,7 +13,7 @@ class Effort:
     Attributes:
         packs: Packs that were filled.
         seconds: All of it: planning windows, gathering columns and filling packs.
-        gathering: The part of it that gathering columns took, by task.
+        gathering: The part of it that gathering columns took, by template.
     """
 
     packs: int = 0

@@ -46,7 +46,7 @@ class PackFiller:
             columns: Every column that the templates name.
             capacity: Shape of a pack.
             pad_id: Id at positions of no document.
-            gathering: Takes the seconds that gathering columns takes, by task.
+            gathering: Takes the seconds that gathering columns takes, by template.
 
         Raises:
             LoaderError: The tensors of a lane differ in shape, type or positions (T0605).
@@ -192,7 +192,7 @@ class PackFiller:
             )
             for stretch in stretches:
                 yield stretch, which[stretch.owners]
-            self._gathering[template.task] += self._reader.seconds - before
+            self._gathering[template.name] += self._reader.seconds - before
 
 
 class _Halves(NamedTuple):

@@ -119,6 +119,18 @@ def test_every_gradient_belongs_to_some_node(stream: Stream) -> None:
     assert all(cost.backward_seconds > 0 for cost in costs.values())
 
 
+def test_templates_of_a_task_are_measured_apart(mixture: Mixture, store_dir: Path) -> None:
+    digits, spell = mixture.tasks
+    assert isinstance(digits.instruction, str)
+    several = (digits.instruction, digits.instruction.replace("describe", "show"))
+    both = replace(mixture, tasks=[replace(digits, instruction=several), spell])
+    taken = measure_steps(both, Store.open(store_dir), MODEL, CONFIG).measures
+    documents = [cost for name, cost in taken.items() if "document" in name]
+    assert len(documents) == 3
+    assert all(cost.rows_out > 0 and cost.seconds > 0 for cost in [*documents, taken["pack"]])
+    assert taken["pack"].rows_in == sum(cost.rows_out for cost in documents)
+
+
 @pytest.mark.device
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_seconds_are_those_of_its_stream(mixture: Mixture, store_dir: Path) -> None:
