@@ -43,7 +43,8 @@ def takes_columns(call: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[
             port: _as_column(name, port, ports[port], values) if port in ports else values
             for port, values in kwargs.items()
         }
-        return call(op, *columns, *args[len(columns) :], **rest)
+        given: Any = (*columns, *args[len(columns) :])
+        return call(op, *given, **rest)
 
     return checked
 
@@ -78,13 +79,14 @@ def _as_column(op: str, name: str, port: Port, values: Any) -> Any:
 
 def _make_column(op: str, name: str, port: Port, values: Any) -> pa.Array:
     wanted = arrow_type(port)
-    storage = wanted.storage_type if isinstance(wanted, pa.BaseExtensionType) else wanted
+    is_tensor = isinstance(wanted, pa.BaseExtensionType)
+    storage: Any = wanted.storage_type if is_tensor and wanted is not None else wanted
     try:
         made = pa.array(values, storage)
     except (pa.ArrowException, TypeError, ValueError):
         of = "" if wanted is None else f" of {wanted}"
         raise _refuse(op, name, port, f"a list that is no column{of}") from None
-    return made if storage is wanted else pa.ExtensionArray.from_storage(wanted, made)
+    return made if not is_tensor else pa.ExtensionArray.from_storage(wanted, made)
 
 
 def _plain(dtype: pa.DataType) -> Any:

@@ -1,5 +1,8 @@
 """Digests of what ops make: equal values, equal digest, whatever lies between them in memory."""
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+
 from __future__ import annotations
 
 import hashlib
@@ -7,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 DIGEST_BYTES = 16
 
@@ -37,9 +41,9 @@ def _add(state: Any, array: pa.Array) -> None:
     state.update(np.packbits(is_valid).tobytes())
     if types.is_struct(dtype):
         for number in range(dtype.num_fields):
-            _add(state, pa.compute.struct_field(array, number))
+            _add(state, pc.struct_field(array, number))
     elif types.is_nested(dtype):
-        lengths = pa.compute.list_value_length(array).fill_null(0)
+        lengths = pc.list_value_length(array).fill_null(0)
         state.update(np.asarray(lengths, np.int64).tobytes())
         _add(state, array.flatten())
     elif types.is_integer(dtype) or types.is_floating(dtype):
