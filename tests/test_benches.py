@@ -45,3 +45,20 @@ def test_the_bench_of_measuring_runs(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_measure.py", "--rounds", "1", "--rows", "2000")
     assert set(report["cases"]) == {"pictures", "texts"}
     assert all(case["calls of nodes"] for case in report["cases"].values())
+
+
+@pytest.mark.slow
+def test_the_page_bench_folds_opens_and_tells_how_it_grows(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_page.py", "--tasks", "100", "--rounds", "1")
+    assert report["whole"]["boxes"] < 40
+    assert report["whole"]["nodes"] > report["tenth"]["nodes"]
+
+
+@pytest.mark.slow
+def test_the_layout_bench_draws_what_is_given(tmp_path: Path) -> None:
+    view = tmp_path / "graph.json"
+    write = "from taskloom.pipeline.cli import main; main()"
+    graph = ["graph", "[TEXT:a] -> [TEXT:b]", "-o", str(view)]
+    subprocess.run([sys.executable, "-c", write, *graph], check=True, capture_output=True)
+    report = run(tmp_path, "bench_layout.py", str(view))
+    assert report["graph"]["ours"]["links_in_their_ranks"] == 1.0

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from taskloom.graph.diff import compare
+from taskloom.graph.explain import explain
 from taskloom.graph.render.dot import render_dot
 from taskloom.graph.render.mermaid import FOLD_ABOVE, render_mermaid
 from taskloom.graph.render.picture_file import render_svg
@@ -102,7 +103,7 @@ def test_an_svg_file_stands_alone(view: View) -> None:
 
 
 @views
-@pytest.mark.parametrize("render", [render_svg, render_dot, render_mermaid])
+@pytest.mark.parametrize("render", [render_svg, render_dot, render_mermaid, explain])
 def test_no_control_character_is_written(view: View, render: Callable[[View], str]) -> None:
     assert all(c.isprintable() or c == "\n" for c in render(view))
 
