@@ -62,7 +62,7 @@ def render_dot(view: View) -> str:
             if view["nodes"][picture.boxes[number][0]]["stage"] == stage
         ]
         lines.append("  }")
-    for maker, user in picture.edges:
+    for maker, user in sorted(picture.edges):
         style = f" [penwidth={widths[maker]:.1f}{_edge_style(changes.get((maker, user), ''))}]"
         lines.append(f"  b{maker} -> b{user}{style}")
     return "\n".join([*lines, "}"]) + "\n"

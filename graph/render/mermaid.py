@@ -55,7 +55,7 @@ def render_mermaid(view: View) -> str:
                 for name in [name for name in card_classes(label) if name in _CLASSES][-1:]:
                     members.setdefault(name, []).append(number)
         lines.append("  end")
-    for maker, user in picture.edges:
+    for maker, user in sorted(picture.edges):
         arrow = "==>" if widths[maker] > _THICK else "-->"
         arrow = _ARROWS.get(changes.get((maker, user), ""), arrow)
         lines.append(f"  b{maker} {arrow} b{user}")
