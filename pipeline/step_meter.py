@@ -174,8 +174,8 @@ _FEW = 2
 def _count_bytes(pack: Pack, of_template: npt.NDArray[np.bool_], template: Template) -> int:
     """Return the bytes of some documents in ``pack``: ids of both sides, and tensors outside groups."""
     lengths = [np.diff(ranges[of_template]) for ranges in (pack.source_ranges, pack.target_ranges)]
-    tensors = [pack.tensors.get(piece.lane, ()) for piece in template.tensors]
-    each = sum(values[0].nbytes for values in tensors if len(values))
+    lanes = [piece.lane for piece in template.tensors if len(pack.tensors.get(piece.lane, ()))]
+    each = sum(pack.tensors[lane][0].nbytes for lane in lanes)
     return (
         sum(int(n.sum()) for n in lengths) * pack.source_ids.itemsize
         + int(of_template.sum()) * each
