@@ -31,6 +31,8 @@ def takes_columns(call: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[
         OpError: What is given is no column, or one of another type.
     """
 
+    inner: Any = call
+
     @wraps(call)
     def checked(op: S, *args: P.args, **kwargs: P.kwargs) -> R:
         named: Any = op
@@ -44,7 +46,7 @@ def takes_columns(call: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[
             for port, values in kwargs.items()
         }
         given: Any = (*columns, *args[len(columns) :])
-        return call(op, *given, **rest)
+        return inner(op, *given, **rest)
 
     return checked
 
