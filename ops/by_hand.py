@@ -30,7 +30,6 @@ def takes_columns(call: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[
     Raises:
         OpError: What is given is no column, or one of another type.
     """
-
     inner: Any = call
 
     @wraps(call)
