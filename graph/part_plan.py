@@ -70,6 +70,25 @@ class PartPlan:
         placed = self._all(lambda item: self._place(item, side, is_leading=item in given), items)
         return [each for each in placed if each is not None]
 
+    def place_sides(
+        self, source: Iterable[Item], target: Iterable[Item]
+    ) -> tuple[list[Placed], list[Placed]]:
+        """Plan both sides.
+
+        Raises:
+            PlanError: With one problem for each thing on either side that cannot be planned.
+        """
+        placed: list[list[Placed]] = []
+        problems: list[Problem] = []
+        for items, side in ((source, "source"), (target, "target")):
+            try:
+                placed.append(self.place(items, side))
+            except TaskloomError as error:
+                problems += error.problems
+        if problems:
+            raise PlanError(*problems)
+        return placed[0], placed[1]
+
     def read(self, column: str, address: str, site: Site) -> Value:
         """Return the values of a column of the source."""
         columns = self.spec.columns

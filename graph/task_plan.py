@@ -75,7 +75,7 @@ class TaskPlan:
                 self._add_document(parts, parts.place([pair.right], "source"), [], "right")
                 return [f"{pair.left.name}|{pair.right.name}"]
             case source, target:
-                placed = parts.place(source, "source"), parts.place(target, "target")
+                placed = parts.place_sides(source, target)
                 if problems := tuple(find_endless(placed[1])):
                     raise PlanError(*problems)
                 learned = [name for each in placed[1] for name in each.learned]

@@ -15,7 +15,7 @@ from ..graph.node import NodeId, Value
 from ..graph.planned import Lane, Planned
 from ..graph.vocabulary import Vocabulary
 from .device.config import ModelConfig
-from .device.contrast import AddLosses, ContrastPairs
+from .device.contrast import AddLosses, ComparePairs, ContrastPairs
 from .device.decoder import DecodeStreams
 from .device.embedding import EmbedTokens, PlaceTokens
 from .device.encoder import EncodeStreams
@@ -123,7 +123,9 @@ class EncoderDecoder:
             address="decoder",
         )
         if is_inference:
-            return {"memory": memory, "states": states}
+            told = {"states": states} if planned.has_targets else {}
+            compared = {"scores": self._compare(draft, pack, memory)} if planned.has_pairs else {}
+            return {"memory": memory, **told, **compared}
         kinds = [self._score(draft, pack, states, planned)] if planned.has_targets else []
         kinds += [self._contrast(draft, pack, memory, planned)] if planned.has_pairs else []
         return _name_outputs(self._add_losses(draft, kinds, planned))
@@ -149,6 +151,12 @@ class EncoderDecoder:
             "loss_ids": Value(pack, "pair_loss_ids"),
         }
         return draft.add(op, inputs, scope=PAIR_SCOPE, address="contrast")
+
+    def _compare(self, draft: Draft, pack: NodeId, memory: Value) -> Value:
+        """Add how well the halves of pairs go together."""
+        op = ComparePairs(model_width=self.config.width)
+        inputs = {"hidden": memory, "ranges": Value(pack, "pair_ranges")}
+        return draft.add(op, inputs, scope=PAIR_SCOPE, address="compare")
 
     def _add_losses(self, draft: Draft, kinds: Sequence[Value], planned: Planned) -> Value:
         if len(kinds) == 1:

@@ -128,6 +128,21 @@ class Execution:
             self._columns[node] = tuple(dict.fromkeys(read))
         return self._columns[node]
 
+    def column_told(self, node: NodeId) -> str:
+        """Return the columns that a message about ``node`` names: of an item, only those it was picked from."""
+        columns: dict[str, None] = {}
+        waiting = [self.graph.nodes[node]]
+        while waiting:
+            here = waiting.pop(0)
+            inputs = list(here.inputs.values())
+            if here.op == "read_columns":
+                columns[str(here.params["column"])] = None
+            elif here.op == "pick_items":
+                lists = self.graph.nodes[inputs[0].node].inputs
+                inputs = [lists[f"lists.{here.params['number']}"]]
+            waiting += [self.graph.nodes[value.node] for value in inputs]
+        return ", ".join(columns)
+
     def sites_of(self, node: Node) -> tuple[Site, ...]:
         """Return where ``node`` stands: one tuple for all its bad rows, since a thousand tasks may share it."""
         if node.id not in self._sites:
@@ -328,7 +343,7 @@ class _Call:
 
     def _fail(self, row: int, problem: Problem, node: Node | None = None) -> None:
         node = node or self.node
-        column = ", ".join(self.execution.columns_of(node.id))
+        column = self.execution.column_told(node.id)
         row, place = self._find_row(row)
         # An op knows the value, neither the column it came from nor its place in a list.
         if told := ", ".join(filter(None, (place, problem.column))):

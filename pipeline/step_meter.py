@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -113,15 +114,17 @@ class StepMeter:
         for number, template in enumerate(self.stream.templates):
             seconds = effort.gathering[template.name] / effort.packs
             pack_s -= seconds
-            node = plan.members[template.name].document.node
-            for pack in self._packs:
-                of_template = pack.rows[:, 0] == number
+            # The halves of a pair are gathered together: each has half of it.
+            names = (template.name, f"{template.name}/left", f"{template.name}/right")
+            nodes = [plan.members[name].document.node for name in names if name in plan.members]
+            for node, pack in product(nodes, self._packs):
+                of_task = pack.rows[:, 0] == number
                 measures[node] = measures.get(node, Measure()) + Measure(
                     calls=1,
-                    rows_in=int(of_template.sum()),
-                    rows_out=int(of_template.sum()),
-                    bytes=_count_bytes(pack, of_template, template),
-                    seconds=seconds,
+                    rows_in=int(of_task.sum()),
+                    rows_out=int(of_task.sum()),
+                    bytes=_count_bytes(pack, of_task, template) // len(nodes),
+                    seconds=seconds / len(nodes),
                 )
         num_documents = sum(len(pack.rows) for pack in self._packs)
         measures[plan.graph["pack"].id] = Measure(

@@ -93,7 +93,7 @@ class Stream:
         seen = loader.header(
             self.config.steps,
             source_flops=sizes[ENCODER_SCOPE],
-            target_flops=sizes[DECODER_SCOPE],
+            target_flops=sizes.get(DECODER_SCOPE, 0),
         )
         parts = ", ".join(f"{scope} {number:,}" for scope, number in sizes.items())
         return [*seen, f"{sum(sizes.values()):,} parameters: {parts}", learner.remark]

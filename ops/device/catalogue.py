@@ -12,6 +12,7 @@ from typing import Final
 DEVICE_CATALOGUE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "add_losses": "taskloom.ops.device.contrast:AddLosses",
+        "compare_pairs": "taskloom.ops.device.contrast:ComparePairs",
         "contrast_pairs": "taskloom.ops.device.contrast:ContrastPairs",
         "decode_streams": "taskloom.ops.device.decoder:DecodeStreams",
         "embed_patches": "taskloom.ops.device.embedding:EmbedPatches",

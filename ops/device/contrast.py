@@ -116,6 +116,39 @@ class ContrastPairs:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparePairs:
+    """Say how well the halves of each pair go together.
+
+    Attributes:
+        model_width: Channels of a token.
+    """
+
+    model_width: int
+    traits: ClassVar[Traits] = Traits("compare_pairs", version=1, place=Place.DEVICE)
+
+    @property
+    def signature(self) -> Signature:
+        """States of the source, and where the halves of pairs lie in it, in; one number for each pair out."""
+        packed = Layout.PACKED
+        return Signature(
+            inputs={
+                "hidden": hidden_port("NS", self.model_width),
+                "ranges": Port("ranges", "int32", ("NP", 2, 2), packed),
+            },
+            outputs={"out": Port("score", "float32", ("NP",), packed)},
+        )
+
+    def module(self) -> PairScale:
+        """Build the factor."""
+        return PairScale()
+
+    def __call__(self, module: PairScale, hidden: Tensor, ranges: Tensor) -> Tensor:
+        """Return the similarity of the halves times the learned factor, shape ``(P,)``."""
+        left_PC, right_PC = (pool_ranges(hidden, ranges[:, half]) for half in (0, 1))
+        return module() * (left_PC * right_PC).sum(-1)
+
+
 def pool_ranges(hidden_NC: Tensor, ranges_P2: Tensor) -> Tensor:
     """Return the mean state of each range, brought to length 1; zeros for an empty one.
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..example import Example, Examples
-from .contrast import AddLosses, ContrastPairs
+from .contrast import AddLosses, ComparePairs, ContrastPairs
 from .decoder import DecodeStreams
 from .embedding import EmbedPatches, EmbedTokens, PlaceTokens
 from .encoder import EncodeStreams
@@ -50,6 +50,10 @@ EXAMPLES: Final[Examples] = (
         rows={
             f"{side}_{port}": np.array(v) for side in ("left", "right") for port, v in _SUMS.items()
         },
+    ),
+    Example(
+        op=ComparePairs(model_width=_C),
+        rows={"hidden": _HIDDEN, "ranges": _ints([[0, 2], [2, 4]], [[4, 6], [6, 8]])},
     ),
     Example(
         op=ContrastPairs(model_width=_C, num_losses=2),

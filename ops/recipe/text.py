@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...graph.attribute import Attribute
+from ...graph.errors import PlanError, Problem
 from ...graph.modality import MODALITIES
 from ...graph.node import Value
 from ...graph.recipe import Fit, Part, PromptRequest, Request
@@ -25,6 +26,9 @@ ATTRIBUTES = MODALITIES["TEXT"].select(
     "max_length",
     "uncased",
     "no_punctuation",
+    "disable_auto_boseos",
+    "no_loss",
+    "loss_weight",
     preprocess=("text",),
     adapter=("text",),
 )
@@ -50,10 +54,18 @@ class TextRecipe:
         """Normalise and encode the column."""
         assert request.column is not None, "a source slot always has a column"
         texts = self._normalize(request)
-        return Part(value=self._encode(request, texts, texts), block=BLOCK)
+        return Part(
+            value=self._encode(request, texts, texts),
+            block=BLOCK,
+            has_ends=not request.attributes.get("disable_auto_boseos"),
+        )
 
     def target(self, request: Request) -> Part:
         """Normalise, check against the closed set if there is one, and encode the column."""
+        if request.attributes.get("disable_auto_boseos"):
+            message = "a target always stands between BOS and EOS"
+            help_ = "drop disable_auto_boseos here, or set it on a source slot"
+            raise PlanError(Problem("T0215", message, help_, (request.site,)))
         learned = texts = None if request.column is None else self._normalize(request)
         answers = None
         if request.attributes.get("closed_set"):
@@ -63,7 +75,14 @@ class TextRecipe:
                 texts = request.chain(texts, "restrict", RestrictTexts(), closed_set=answers)
         # The vocabulary learns from texts as they are before the check, so that no fit waits for another.
         value = None if texts is None or learned is None else self._encode(request, texts, learned)
-        return Part(value=value, block=BLOCK, answers=answers, is_free=answers is None)
+        return Part(
+            value=value,
+            block=BLOCK,
+            answers=answers,
+            is_given=bool(request.attributes.get("no_loss")),
+            weight=float(request.attributes.get("loss_weight", 1.0)),
+            is_free=answers is None,
+        )
 
     def prompt(self, request: PromptRequest) -> Part:
         """Encode plain text, which is the same for every row."""
