@@ -62,3 +62,11 @@ def test_the_layout_bench_draws_what_is_given(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", write, *graph], check=True, capture_output=True)
     report = run(tmp_path, "bench_layout.py", str(view))
     assert report["graph"]["ours"]["links_in_their_ranks"] == 1.0
+
+
+@pytest.mark.slow
+def test_the_planning_bench_measures_every_part(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_plan.py", "--rounds", "1", "--sizes", "10", "20")
+    for seconds in report["CPU-seconds"].values():
+        assert seconds["floor"] < seconds["plan"]
+        assert {"parse", "of it passes", "verify anew", "view", "explain"} <= seconds.keys()

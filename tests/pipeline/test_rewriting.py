@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from taskloom.graph.edge import derive_types
 from taskloom.graph.errors import PlanError
 from taskloom.graph.graph import Graph
+from taskloom.graph.node import plan_key
 from taskloom.ops.catalogue import whole_catalogue
-from taskloom.pipeline import Task, plan
+from taskloom.pipeline import Source, Task, plan
 from taskloom.pipeline.inspection import view_history, view_plan
 
 TASK = Task("t", "[IMAGE:image] what is it? -> [TEXT:label,closed_set]")
@@ -76,3 +80,39 @@ def test_an_optimisation_that_fails_costs_no_plan_and_is_told_in_every_view(
     assert (problem.code, problem.message[:27]) == ("T0241", "pass prune failed: KeyError")
     assert problem.message in view_plan(planned, title="t")["remarks"]
     assert view_history(planned, title="t")["passes"][1]["skipped"] == problem.message
+
+
+def _count_work(num_tasks: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Return how often planning does what costs time, for tasks that share sources and some texts."""
+    counts = dict.fromkeys(("key", "signature", "node"), 0)
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    sources = [Source(f"s{i}", data=[]) for i in range(5)]
+    tasks = [
+        Task(f"t{i}", f"[IMAGE:image] q{i}? [TEXT:a{i % 7}] -> [TEXT:b{i % 3}]", sources[i % 5])
+        for i in range(num_tasks)
+    ]
+    with monkeypatch.context() as patched:
+        for module in ("draft", "node", "verify"):
+            patched.setattr(f"taskloom.graph.{module}.plan_key", counted("key", plan_key))
+        patched.setattr("taskloom.graph.draft.derive_types", counted("signature", derive_types))
+        patched.setattr("taskloom.graph.verify.derive_types", counted("signature", derive_types))
+        counts["node"] = len(plan(tasks).graph)
+    return counts
+
+
+def test_the_work_of_planning_grows_as_the_graph_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = (_count_work(number, monkeypatch) for number in (50, 200))
+    for counts in (few, many):
+        # Each node is typed once and digested at most twice: as it is added, and when a fit's output comes.
+        assert counts["signature"] <= 1.05 * counts["node"]
+        assert counts["key"] <= 2.05 * counts["node"]
+    assert (
+        many["key"] - few["key"] <= 6 * 150
+    )  # what is the task's own: prompt and document, twice digested
