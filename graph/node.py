@@ -166,5 +166,7 @@ def rekey(node: Node, inputs: Mapping[str, Value], rows: dict[str, str]) -> Node
     key = plan_key(node.op, node.version, node.params, inputs, node.scope, now)
     if makes_items:
         now = rows[ours] = expand_rows(now, key)
-    types = {port: replace(type_, rows=now) for port, type_ in node.types.items()}
+    types = node.types
+    if now != ours:
+        types = {port: replace(type_, rows=now) for port, type_ in types.items()}
     return replace(node, id=NodeId(key, now), inputs=inputs, types=types)
