@@ -57,8 +57,10 @@ class Draft:
             value = self._make(op, inputs, rows=rows, scope=scope, place=(address, tuple(sites)))
             if given is not None:
                 self._made[work] = value
-        self._addresses.setdefault(value.node, set()).update([address] if address else [])
-        self._sites.setdefault(value.node, set()).update(sites)
+        if address:
+            self._addresses.setdefault(value.node, set()).add(address)
+        if sites:
+            self._sites.setdefault(value.node, set()).update(sites)
         return value
 
     def _make(

@@ -154,9 +154,15 @@ def canonical(value: object, where: str) -> Plain:
     if isinstance(value, Enum):
         return canonical(value.value, where)
     if isinstance(value, list | tuple):
-        return tuple(canonical(item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(
+            item if _is_plain(item) else canonical(item, f"{where}[{i}]")
+            for i, item in enumerate(value)
+        )
     if isinstance(value, Mapping) and all(type(key) is str and _is_unicode(key) for key in value):
-        return {key: canonical(value[key], f"{where}.{key}") for key in sorted(value)}
+        return {
+            key: item if _is_plain(item := value[key]) else canonical(item, f"{where}.{key}")
+            for key in sorted(value)
+        }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return canonical(fields, where)
@@ -165,6 +171,12 @@ def canonical(value: object, where: str) -> Plain:
         f"parameter {where} has no canonical form: {kind.__name__} {ascii(value)[:60]}",
         "parameters are numbers (finite), text, booleans, None, and lists or mappings of these",
     )
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether ``value`` is obviously in its canonical form, as most are."""
+    kind = type(value)
+    return kind is int or kind is bool or value is None or (kind is str and str(value).isascii())
 
 
 def _is_unicode(text: object) -> bool:
