@@ -84,7 +84,7 @@ def test_an_optimisation_that_fails_costs_no_plan_and_is_told_in_every_view(
 
 def _count_work(num_tasks: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Return how often planning does what costs time, for tasks that share sources and some texts."""
-    counts = dict.fromkeys(("key", "signature", "node"), 0)
+    counts: dict[str, int] = {"key": 0, "signature": 0, "node": 0}
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
