@@ -76,6 +76,7 @@ def call(project: Project, *arguments: str, stdin: str = "") -> Done:
         mock.patch.object(sys, "stdin", io.StringIO(stdin)),
         mock.patch.dict(os.environ, {"COLUMNS": "100", "TERM": "dumb"}),
     ):
+        code = 0
         try:
             main()
         except SystemExit as stop:
