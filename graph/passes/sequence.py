@@ -105,7 +105,7 @@ def _problem(each: Pass, error: Exception) -> Problem:
     """Return what went wrong in a pass, at the node that the error names."""
     what = error.problems[0] if isinstance(error, TaskloomError) else None
     reason = what.message if what else f"{type(error).__name__}: {error}"
-    message = f"pass {each.name} failed: {reason}"
+    message = f"pass {each.name} came to nothing: {reason}"
     if what is None:
         return Problem("T0241", message, "the graph is as it was before it")
     return replace(what, code="T0241", message=message)
