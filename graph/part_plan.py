@@ -89,13 +89,6 @@ class PartPlan:
             raise PlanError(*problems)
         return placed[0], placed[1]
 
-    def read(self, column: str, address: str, site: Site) -> Value:
-        """Return the values of a column of the source."""
-        columns = self.spec.columns
-        dtype = ANY if columns is None else columns[column]
-        op = self.planned.draft.catalogue["read_columns"](column=column, dtype=dtype)
-        return self.planned.draft.add(op, rows=self.spec.source, address=address, sites=[site])
-
     def site(self, span: Span) -> Site:
         """Return a place in the template."""
         return self.instruction.site(span)
@@ -130,7 +123,8 @@ class PartPlan:
                 raise PlanError(Problem("T0251", message, help_, (self.site(item.span),)))
 
     def _column(self, slot: Slot) -> Value:
-        return self.read(slot.name, f"{self.spec.name}.{slot.name}", self.site(slot.span))
+        address, site = f"{self.spec.name}.{slot.name}", self.site(slot.span)
+        return self.planned.read(self.spec, slot.name, address, site)
 
     def _slot(self, slot: Slot, side: str, column: Value | None, splits: Value | None) -> Placed:
         site = self.site(slot.span)

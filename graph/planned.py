@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from .draft import Draft
+from .errors import Site
 from .instruction import Instruction
 from .node import Value
 from .op import Op
 from .recipe import Adapter, AttributeValue
+from .type import ANY
 
 Half: TypeAlias = Literal["left", "right"]
 
@@ -112,6 +114,12 @@ class Planned:
         """Whether some task learns to write."""
         pairs = {member.task for member in self.members.values() if member.half}
         return any(task not in pairs for task, _ in self.scored)
+
+    def read(self, spec: TaskSpec, column: str, address: str, site: Site) -> Value:
+        """Return the values of a column of the source of ``spec``."""
+        dtype = ANY if spec.columns is None else spec.columns[column]
+        op = self.draft.catalogue["read_columns"](column=column, dtype=dtype)
+        return self.draft.add(op, rows=spec.source, address=address, sites=[site])
 
     def substitute(self, became: Mapping[Value, Value]) -> None:
         """Read, where values of the draft have become others, what they became."""

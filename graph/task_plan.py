@@ -16,7 +16,6 @@ from .part_plan import PartPlan
 from .planned import Half, Member, Planned, TaskSpec
 from .recipe import Recipe
 from .side import Entry, Placed, lay_out
-from .type import ANY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +122,7 @@ class TaskPlan:
         if not spec.key:
             return read
         op = catalogue["assign_splits"](test=spec.test, valid=spec.valid)
-        key = self._read(spec.key, f"{spec.name}/key")
+        key = self.planned.read(spec, spec.key, f"{spec.name}/key", site)
         return self._draft.add(op, {"split": read, "key": key}, address=address, sites=[site])
 
     @cached_property
@@ -142,16 +141,10 @@ class TaskPlan:
         keeps: list[Value] = []
         for column, op in self.spec.where:
             address = f"{self.spec.name}/where.{column}"
-            read = self._read(column, address)
+            read = self.planned.read(self.spec, column, address, self._site)
             step = f"{address}/compare"
             keeps.append(self._draft.add(op, {"values": read}, address=step, sites=[self._site]))
         return keeps
-
-    def _read(self, column: str, address: str) -> Value:
-        columns = self.spec.columns
-        dtype = ANY if columns is None else columns[column]
-        op = self._draft.catalogue["read_columns"](column=column, dtype=dtype)
-        return self._draft.add(op, rows=self.spec.source, address=address, sites=[self._site])
 
     def _refuse_unknown_columns(self) -> None:
         spec = self.spec

@@ -133,7 +133,9 @@ class PackFiller:
                 continue
             num_pieces, lesson = template.pair
             half = template.source[:num_pieces]
-            lefts[which] = self._reader.measure(half, template.source_name, step.rows[which])
+            lefts[which] = self._reader.lengths.measure(
+                half, template.source_name, step.rows[which]
+            )
             is_pair[which] = True
             slot = step.slots[PAIRS][which]
             start, stop = step.source_ranges[which].T

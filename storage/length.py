@@ -37,36 +37,49 @@ def measure_documents(template: Template, columns: Columns, rows: Ints) -> Docum
     rows = np.asarray(rows, np.int64)
     for name in template.columns:
         _check_rows(template, name, columns[template.source_name, name], rows)
-    source = measure_pieces(template.source, template.source_name, columns, rows)
-    target = measure_pieces(template.target, template.source_name, columns, rows)
+    lengths = Lengths(columns)
+    source = lengths.measure(template.source, template.source_name, rows)
+    target = lengths.measure(template.target, template.source_name, rows)
     return Documents(
         template=template,
         rows=rows,
         source_lengths=_narrow(source),
         target_lengths=_narrow((target - 1).clip(min=0)),
-        tensors={lane: _count_tensors(lane, template, columns, rows) for lane in template.lanes},
+        tensors={lane: _count_tensors(lane, template, lengths, rows) for lane in template.lanes},
     )
 
 
-def measure_pieces(
-    pieces: Sequence[Piece], source_name: str, columns: Columns, rows: Ints
-) -> npt.NDArray[np.int64]:
-    """Return how many positions ``pieces`` take in the document, or item, of each of ``rows``."""
-    lengths = np.zeros(len(rows), np.int64)
-    for piece in pieces:
-        match piece:
-            case ConstPiece():
-                lengths += len(piece.ids)
-            case IdsPiece():
-                lengths += columns[source_name, piece.column].lengths[rows]
-            case TensorPiece():
-                lengths += piece.length
-            case GroupPiece():
-                starts = item_starts(columns[source_name, piece.count])
-                items, owners = find_items(starts, rows)
-                each = measure_pieces(piece.pieces, source_name, columns, items)
-                lengths += np.bincount(owners, weights=each, minlength=len(rows)).astype(np.int64)
-    return lengths
+class Lengths:
+    """Measures pieces of documents, and of the items inside them."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._starts: dict[tuple[str, str], Ints] = {}
+
+    def measure(self, pieces: Sequence[Piece], source_name: str, rows: Ints) -> Ints:
+        """Return how many positions ``pieces`` take in the document, or item, of each of ``rows``."""
+        lengths = np.zeros(len(rows), np.int64)
+        for piece in pieces:
+            match piece:
+                case ConstPiece():
+                    lengths += len(piece.ids)
+                case IdsPiece():
+                    lengths += self._columns[source_name, piece.column].lengths[rows]
+                case TensorPiece():
+                    lengths += piece.length
+                case GroupPiece():
+                    items, owners = self.find_items(piece, source_name, rows)
+                    each = self.measure(piece.pieces, source_name, items)
+                    sums = np.bincount(owners, weights=each, minlength=len(rows))
+                    lengths += sums.astype(np.int64)
+        return lengths
+
+    def find_items(self, group: GroupPiece, source_name: str, rows: Ints) -> tuple[Ints, Ints]:
+        """Return the items of ``group`` in ``rows``, and for each the position in ``rows`` of its row."""
+        key = (source_name, group.count)
+        if key not in self._starts:
+            self._starts[key] = item_starts(self._columns[key])
+        return find_items(self._starts[key], rows)
 
 
 def find_items(starts: Ints, rows: Ints) -> tuple[Ints, Ints]:
@@ -105,7 +118,7 @@ def select_fitting(measured: Sequence[Documents], capacity: Capacity) -> list[Do
     return [each.select(fits[each.template.task]) for each in measured]
 
 
-def _count_tensors(lane: str, template: Template, columns: Columns, rows: Ints) -> Ints:
+def _count_tensors(lane: str, template: Template, lengths: Lengths, rows: Ints) -> Ints:
     if lane == PAIRS:
         return np.ones(len(rows), np.int64)
     numbers = np.zeros(len(rows), np.int64)
@@ -114,8 +127,8 @@ def _count_tensors(lane: str, template: Template, columns: Columns, rows: Ints) 
             numbers += piece.lane == lane
         elif isinstance(piece, GroupPiece):
             per_item = sum(isinstance(p, TensorPiece) and p.lane == lane for p in piece.pieces)
-            starts = item_starts(columns[template.source_name, piece.count])
-            numbers += per_item * np.diff(starts)[rows]
+            _, owners = lengths.find_items(piece, template.source_name, rows)
+            numbers += per_item * np.bincount(owners, minlength=len(rows))
     return numbers
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graph.errors import LoaderError
-from .length import find_items, item_starts, measure_pieces
+from .length import Lengths
 from .template import (
     Columns,
     ConstPiece,
@@ -51,12 +51,13 @@ class PieceReader:
 
     Attributes:
         seconds: How long gathering values has taken.
+        lengths: Measures what is read.
     """
 
     def __init__(self, columns: Columns) -> None:
         self.seconds = 0.0
         self._columns = columns
-        self._starts: dict[tuple[str, str], Ints] = {}
+        self.lengths = Lengths(columns)
 
     def read(
         self, pieces: Sequence[Piece], source_name: str, rows: Ints, starts: Ints
@@ -77,33 +78,13 @@ class PieceReader:
                 yield from self._read_group(piece, source_name, rows, starts)
             else:
                 yield self._read_single(piece, source_name, rows, starts)
-            starts = starts + self._measure(piece, source_name, rows)
-
-    def measure(self, pieces: Sequence[Piece], source_name: str, rows: Ints) -> Ints:
-        """Return how many positions ``pieces`` take in the document of each of ``rows``."""
-        return sum(
-            (self._measure(piece, source_name, rows) for piece in pieces),
-            np.zeros(len(rows), np.int64),
-        )
-
-    def _measure(self, piece: Piece, source_name: str, rows: Ints) -> Ints:
-        if not isinstance(piece, GroupPiece):
-            return measure_pieces([piece], source_name, self._columns, rows)
-        items, owners = self._find_items(piece, source_name, rows)
-        each = self.measure(piece.pieces, source_name, items)
-        return np.bincount(owners, weights=each, minlength=len(rows)).astype(np.int64)
-
-    def _find_items(self, piece: GroupPiece, source_name: str, rows: Ints) -> tuple[Ints, Ints]:
-        key = (source_name, piece.count)
-        if key not in self._starts:
-            self._starts[key] = item_starts(self._columns[key])
-        return find_items(self._starts[key], rows)
+            starts = starts + self.lengths.measure([piece], source_name, rows)
 
     def _read_group(
         self, group: GroupPiece, source_name: str, rows: Ints, starts: Ints
     ) -> Iterator[Stretch]:
-        items, owners = self._find_items(group, source_name, rows)
-        before = restart_sums(self.measure(group.pieces, source_name, items), owners)
+        items, owners = self.lengths.find_items(group, source_name, rows)
+        before = restart_sums(self.lengths.measure(group.pieces, source_name, items), owners)
         places = restart_sums(np.ones(len(items), np.int64), owners)
         stretches = self.read(group.pieces, source_name, items, starts[owners] + before)
         for stretch in stretches:
