@@ -107,10 +107,10 @@ def column_states(planned: Plan, store: Store) -> dict[NodeId, State]:
         value.node: State(Status.MISSING, "a build fits it") for value in planned.fits.values()
     }
     seen = seen_in(store)
-    for task in planned.tasks:
-        nodes = {value.column_id: value.node for value in planned.stored_of(task)}
-        for column in column_whys(planned, store, task, seen, with_libraries=False):
-            node = nodes[column.column]
-            if node not in states or states[node].status is Status.MISSING:
-                states[node] = state_of(column)
+    readers = planned.sharing().items()
+    nodes = {(task, value.column_id): value.node for value, tasks in readers for task in tasks}
+    for column in column_whys(planned, store, planned.tasks, seen, with_libraries=False):
+        node = nodes[column.task, column.column]
+        if node not in states or states[node].status is Status.MISSING:
+            states[node] = state_of(column)
     return states

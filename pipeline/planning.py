@@ -109,6 +109,14 @@ class Plan:
                 found.setdefault(value, port)
         return found
 
+    def sharing(self) -> Mapping[Value, Sequence[str]]:
+        """The tasks that read each stored value, in their order."""
+        found: dict[Value, list[str]] = {}
+        for task in self.tasks:
+            for value in self.stored_of(task):
+                found.setdefault(value, []).append(task)
+        return found
+
     def _read_by(self, node: Node, prefix: str = "") -> Iterator[tuple[Value, str]]:
         for port, value in node.inputs.items():
             if value in self.cut.stored:

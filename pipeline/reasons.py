@@ -8,7 +8,7 @@ that were touched are read once; nothing is written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,18 +160,36 @@ def why(
         load=artifact_loader(store),
     )
     return Why(
-        tuple(each for one in named for each in column_whys(planned, store, one.name, seen)),
+        tuple(column_whys(planned, store, [one.name for one in named], seen)),
         tuple(sorted(planned.fits)),
         seen.remarks,
     )
 
 
 def column_whys(
-    planned: Plan, store: Store, task: str, seen: Seen, *, with_libraries: bool = True
+    planned: Plan, store: Store, tasks: Iterable[str], seen: Seen, *, with_libraries: bool = True
 ) -> Iterator[ColumnWhy]:
-    """Yield what ``store`` holds of every stored column of ``task``."""
+    """Yield what ``store`` holds of every stored column of each of ``tasks``."""
+    sharing = planned.sharing()
+    for task in tasks:
+        yield from _columns_of(planned, store, task, seen, sharing, with_libraries=with_libraries)
+
+
+def state_of(column: ColumnWhy) -> State:
+    """Return the same for a view."""
+    return State(column.status, column.reason)
+
+
+def _columns_of(
+    planned: Plan,
+    store: Store,
+    task: str,
+    seen: Seen,
+    sharing: Mapping[Value, Sequence[str]],
+    *,
+    with_libraries: bool,
+) -> Iterator[ColumnWhy]:
     before = _Built(store, task)
-    others = {other: planned.stored_of(other) for other in planned.tasks if other != task}
     for value, port in planned.stored_of(task).items():
         source = source_of(value.node.rows)
         record = seen.records.get(source)
@@ -195,14 +213,9 @@ def column_whys(
             changes=() if is_cached else changes,
             files=tuple(f for f in files if set(f.partitions) & set(lacking)),
             libraries=tuple(_libraries(store, value, partitions)) if with_libraries else (),
-            shared_with=tuple(other for other, values in others.items() if value in values),
+            shared_with=tuple(other for other in sharing[value] if other != task),
             is_new=was is None and not is_cached and len(lacking) == len(partitions),
         )
-
-
-def state_of(column: ColumnWhy) -> State:
-    """Return the same for a view."""
-    return State(column.status, column.reason)
 
 
 def _status(*, is_cached: bool, is_stale: bool) -> Status:
