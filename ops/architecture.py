@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Final
 
 from ..graph.draft import Draft
 from ..graph.node import NodeId, Value
@@ -161,24 +160,19 @@ class EncoderDecoder:
     def _add_losses(self, draft: Draft, kinds: Sequence[Value], planned: Planned) -> Value:
         if len(kinds) == 1:
             return kinds[0]
+        op = AddLosses(num_losses=len(planned.scored))
         inputs = {
             f"{side}_{port}": Value(kind.node, port)
             for side, kind in zip(("left", "right"), kinds, strict=True)
-            for port in _LOSS_PORTS
+            for port in op.signature.outputs
         }
-        op = AddLosses(num_losses=len(planned.scored))
         return draft.add(op, inputs, address="loss/add")
-
-
-_LOSS_PORTS: Final = ("out", "losses", "loss_weights")
 
 
 def _name_outputs(loss: Value) -> dict[str, Value]:
     """Return the outputs of the node that gives the whole loss, as the graph calls them."""
-    return {
-        name: Value(loss.node, port)
-        for name, port in zip(("loss", "losses", "loss_weights"), _LOSS_PORTS, strict=True)
-    }
+    ports = {"loss": "out", "losses": "losses", "loss_weights": "loss_weights"}
+    return {name: Value(loss.node, port) for name, port in ports.items()}
 
 
 def _describe(lane: Lane) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,19 +32,16 @@ def make_templates(plan: Plan, task: str) -> tuple[Template, ...]:
     Raises:
         PlanError: Some constant is not known yet, because what it needs is still to be fitted.
     """
-    members = [member for member in plan.members.values() if member.task == task]
-    nodes = [plan.graph.nodes[member.document.node] for member in members]
-    # The halves of a pair stand one behind the other; any other document stands by itself.
-    starts = [i for i, member in enumerate(members) if member.half != "right"]
+    templates = plan.templates(task)
     return tuple(
-        _make_template(
-            plan, task, nodes[i : i + (2 if members[i].half else 1)], (number, len(starts))
-        )
-        for number, i in enumerate(starts)
+        _make_template(plan, task, nodes, (number, len(templates)))
+        for number, nodes in enumerate(templates)
     )
 
 
-def _make_template(plan: Plan, task: str, nodes: list[Node], place: tuple[int, int]) -> Template:
+def _make_template(
+    plan: Plan, task: str, nodes: Sequence[Node], place: tuple[int, int]
+) -> Template:
     """Return a template from its document, or from the two halves of its pair."""
     source = [tuple(_Pieces(plan, task, node).read("source")) for node in nodes]
     pair = None

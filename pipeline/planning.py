@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from ..graph.errors import PlanError, Problem, TaskloomError
@@ -35,7 +36,7 @@ Filters: TypeAlias = Mapping[Value, Sequence[tuple[Value, ...]]]
 """The filters of each task that reads a stored value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A graph, the ops it uses, and where and when each node runs.
 
@@ -81,12 +82,15 @@ class Plan:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks, in order."""
-        return tuple(dict.fromkeys(member.task for member in self.members.values()))
+        return tuple(self._documents)
+
+    def templates(self, task: str) -> tuple[tuple[Node, ...], ...]:
+        """Return the nodes behind each template of ``task``: one document, or the halves of a pair."""
+        return self._documents[task]
 
     def documents(self, task: str) -> tuple[Node, ...]:
         """Return the nodes that compose the documents of ``task``, in the order of its templates."""
-        members = (member for member in self.members.values() if member.task == task)
-        return tuple(self.graph.nodes[member.document.node] for member in members)
+        return tuple(node for nodes in self._documents[task] for node in nodes)
 
     def filters(self) -> Filters:
         """Return the filters that rows must pass, for each stored value and each task that reads it."""
@@ -116,6 +120,18 @@ class Plan:
             for value in self.stored_of(task):
                 found.setdefault(value, []).append(task)
         return found
+
+    @cached_property
+    def _documents(self) -> Mapping[str, tuple[tuple[Node, ...], ...]]:
+        found: dict[str, list[tuple[Node, ...]]] = {}
+        for member in self.members.values():
+            node = self.graph.nodes[member.document.node]
+            templates = found.setdefault(member.task, [])
+            if member.half == "right":  # it stands right behind the left one
+                templates[-1] = (*templates[-1], node)
+            else:
+                templates.append((node,))
+        return {task: tuple(templates) for task, templates in found.items()}
 
     def _read_by(self, node: Node, prefix: str = "") -> Iterator[tuple[Value, str]]:
         for port, value in node.inputs.items():

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ...graph.op import Traits
 from ...graph.type import Layout, Place, Port, Signature
 from .embedding import hidden_port
+from .loss import loss_ports
 
 UNUSED: Final = -1
 """Loss id at places of no pair."""
@@ -59,7 +60,6 @@ class ContrastPairs:
     def signature(self) -> Signature:
         """States of the source, and where the halves of pairs lie in it, in; the loss out."""
         packed = Layout.PACKED
-        sums = Port("loss", "float32", (self.num_losses,), packed)
         return Signature(
             inputs={
                 "hidden": hidden_port("NS", self.model_width),
@@ -67,11 +67,7 @@ class ContrastPairs:
                 "loss_ids": Port("loss_ids", "int32", ("NP",), packed),
                 "divisor": Port("weights", "float32", (), packed, is_optional=True),
             },
-            outputs={
-                "out": Port("loss", "float32", (), packed),
-                "losses": sums,
-                "loss_weights": sums,
-            },
+            outputs=loss_ports(self.num_losses),
         )
 
     def module(self) -> PairScale:
@@ -176,9 +172,7 @@ class AddLosses:
     @property
     def signature(self) -> Signature:
         """For each of two kinds its loss and its sums in, the same of both out."""
-        packed = Layout.PACKED
-        sums = Port("loss", "float32", (self.num_losses,), packed)
-        one = {"out": Port("loss", "float32", (), packed), "losses": sums, "loss_weights": sums}
+        one = loss_ports(self.num_losses)
         both = {
             f"{side}_{port}": type_ for side in ("left", "right") for port, type_ in one.items()
         }
@@ -190,7 +184,7 @@ class AddLosses:
     def __call__(self, _module: None, **inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the sums of what both kinds gave."""
         left, right = (
-            [inputs[f"{side}_{port}"] for port in ("out", "losses", "loss_weights")]
+            [inputs[f"{side}_{port}"] for port in loss_ports(self.num_losses)]
             for side in ("left", "right")
         )
         out, losses, weights = (one + other for one, other in zip(left, right, strict=True))

@@ -16,6 +16,16 @@ from ...graph.type import Layout, Place, Port, Signature
 from .embedding import TokenTable, hidden_port
 
 
+def loss_ports(num_losses: int) -> dict[str, Port]:
+    """Return what every op gives that charges: the loss, and by loss id the sums of losses and of weights."""
+    sums = Port("loss", "float32", (num_losses,), Layout.PACKED)
+    return {
+        "out": Port("loss", "float32", (), Layout.PACKED),
+        "losses": sums,
+        "loss_weights": sums,
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTokens:
     """Score every id at each target position and charge the label.
@@ -37,7 +47,6 @@ class ScoreTokens:
     def signature(self) -> Signature:
         """States, labels and weights in; the loss, and sums by loss id for the record, out."""
         packed = Layout.PACKED
-        sums = Port("loss", "float32", (self.num_losses,), packed)
         return Signature(
             inputs={
                 "hidden": hidden_port("NT", self.model_width),
@@ -46,11 +55,7 @@ class ScoreTokens:
                 "loss_ids": Port("loss_ids", "int32", ("NT",), packed),
                 "divisor": Port("weights", "float32", (), packed, is_optional=True),
             },
-            outputs={
-                "out": Port("loss", "float32", (), packed),
-                "losses": sums,
-                "loss_weights": sums,
-            },
+            outputs=loss_ports(self.num_losses),
         )
 
     def module(self) -> TokenTable:
