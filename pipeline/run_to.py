@@ -84,9 +84,8 @@ def run_to(
     """
     if plan.cut.stages[node.id] is Stage.DEVICE or node.op == "pack_documents":
         return _run_packed(plan, node, rows, _choose_task(plan, task), model)
-    chosen = next((m.task for m in plan.members.values() if m.document.node == node.id), None)
-    if chosen is not None:
-        packed = pack_rows(plan, chosen, rows)
+    if (place := _find_template(plan, node)) is not None:
+        packed = pack_rows(plan, place[0], rows, template=place[1])
         found = {r: d for p in packed.packs for r, d in documents_of(p, packed.template)}
         return [found.get(row) for row in range(len(rows))], packed.problems
     return run_host(plan, node, rows)
@@ -154,28 +153,29 @@ def unfitted(plan: Plan, nodes: Sequence[Node]) -> list[str]:
     ]
 
 
-def pack_rows(plan: Plan, task: str, rows: GivenRows) -> PackedRows:
-    """Pack the documents that ``task`` makes of ``rows``.
+def pack_rows(plan: Plan, task: str, rows: GivenRows, *, template: int = 0) -> PackedRows:
+    """Pack the documents that a template of ``task``, the first unless another is said, makes of ``rows``.
 
     Raises:
         PlanError: Some artifact is still to be fitted.
         SourceError: The rows lack a column.
     """
-    document = plan.documents(task)[0]
+    document = plan.templates(task)[template][0]
     read = [value.node for value in plan.stored_of(task)]
     host_execution(plan, read or [document.id], asked=document.address)
     reader = RowReader.make(plan, task, _load(plan))
     batch = as_batch(rows, reader.execution)
     columns, problems = reader.read(batch, 0)
     usable = [row for row in range(batch.num_rows) if row not in problems]
-    template = make_templates(plan, task)[0]
-    documents = measure_documents(template, columns, np.array(usable, np.int64))
+    # Alone, so that every row is made of it.
+    alone = replace(make_templates(plan, task)[template], number=0, num_templates=1)
+    documents = measure_documents(alone, columns, np.array(usable, np.int64))
     if not usable:
-        return PackedRows(packs=(), template=template, problems=problems)
+        return PackedRows(packs=(), template=alone, problems=problems)
     packs = pack_documents(
-        [template], {task: documents.rows}, columns, _capacity(documents), pad_id=PAD
+        [alone], {task: documents.rows}, columns, _capacity(documents), pad_id=PAD
     )
-    return PackedRows(packs=tuple(packs), template=template, problems=problems)
+    return PackedRows(packs=tuple(packs), template=alone, problems=problems)
 
 
 def as_batch(rows: GivenRows, execution: Execution) -> pa.RecordBatch:
@@ -248,6 +248,15 @@ def _program(plan: Plan, model: Model | str | Path | None) -> Program:
     theirs = loaded.program.state_dict()
     program.load({name: theirs[name].cpu() for name in ours if name in theirs}, "the model")
     return program.eval()
+
+
+def _find_template(plan: Plan, node: Node) -> tuple[str, int] | None:
+    """Return task and number of the template whose document ``node`` composes, if it does that."""
+    for task in plan.tasks:
+        for number, documents in enumerate(plan.templates(task)):
+            if node.id in {document.id for document in documents}:
+                return task, number
+    return None
 
 
 def _choose_task(plan: Plan, task: str | None) -> str:

@@ -153,13 +153,17 @@ class _Runner:
             yield self._step(node, values)
 
     def pack(self, task: str) -> Iterator[Step]:
-        """Yield the steps of the document and of the pack."""
-        document = self._plan.documents(task)[0]
+        """Yield the steps of the document of each template, and of its pack."""
+        for number in range(len(self._plan.templates(task))):
+            yield from self._pack(task, number)
+
+    def _pack(self, task: str, number: int) -> Iterator[Step]:
+        document = self._plan.templates(task)[number][0]
         self._wait_for_inputs(document, "has no value")
         if document.id in self._waiting:
             yield Step(node=document, note=self._waiting[document.id])
             return
-        packed = pack_rows(self._plan, task, self._table)
+        packed = pack_rows(self._plan, task, self._table, template=number)
         for pack in packed.packs:
             for _, made in documents_of(pack, packed.template):
                 yield Step(node=document, preview=self._preview(made, document))

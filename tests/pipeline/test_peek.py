@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Mixture, Plan, Source, Task, build, plan, train
 from taskloom.pipeline.inspection import open_plan
 from taskloom.pipeline.sample import Document
+from taskloom.pipeline.trace import trace_row
 from taskloom.storage.pack import Pack
 
 from .rows import DIGITS, WORDS, Row, digit_rows, digits_task, mix, write_jsonl, write_parquet
@@ -199,6 +201,27 @@ def test_several_tasks_need_a_name_behind_the_pack(planned: Plan) -> None:
         planned["encoder"].values(ROWS[:1])
     with pytest.raises(PlanError, match="did you mean digits"):
         planned["encoder"].values(ROWS[:1], task="digit")
+
+
+def test_every_template_of_a_task_shows_its_own_document(tmp_path: Path) -> None:
+    rows = [{"id": i, "note": f"note {i}", "label": str(i % 3)} for i in range(30)]
+    written = ["[TEXT:note] which one? -> [TEXT:label]", "label this: [TEXT:note] -> [TEXT:label]"]
+    mixture = mix(Task("words", written, source=Source("words", rows), holdout=0.1, key="id"))
+    build(mixture, tmp_path / "store", progress=False, workers=1)
+    both = open_plan(mixture, tmp_path / "store", model=SMALL)
+    (note,) = both["words.note/encode"].values(rows[5:6])
+    (first,) = both["words/document"].values(rows[5:6])
+    (second,) = both["words:2/document"].values(rows[5:6])
+    offset = both.vocabulary.offset("text")
+    ids = [offset + number for number in note]
+    assert first.source_ids[1 : 1 + len(ids)] == ids
+    assert second.source_ids[-1 - len(ids) : -1] == ids
+    assert first.labels == second.labels
+
+    trace = trace_row(both, "words", pa.Table.from_pylist(rows[5:6]), row="5")
+    shown = [step.node.address for step in trace.steps if step.node.op == "compose_documents"]
+    assert shown == ["words/document", "words:2/document"]
+    assert trace.problems == ()
 
 
 def test_a_handle_says_what_it_is(planned: Plan) -> None:
