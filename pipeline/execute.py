@@ -1,15 +1,11 @@
 """Running host nodes on record batches, and finding the rows that cannot be computed.
 
 Ops never see missing values: rows with one are left out before a call and are missing in its result. When a
-call raises, the rows at fault are found: an op may name them all at once (`RowErrors`); otherwise it is tried
-on no rows at all, to tell a broken op from a bad row, and then on ever smaller halves.
+call raises, `bisection` finds the rows at fault.
 
 An op that expands gives a list for each row; its items are the rows of what follows, until an op that groups is
 given them as lists again. A row that could not be expanded has no items; a bad item is a bad row.
 """
-
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions when it is imported)
 
 from __future__ import annotations
 
@@ -17,20 +13,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ..graph.errors import OpError, Problem, Site, TaskloomError
+from ..graph.errors import OpError, Problem, Site
 from ..graph.graph import Graph
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Catalogue, Rows
 from ..graph.type import parent_rows
-from ..ops.errors import RowErrors
+from .bisection import compute_rows
+from .items import Items, take_nullable
 from .meter import Meter
 
 LoadArtifact = Callable[[str, str], object]
@@ -50,53 +45,6 @@ class Failure:
     offset: int
     node: NodeId
     problem: Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """The rows that an op has made of the rows of another set.
-
-    Attributes:
-        offsets: Where the items of each row begin, and where the last end.
-        is_whole: Which rows could be expanded.
-    """
-
-    offsets: npt.NDArray[np.int64]
-    is_whole: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, lists: pa.Array) -> Self:
-        """Return the items of ``lists``, one list for each row."""
-        lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
-        is_whole = np.asarray(lists.is_valid())
-        return cls(np.concatenate([[0], np.cumsum(lengths)]), is_whole)
-
-    def __len__(self) -> int:
-        return int(self.offsets[-1])
-
-    def find_row(self, item: int) -> int:
-        """Return the row that ``item`` was made of."""
-        return int(np.searchsorted(self.offsets, item, side="right")) - 1
-
-    def regroup(self, values: Sequence[Any]) -> list[list[Any] | None]:
-        """Return the values of each row's items, None for rows that could not be expanded."""
-        ends = pairwise(self.offsets.tolist())
-        lists = (list(values[start:stop]) for start, stop in ends)
-        return [
-            each if is_whole else None
-            for each, is_whole in zip(lists, self.is_whole.tolist(), strict=True)
-        ]
-
-    def repeat(self, values: pa.Array) -> pa.Array:
-        """Return the value of each item's row."""
-        rows = np.repeat(np.arange(len(self.is_whole)), np.diff(self.offsets))
-        return _take_nullable(values, pa.array(rows, pa.int64()))
-
-    def gather(self, values: pa.Array) -> pa.Array:
-        """Return the items of each row as a list, null for rows that could not be expanded."""
-        offsets = pa.array(self.offsets, pa.int64())
-        lists = pa.LargeListArray.from_arrays(offsets, values)
-        return pc.if_else(pa.array(self.is_whole), lists, pa.scalar(None, lists.type))
 
 
 @dataclass(frozen=True)
@@ -263,12 +211,6 @@ class _Call:
         rows = self._rows
         num_rows = len(self.items[rows]) if rows in self.items else self.batch.num_rows
         consts = {p for p, value in self.node.inputs.items() if not value.node.rows}
-        has_value = np.ones(num_rows, np.bool_)
-        if not self.op.traits.accepts_null:
-            for port, array in inputs.items():
-                if port not in consts and array.null_count:
-                    self._note_missing(port, array)
-                    has_value &= np.asarray(array.is_valid())
         row_inputs = {port: array for port, array in inputs.items() if port not in consts}
         const_inputs = {port: value for port, value in inputs.items() if port in consts}
 
@@ -280,57 +222,27 @@ class _Call:
                 raise OpError.of("T0305", message)
             return made
 
-        rows = np.flatnonzero(has_value)
+        rows = np.flatnonzero(self._has_values(row_inputs, num_rows))
         self.rows_in = len(rows)
-        return _scatter(self._compute(call, rows), num_rows)
-
-    def _compute(
-        self, call: Callable[[np.ndarray], pa.Array], rows: np.ndarray
-    ) -> list[tuple[np.ndarray, pa.Array]]:
-        """Return outputs for as many of ``rows`` as can be computed."""
-        parts: list[tuple[np.ndarray, pa.Array]] = []
-        is_sound = False
-        waiting = [rows]
-        while waiting:
-            rows = waiting.pop()
-            try:
-                parts.append((rows, self._told(rows, call(rows))))
-            except RowErrors as errors:
-                bad = list(errors.reasons)
-                for row, problem in zip(rows[bad], errors.reasons.values(), strict=True):
-                    self._fail(int(row), problem)
-                waiting.append(np.delete(rows, bad))
-            except Exception as error:  # noqa: BLE001 - whatever an op raises, a row made it
-                if not is_sound:
-                    parts.append((rows[:0], self._on_no_rows(call, error)))
-                    is_sound = True
-                if len(rows) == 1:
-                    self._fail(int(rows[0]), _problem_of(error))
-                elif len(rows) > 1:
-                    half = len(rows) // 2
-                    waiting += [rows[half:], rows[:half]]
-        return parts
-
-    def _told(self, rows: np.ndarray, made: pa.Array) -> pa.Array:
-        """Return ``made``, having noted where it has no value: no row vanishes without a word."""
-        if made.null_count:
-            for row in rows[np.asarray(made.is_null())]:
-                self._fail(int(row), Problem("T0303", f"{self.node.op} gives no value"))
-        return made
-
-    def _on_no_rows(self, call: Callable[[np.ndarray], pa.Array], first: Exception) -> pa.Array:
-        """Return what the op makes of no rows.
-
-        Raises:
-            OpError: It fails on them as well, so no row is to blame for ``first``.
-        """
         try:
-            return call(np.zeros(0, np.int64))
-        except Exception as error:  # noqa: BLE001 - as above
-            problem = _problem_of(error)
-            message = f"{self.node.op} fails on no rows at all: {problem.message}"
-            broken = Problem("T0305", message, problem.help)
-            raise OpError(broken).at(**self._place(self.node)) from first
+            parts = compute_rows(call, rows, refuse=self._fail, op=self.node.op)
+        except OpError as error:
+            raise error.at(**self._place(self.node)) from error.__cause__
+        for rows, values in parts:  # no row vanishes without a word
+            for row in rows[np.asarray(values.is_null())]:
+                self._fail(int(row), Problem("T0303", f"{self.node.op} gives no value"))
+        return _scatter(parts, num_rows)
+
+    def _has_values(self, inputs: Mapping[str, pa.Array], num_rows: int) -> npt.NDArray[np.bool_]:
+        """Return which rows have all values that the op needs, and note those that the source lacks."""
+        has_value = np.ones(num_rows, np.bool_)
+        if self.op.traits.accepts_null:
+            return has_value
+        for port, array in inputs.items():
+            if array.null_count:
+                self._note_missing(port, array)
+                has_value &= np.asarray(array.is_valid())
+        return has_value
 
     def _note_missing(self, port: str, array: pa.Array) -> None:
         maker = self.execution.graph.nodes[self.node.inputs[port].node]
@@ -366,20 +278,8 @@ class _Call:
         return {"address": node.address, "sites": self.execution.sites_of(node)}
 
 
-def _problem_of(error: Exception) -> Problem:
-    if isinstance(error, TaskloomError):
-        return error.problems[0]
-    return Problem("T0303", f"{type(error).__name__}: {error}")
-
-
 def _take(array: pa.Array, rows: np.ndarray) -> pa.Array:
-    return array if len(rows) == len(array) else _take_nullable(array, pa.array(rows, pa.int64()))
-
-
-def _take_nullable(array: pa.Array, indices: pa.Array) -> pa.Array:
-    if isinstance(array, pa.ExtensionArray):
-        return pa.ExtensionArray.from_storage(array.type, array.storage.take(indices))
-    return array.take(indices)
+    return array if len(rows) == len(array) else take_nullable(array, pa.array(rows, pa.int64()))
 
 
 def _scatter(parts: Sequence[tuple[np.ndarray, pa.Array]], num_rows: int) -> pa.Array:
@@ -392,4 +292,4 @@ def _scatter(parts: Sequence[tuple[np.ndarray, pa.Array]], num_rows: int) -> pa.
     positions = np.full(num_rows, -1)
     positions[rows] = np.arange(len(rows))
     indices = pa.array(positions, pa.int64(), mask=positions < 0)
-    return _take_nullable(joined, indices)
+    return take_nullable(joined, indices)

@@ -30,9 +30,10 @@ from ..storage.one_pass import pack_documents
 from ..storage.pack import Pack
 from ..storage.template import Documents, Template
 from .document import make_templates
-from .execute import Execution, Items, LoadArtifact
+from .execute import Execution, LoadArtifact
 from .given_rows import RowReader, missing_column
 from .inference import Model
+from .items import Items
 from .packing import to_inputs
 from .planning import Plan
 from .program import Program

@@ -14,7 +14,8 @@ from ..graph.op import Rows
 from ..graph.passes.cut import Stage
 from ..graph.preview import PreviewView
 from ..ops.host.bpe import Bpe
-from .execute import Execution, Items
+from .execute import Execution
+from .items import Items
 from .planning import Plan
 from .preview import Speller, preview_value
 from .run_to import as_batch, pack_rows, row_values, run_to, unfitted

@@ -111,7 +111,7 @@ def build_nameless(job: Any, report: Any) -> object:
     from taskloom.pipeline.partition import build_partition  # noqa: PLC0415 - as above
 
     for op in (DecodeImages, FormatTexts):
-        if not hasattr(op.__call__, "__wrapped__"):
+        if not hasattr(op.__call__, "is_nameless"):
             op.__call__ = nameless(op.__call__)
     return build_partition(job, report)
 
@@ -120,12 +120,14 @@ def nameless(compute: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``compute`` such that it tells what is wrong with the first bad row, and not which it is."""
 
     @wraps(compute)
-    def compute_all(*arguments: Any, **named: Any) -> Any:
+    def compute_all(*arguments: Any, **given: Any) -> Any:
         try:
-            return compute(*arguments, **named)
+            return compute(*arguments, **given)
         except RowErrors as errors:
             raise ArithmeticError(errors.problems[0].message) from None
 
+    marked: Any = compute_all
+    marked.is_nameless = True
     return compute_all
 
 
