@@ -96,7 +96,7 @@ def make_views(work: Path) -> dict[str, View]:
     build(mixture, store)
     planned = open_plan(mixture, store, "train", demo.MODEL)
     config = replace(demo.TRAIN, compile="off")
-    analysis = analyze(planned, mixture, store, run=work / "run", model=demo.MODEL, config=config)
+    analysis = analyze(planned, mixture, store, run=Path("run"), model=demo.MODEL, config=config)
     shown = view_plan(planned, title="demo", store=store, project="demo.yaml", analysis=analysis)
     mixture.slots["IMAGE"]["size"] = 64
     changed = view_plan(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from functools import partial
 
 from .edge import carried_rows, derive_types
@@ -144,7 +143,7 @@ class Draft:
 
     def graph(self, outputs: Mapping[str, Value]) -> Graph:
         """Return all nodes so far as a graph that gives ``outputs``."""
-        nodes = {i: replace(node, note=self.note(i)) for i, node in self._nodes.items()}
+        nodes = {i: node.with_note(self.note(i)) for i, node in self._nodes.items()}
         return Graph(nodes, dict(outputs))
 
     def _refuse_rows(

@@ -23,6 +23,7 @@ class Fits:
         self._pinned = pinned
         self._is_inference = is_inference
         self._asked: dict[str, tuple[Op, dict[tuple[Value, ...], Mapping[str, Value]]]] = {}
+        self._loads: dict[tuple[str, str, str], Value] = {}
         self.values: dict[str, Value] = {}
         """The node of each artifact that is not pinned."""
 
@@ -62,8 +63,12 @@ class Fits:
             kind = op.signature.outputs["out"].kind
             stand_ins[self._load(kind, f"of {name}", name)] = self.values[name]
         self._asked.clear()
+        self._loads.clear()
         return self._draft.substitute(stand_ins)
 
     def _load(self, kind: str, digest: str, name: str) -> Value:
-        op = self._draft.catalogue["load_artifacts"](kind=kind, digest=digest)
-        return self._draft.add(op, address=name)
+        asked = (kind, digest, name)
+        if asked not in self._loads:
+            op = self._draft.catalogue["load_artifacts"](kind=kind, digest=digest)
+            self._loads[asked] = self._draft.add(op, address=name)
+        return self._loads[asked]

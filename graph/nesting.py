@@ -61,18 +61,6 @@ class _Parser:
         self.arrows: list[Token] = []
         self.sides: list[tuple[Item, ...]] = []
         self.frames = [_Frame(None)]
-        self.actions = {
-            "slot": self._take_slot,
-            "arrow": self._end_side,
-            "escape": self._take_escape,
-            "open": self._open,
-            "left": self._open,
-            "close": self._close_bracket,
-            "right": self._close_parenthesis,
-            "templates": self._refuse_templates,
-            "bar": self._take_text,
-            "text": self._take_text,
-        }
 
     @property
     def items(self) -> list[Item]:
@@ -82,10 +70,29 @@ class _Parser:
     def parse(self, tokens: Iterable[Token]) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
         """Return source and target; they mean nothing if there were findings."""
         for token in tokens:
-            self.actions[token.kind](token)
+            self._take(token)
         self._finish_side()
         self._check_sides()
         return self.sides[0], self.sides[-1]
+
+    def _take(self, token: Token) -> None:
+        match token.kind:
+            case "text" | "bar":
+                self._take_text(token)
+            case "slot":
+                self._take_slot(token)
+            case "arrow":
+                self._end_side(token)
+            case "escape":
+                self._take_escape(token)
+            case "templates":
+                self._refuse_templates(token)
+            case "open" | "left":
+                self._open(token)
+            case "close":
+                self._close_bracket(token)
+            case _:
+                self._close_parenthesis(token)
 
     def _take_slot(self, token: Token) -> None:
         assert token.kind == "slot", "slots were read from these tokens, in this order"

@@ -119,6 +119,19 @@ class Node:
         """The node's first address, or its short key when it has none."""
         return self.note.address or self.key[:12]
 
+    def with_note(self, note: Note) -> Node:
+        """Return the same node with another note."""
+        return Node(
+            id=self.id,
+            op=self.op,
+            version=self.version,
+            params=self.params,
+            inputs=self.inputs,
+            types=self.types,
+            scope=self.scope,
+            note=note,
+        )
+
     @property
     def type(self) -> Type:
         """The type of a node's only output."""

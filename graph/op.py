@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import cache
 from typing import Any, ClassVar, Final, Protocol, TypeAlias, cast
 
 from .errors import PlanError
@@ -151,14 +152,15 @@ def canonical(value: object, where: str) -> Plain:
         return cast("Plain", value)
     if kind is float and math.isfinite(value := cast("float", value)):
         return value + 0.0
-    if isinstance(value, Enum):
+    if kind is not dict and isinstance(value, Enum):
         return canonical(value.value, where)
-    if isinstance(value, list | tuple):
+    if kind is not dict and isinstance(value, list | tuple):
         return tuple(
             item if _is_plain(item) else canonical(item, f"{where}[{i}]")
             for i, item in enumerate(value)
         )
-    if isinstance(value, Mapping) and all(type(key) is str and _is_unicode(key) for key in value):
+    if (kind is dict or isinstance(value, Mapping)) and all(map(_is_key, value)):
+        value = cast("Mapping[str, object]", value)
         return {
             key: item if _is_plain(item := value[key]) else canonical(item, f"{where}.{key}")
             for key in sorted(value)
@@ -179,6 +181,10 @@ def _is_plain(value: object) -> bool:
     return kind is int or kind is bool or value is None or (kind is str and str(value).isascii())
 
 
+def _is_key(value: object) -> bool:
+    return type(value) is str and _is_unicode(value)
+
+
 def _is_unicode(text: object) -> bool:
     """Return whether a text can be written at all: half of a surrogate pair cannot."""
     return str(text).isascii() or not any("\ud800" <= c <= "\udfff" for c in str(text))
@@ -190,11 +196,20 @@ _MANY: Final = re.compile(r"(?:tuple|Sequence)\[(?P<item>[^\[\],]+)(?:, \.\.\.)?
 _MAX_EXACT: Final = 1 << 53  # integers up to here have an exact float
 
 
+@cache
+def _read_declared(declared: str) -> tuple[str, tuple[type | None, ...]]:
+    """Return what a field declares of its items, if it holds many, and the scalars that it may be."""
+    declared = declared.removesuffix(" | None")
+    many = _MANY.fullmatch(declared)
+    kinds = tuple(_SCALARS.get(name.strip()) for name in declared.split("|"))
+    return many["item"] if many else "", kinds
+
+
 def _declared(value: Plain, declared: str, where: str) -> Plain:
     """Return ``value`` as a field that declares scalars, or many of them, holds it; others hold anything."""
-    if isinstance(value, tuple) and (many := _MANY.fullmatch(declared.removesuffix(" | None"))):
-        return tuple(_declared(v, many["item"], f"{where}[{i}]") for i, v in enumerate(value))
-    kinds = [_SCALARS.get(name.strip()) for name in declared.removesuffix(" | None").split("|")]
+    item, kinds = _read_declared(declared)
+    if item and isinstance(value, tuple):
+        return tuple(_declared(v, item, f"{where}[{i}]") for i, v in enumerate(value))
     if value is None or None in kinds or type(value) in kinds:
         return value
     if type(value) is int and float in kinds and abs(value) <= _MAX_EXACT:

@@ -150,10 +150,13 @@ def unify(port: Port, given: Type, place: Place, sizes: dict[str, int | str]) ->
     kind and dtype does: it is the same for every row. Packed values cross from host to device; nothing else
     does, and nothing comes back.
     """
-    facts = {"kind": (port.kind, given.kind), "dtype": (port.dtype, given.dtype)}
-    if given.layout is not Layout.CONST and port.layout is not Layout.ANY:
-        facts["layout"] = (port.layout, given.layout)
-    wrong = [name for name, (want, got) in facts.items() if want not in (ANY, got)]
+    wrong: list[str] = []
+    if port.kind not in (ANY, given.kind):
+        wrong.append("kind")
+    if port.dtype not in (ANY, given.dtype):
+        wrong.append("dtype")
+    if given.layout is not Layout.CONST and port.layout not in (Layout.ANY, given.layout):
+        wrong.append("layout")
     if len(port.shape) == len(given.shape):
         pairs = zip(port.shape, given.shape, strict=True)
         wrong += [f"dimension {want}" for want, got in pairs if not _fits(want, got, sizes)]
