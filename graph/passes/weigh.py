@@ -37,7 +37,8 @@ class Size:
     def tell(self, dtype: str, num_rows: int | None = None) -> str:
         """Return the size in words, with that of ``num_rows`` rows where they are known."""
         mark = "" if self.is_exact else "~"
-        told = f"{mark}{self.row_bytes:,.0f} bytes a row as {dtype}"
+        number = f"{self.row_bytes:,.0f}"
+        told = f"{mark}{number} byte{'s' * (number != '1')} a row as {dtype}"
         if num_rows is None:
             return told
         return f"{told}, {mark}{write_bytes(self.row_bytes * num_rows)} in {num_rows:,} rows"
