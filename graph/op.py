@@ -159,12 +159,13 @@ def canonical(value: object, where: str) -> Plain:
             item if _is_plain(item) else canonical(item, f"{where}[{i}]")
             for i, item in enumerate(value)
         )
-    if (kind is dict or isinstance(value, Mapping)) and all(map(_is_key, value)):
-        value = cast("Mapping[str, object]", value)
-        return {
-            key: item if _is_plain(item := value[key]) else canonical(item, f"{where}.{key}")
-            for key in sorted(value)
-        }
+    if kind is dict or isinstance(value, Mapping):
+        named = cast("Mapping[Any, Any]", value)
+        if all(map(_is_key, named)):
+            return {
+                key: item if _is_plain(item := named[key]) else canonical(item, f"{where}.{key}")
+                for key in sorted(named)
+            }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return canonical(fields, where)
