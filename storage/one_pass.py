@@ -80,7 +80,7 @@ def pack_documents(
     samples = Samples.of(
         documents,
         np.repeat(np.arange(len(sizes)), sizes),
-        [np.arange(size) for size in sizes],
+        [(np.arange(size), np.zeros(size, np.int64)) for size in sizes],
         tuple(capacity.tensors),
     )
     filler = PackFiller(templates, columns, capacity, pad_id)

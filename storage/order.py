@@ -46,15 +46,17 @@ class TaskOrder:
         default_factory=dict[int, npt.NDArray[np.uint32]], repr=False
     )
 
-    def take(self, start: int, num_samples: int) -> npt.NDArray[np.int64]:
-        """Return the row numbers (positions in the task's row list) of samples ``start`` and on."""
+    def take(
+        self, start: int, num_samples: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return row numbers (positions in the task's row list) and passes of samples ``start`` and on."""
         turns = np.arange(start, start + num_samples, dtype=np.int64)
         passes, cursors = np.divmod(turns * self.num_templates + self.number, self.num_rows)
         parts = [
             self._permutation(number)[cursors[passes == number]]
             for number in dict.fromkeys(passes.tolist())
         ]
-        return np.concatenate([np.empty(0, np.int64), *parts], dtype=np.int64)
+        return np.concatenate([np.empty(0, np.int64), *parts], dtype=np.int64), passes
 
     def _permutation(self, pass_number: int) -> npt.NDArray[np.uint32]:
         if pass_number not in self._passes:

@@ -36,6 +36,7 @@ class PackPlan:
     Attributes:
         tasks: Number of each document's template.
         rows: Its global row.
+        passes: The pass of its task in which it is seen, from 0.
         source_starts: Position of its first source id in the pack.
         source_lengths: Its source positions.
         target_starts: Position of its first target id in the pack.
@@ -45,6 +46,7 @@ class PackPlan:
 
     tasks: Ints
     rows: Ints
+    passes: Ints
     source_starts: Ints
     source_lengths: Ints
     target_starts: Ints
@@ -78,6 +80,7 @@ class Samples:
 
     tasks: Ints
     rows: Ints
+    passes: Ints
     source: Ints
     target: Ints
     tensors: Ints
@@ -87,7 +90,7 @@ class Samples:
         cls,
         documents: Sequence[Documents],
         tasks: Ints,
-        drawn: Sequence[Ints],
+        drawn: Sequence[tuple[Ints, Ints]],
         lanes: Sequence[str],
     ) -> Samples:
         """Return the samples of ``tasks``, shape ``(N,)``.
@@ -95,25 +98,27 @@ class Samples:
         Args:
             documents: Those of each task.
             tasks: Number of each sample's task.
-            drawn: For each task, which of its documents come, in order.
+            drawn: For each task, which of its documents come, in order, and in which pass each.
             lanes: Lanes of the pack, in order.
         """
-        rows, source, target = (np.empty(len(tasks), np.int64) for _ in range(3))
+        rows, passes, source, target = (np.empty(len(tasks), np.int64) for _ in range(4))
         tensors = np.zeros((len(lanes), len(tasks)), np.int64)
-        for task, (each, which) in enumerate(zip(documents, drawn, strict=True)):
+        for task, (each, (which, their_passes)) in enumerate(zip(documents, drawn, strict=True)):
             where = np.flatnonzero(tasks == task)
             rows[where] = each.rows[which]
+            passes[where] = their_passes
             source[where] = each.source_lengths[which]
             target[where] = each.target_lengths[which]
             for lane, numbers in each.tensors.items():
                 tensors[lanes.index(lane), where] = numbers[which]
-        return cls(tasks, rows, source, target, tensors)
+        return cls(tasks, rows, passes, source, target, tensors)
 
     def slice(self, start: int, stop: int) -> Samples:
         """Return samples ``start`` to ``stop``."""
         return Samples(
             tasks=self.tasks[start:stop],
             rows=self.rows[start:stop],
+            passes=self.passes[start:stop],
             source=self.source[start:stop],
             target=self.target[start:stop],
             tensors=self.tensors[:, start:stop],
@@ -134,6 +139,7 @@ class Samples:
         arrays = {
             "tasks": self.tasks[order],
             "rows": self.rows[order],
+            "passes": self.passes[order],
             "source_starts": placement.source_starts[order],
             "source_lengths": self.source[order],
             "target_starts": placement.target_starts[order],
