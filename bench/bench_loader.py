@@ -29,6 +29,7 @@ import numpy.typing as npt
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.length import measure_documents
 from taskloom.storage.loader import Loader, LoaderConfig
+from taskloom.storage.position import Position
 from taskloom.storage.template import (
     Columns,
     ConstPiece,
@@ -37,7 +38,7 @@ from taskloom.storage.template import (
     Template,
     TensorPiece,
 )
-from taskloom.storage.window import WindowPlanner
+from taskloom.storage.window_planner import WindowPlanner
 
 Ints = npt.NDArray[np.int64]
 
@@ -221,13 +222,14 @@ def time_planning(case: Case) -> float:
     """Return the microseconds that planning a document takes, over three windows."""
     rows = np.arange(case.num_rows)
     documents = measure_documents(case.template, case.columns, rows)
-    planner = WindowPlanner([documents], case.capacity, [1.0], seed=0, window_size=4096)
-    counts = np.zeros(1, np.int64)
-    planner.plan(0, counts)  # the first window of a pass also permutes its rows
+    weights = {case.template.task: 1.0}
+    planner = WindowPlanner([documents], case.capacity, weights, seed=0, window_size=4096)
+    position = Position.start(1)
+    planner.plan(0, position, weights)  # the first window of a pass also permutes its rows
     start = time.process_time()
     for number in range(3):
-        counts = planner.plan(number, counts).next_counts
-    return 1e6 * (time.process_time() - start) / int(counts.sum())
+        position = planner.plan(number, position, weights).after
+    return 1e6 * (time.process_time() - start) / int(position.counts.sum())
 
 
 def time_resume(case: Case) -> float:

@@ -33,13 +33,12 @@ def choose_capacity(
     Documents longer than ``config.max_document`` are no part of any pack.
     """
     longest = min(config.max_document, config.source_tokens)
-    kept = [each.select(each.source_lengths <= longest) for each in documents]
-    kept = [each for each in kept if len(each)]
     width, feed_forward = model.width, 2 * model.width * model.ffn_width
     capacity = propose_capacity(
-        kept or documents,
+        documents,
         config.source_tokens,
         weights=weights,
+        max_source=longest,
         tiles=TILES,
         source_flops=model.num_encoder_layers * (4 * width**2 + feed_forward),
         target_flops=model.num_decoder_layers * (6 * width**2 + feed_forward),

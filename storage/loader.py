@@ -3,33 +3,35 @@
 A *step* is a fixed number of packs, whatever ranks and micro-batches they are divided into. The
 stream is planned from lengths, a window at a time, and filled from columns, a step at a time, in
 one background thread. It is a pure function of the plan digest, the settings, the rows and their
-lengths; so the state is a position and resuming costs the planning of one window.
+lengths; so the state is a position and resuming costs the planning of one window. Every rank plans the
+whole stream and fills its own share of each step, so that the state is the same on all of them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import numpy as np
 import torch
-import xxhash
 
-from ..graph.errors import LoaderError, Problem, suggest
+from ..graph.errors import LoaderError, Problem
+from .blend import Blend
 from .capacity import Capacity
 from .effort import Effort
 from .fill import FILLED_TOGETHER, PackFiller
-from .length import measure_documents, select_fitting
+from .measured import Measured
 from .pack import Pack
 from .prefetch import Prefetcher
 from .report import StreamReport
-from .resume import LoaderState, TaskState
-from .template import Columns, Documents, Template
+from .resume import LoaderState, Segment, TaskState
+from .step_planner import Place, StepPlanner
+from .template import Columns, Template
 from .tile import Ints
-from .window import PackPlan, WindowPlanner
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,8 @@ class LoaderConfig:
 
     Attributes:
         capacity: What a pack holds.
-        weights: Relative share of samples of each task; by default as many as it has rows.
+        weights: Relative share of samples of each task, also as a function of the step; by default as
+            many as it has rows.
         seed: Decides every order.
         packs_per_step: Packs in one step, at least 1.
         window_size: Most samples that are packed together.
@@ -47,7 +50,7 @@ class LoaderConfig:
     """
 
     capacity: Capacity
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, float] | Blend | None = None
     seed: int = 0
     packs_per_step: int = 1
     window_size: int = 4096
@@ -81,6 +84,8 @@ class Loader:
         *,
         plan_digest: str,
         state: Mapping[str, Any] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """Plan the stream.
 
@@ -91,70 +96,69 @@ class Loader:
             columns: Every column that the templates name.
             config: How the stream is made.
             plan_digest: Digest of the plan that the columns come from.
-            state: Where to go on, as `state` gave it.
+            state: Where to go on, as `state` gave it, on any rank. Where it is of other weights or tasks, a
+                new segment of the stream begins, in which every task goes on where it was.
+            rank: Which share of each step to fill, from 0.
+            world_size: Into how many shares steps are divided.
 
         Raises:
             LoaderError: A task has no rows (T0601), none that fits a pack (T0602), or rows without
                 a value (T0604); columns do not go together (T0605); the settings make no sense
-                (T0606); the state is none (T0607) or is of another stream (T0603). All problems are
-                named together.
+                (T0606); the state is none (T0607) or is of a stream that cannot go on so (T0603). All
+                problems are named together.
         """
-        measured = _measure_all(templates, rows, columns, config.capacity)
-        documents = select_fitting(measured, config.capacity)
-        weights = _choose_weights(documents, config.weights)
+        measured = Measured.of(templates, rows, columns, config.capacity)
+        blend = measured.blend(config.weights)
+        self._share = _share_of(config.packs_per_step, rank, world_size)
         self.config = config
-        self._planner = WindowPlanner(
-            documents, config.capacity, weights, config.seed, config.window_size
-        )
         self.effort = Effort()
         self._filler = PackFiller(
             templates, columns, config.capacity, config.pad_id, self.effort.gathering
         )
-        self._position = LoaderState(
+        fresh = LoaderState(
             plan_digest=plan_digest,
             seed=config.seed,
             packs_per_step=config.packs_per_step,
             window_size=config.window_size,
             pad_id=config.pad_id,
             capacity=asdict(config.capacity),
-            tasks=tuple(
-                TaskState(
-                    name=each.template.name,
-                    weight=weight,
-                    num_rows=len(each),
-                    digest=_digest(each),
-                    count=0,
-                )
-                for each, weight in zip(documents, weights, strict=True)
-            ),
-            step=0,
-            window=0,
-            pack=0,
+            tasks=tuple(TaskState(name=n, digest=d) for n, d in measured.digests().items()),
+            segments=(Segment(step=0, mixture=measured.mixture_digest(blend)),),
+        )
+        self._state = fresh if state is None else fresh.go_on(LoaderState.from_json(state))
+        self._planner = StepPlanner(
+            measured.documents,
+            config.capacity,
+            blend,
+            seed=config.seed,
+            packs_per_step=config.packs_per_step,
+            window_size=config.window_size,
+            first_step=self._state.segments[-1].step,
         )
         self.report = StreamReport.of(
-            self._planner.plan(0, np.zeros(len(documents), np.int64)).packs,
-            documents,
-            [len(all_) - len(each) for all_, each in zip(measured, documents, strict=True)],
+            self._planner.first_window.packs,
+            measured.documents,
+            measured.num_left_out,
             config.capacity,
         )
-        if state is not None:
-            given = LoaderState.from_json(state)
-            self._position.check_same_stream(given)
-            self._position = given
-        self._prefetcher: Prefetcher[tuple[tuple[Pack, ...], LoaderState]] | None = None
+        self._blend = blend
+        self._place: Place | None = None
+        self._prefetcher: Prefetcher[tuple[tuple[Pack, ...], Place]] | None = None
 
     def __iter__(self) -> Iterator[tuple[Pack, ...]]:
         self.close()
-        steps = self._steps(self._position)
+        steps = self._steps()
         if not self.config.prefetch:
-            for packs, position in steps:
-                self._position = position
-                yield packs
+            yield from self._hand_out(steps)
             return
         with Prefetcher(steps, self.config.prefetch) as self._prefetcher:
-            for packs, position in self._prefetcher:
-                self._position = position
-                yield packs
+            yield from self._hand_out(self._prefetcher)
+
+    def _hand_out(
+        self, steps: Iterator[tuple[tuple[Pack, ...], Place]]
+    ) -> Iterator[tuple[Pack, ...]]:
+        for packs, self._place in steps:
+            yield packs
 
     def __enter__(self) -> Self:
         return self
@@ -170,28 +174,45 @@ class Loader:
 
     def state(self) -> dict[str, Any]:
         """Return the position after the last step that was handed out, as plain JSON."""
-        return self._position.to_json()
+        return self._now().to_json()
 
     def header(
         self, num_steps: int, *, source_flops: float = 1.0, target_flops: float = 1.0
     ) -> list[str]:
-        """Return what a run of ``num_steps`` will see: a sentence per task, then the fill.
+        """Return what a run of ``num_steps`` will see in all: a sentence per task, then the fill.
 
         Args:
-            num_steps: Steps of the run.
+            num_steps: Steps of the run, those that were taken among them.
             source_flops: Linear FLOPs of the encoder per source position, in any unit.
             target_flops: Linear FLOPs of the decoder per target position, in the same unit.
         """
-        num_packs = num_steps * self.config.packs_per_step
-        tasks = self.report.describe_tasks(num_packs, f"{num_steps:,} steps")
-        return [*tasks, self.report.describe_fill(source_flops, target_flops)]
+        now = self._now()
+        seen = {task.name: task.num_seen for task in now.tasks}
+        steps = range(now.step, num_steps)
+        tasks = self.report.describe_tasks(seen, self._blend, steps, self.config.packs_per_step)
+        return [
+            *now.describe_segments(),
+            *tasks,
+            self.report.describe_fill(source_flops, target_flops),
+        ]
 
-    def _steps(self, position: LoaderState) -> Iterator[tuple[tuple[Pack, ...], LoaderState]]:
-        num_steps = -(-FILLED_TOGETHER // position.packs_per_step)
-        plans = self._plans(position)
+    def _now(self) -> LoaderState:
+        if self._place is None:
+            return self._state
+        step, window, pack = self._place
+        seen = window.find_seen(pack)
+        return self._state.at(window.before, seen, step=step, window=window.number, pack=pack)
+
+    def _steps(self) -> Iterator[tuple[tuple[Pack, ...], Place]]:
+        now = self._now()
+        plans = self._planner.plan(now.position, step=now.step, window=now.window, pack=now.pack)
+        num_steps = -(-FILLED_TOGETHER // len(self._share))
         while True:
             began = time.perf_counter()
-            steps = list(islice(plans, num_steps))
+            steps = [
+                (step[self._share.start : self._share.stop], place)
+                for step, place in islice(plans, num_steps)
+            ]
             filled = self._filler.fill([plan for step, _ in steps for plan in step])
             self.effort.packs += len(filled)
             self.effort.seconds += time.perf_counter() - began
@@ -199,22 +220,29 @@ class Loader:
             for step, after in steps:
                 yield tuple(islice(packs, len(step))), after
 
-    def _plans(self, position: LoaderState) -> Iterator[tuple[list[PackPlan], LoaderState]]:
-        plans: list[PackPlan] = []
-        while True:
-            counts = np.array([task.count for task in position.tasks], np.int64)
-            window = self._planner.plan(position.window, counts)
-            for number, plan in enumerate(window.packs[position.pack :], start=position.pack + 1):
-                plans.append(plan)
-                if len(plans) == position.packs_per_step:
-                    position = replace(position, step=position.step + 1, pack=number)
-                    yield plans, position
-                    plans = []
-            tasks = tuple(
-                replace(task, count=count)
-                for task, count in zip(position.tasks, window.next_counts.tolist(), strict=True)
-            )
-            position = replace(position, tasks=tasks, window=position.window + 1, pack=0)
+
+def split_step(packs: Sequence[T], num_parts: int) -> list[tuple[T, ...]]:
+    """Return the packs of a step, or of a rank's share of it, as ``num_parts`` micro-batches of one size.
+
+    Raises:
+        LoaderError: They cannot be divided so (T0606).
+    """
+    shares = (_share_of(len(packs), part, num_parts) for part in range(num_parts))
+    return [tuple(packs[share.start : share.stop]) for share in shares]
+
+
+def _share_of(num_packs: int, rank: int, world_size: int) -> range:
+    """Return which packs of a step are those of ``rank``."""
+    if world_size < 1 or num_packs % world_size:
+        message = f"{num_packs} packs cannot be divided into {world_size} equal shares"
+        divisors = [n for n in range(1, num_packs + 1) if num_packs % n == 0]
+        help_ = f"they can be divided into {', '.join(map(str, divisors))}"
+        raise LoaderError.of("T0606", message, help_)
+    if not 0 <= rank < world_size:
+        message = f"there is no rank {rank} among {world_size}, which count from 0"
+        raise LoaderError.of("T0606", message)
+    size = num_packs // world_size
+    return range(rank * size, (rank + 1) * size)
 
 
 def to_torch(pack: Pack) -> dict[str, torch.Tensor]:
@@ -236,84 +264,4 @@ _STREAMS = [
 ]
 
 
-def _measure_all(
-    templates: Sequence[Template], rows: Mapping[str, Ints], columns: Columns, capacity: Capacity
-) -> list[Documents]:
-    """Return the documents of every task, each of which has some that fit."""
-    measured: list[Documents] = []
-    problems: list[Problem] = []
-    for template in templates:
-        try:
-            if not len(rows.get(template.task, ())):
-                raise _say_empty(template)
-            documents = measure_documents(template, columns, rows[template.task])
-            if not capacity.fits(documents).any():
-                raise _say_too_long(documents, capacity)
-            measured.append(documents)
-        except LoaderError as error:
-            problems += error.problems
-    names = [template.name for template in templates]
-    problems += [
-        Problem("T0606", f'two tasks are named "{name}"', "give each task a name of its own")
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
-    ]
-    if not templates:
-        problems.append(Problem("T0601", "there are no tasks to load"))
-    if problems:
-        raise LoaderError(*problems)
-    return measured
-
-
-def _say_empty(template: Template) -> LoaderError:
-    message = f'task "{template.task}" has no rows'
-    help_ = f'no row of source "{template.source_name}" passes its filters with every value'
-    return LoaderError.of("T0601", message, help_)
-
-
-def _say_too_long(documents: Documents, capacity: Capacity) -> LoaderError:
-    task, (max_source, max_target) = documents.template.task, capacity.longest
-    lanes = {lane: int(numbers.min()) for lane, numbers in documents.tensors.items()}
-    shortest = (
-        f"its shortest documents take {documents.source_lengths.min()} source positions and "
-        f"{documents.target_lengths.min()} target positions, tensors: {lanes or 'none'}"
-    )
-    allowed = (
-        f"a document may take {max_source} and {max_target}, tensors: "
-        f"{dict(capacity.tensors) or 'none'}"
-    )
-    message = f'none of the {len(documents)} documents of task "{task}" fits a pack'
-    return LoaderError.of("T0602", message, f"{shortest}\n{allowed}")
-
-
-def _choose_weights(
-    documents: Sequence[Documents], weights: Mapping[str, float] | None
-) -> list[float]:
-    names = [each.template.task for each in documents]
-    if weights is None:
-        return [len(each) / each.template.num_templates for each in documents]
-    problems = [
-        Problem("T0606", f'a weight is given for task "{name}", which is not here', help_)
-        for name in weights
-        if name not in names and (help_ := suggest(name, names))
-    ]
-    problems += [
-        Problem("T0606", f'task "{name}" needs a positive weight, got {weights.get(name)}')
-        for name in dict.fromkeys(names)
-        if not 0 < (weights.get(name) or 0) < float("inf")
-    ]
-    if problems:
-        raise LoaderError(*problems)
-    return [weights[t.task] / t.num_templates for each in documents for t in [each.template]]
-
-
-def _digest(documents: Documents) -> str:
-    """Return a digest of all that a template brings to the stream."""
-    digest = xxhash.xxh3_128(repr(documents.template).encode())
-    lengths = (documents.source_lengths, documents.target_lengths)
-    for array in (documents.rows, *lengths, *documents.tensors.values()):
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-__all__ = ["Loader", "LoaderConfig", "to_torch"]
+__all__ = ["Loader", "LoaderConfig", "split_step", "to_torch"]

@@ -12,11 +12,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from .capacity import Capacity
+from .length import select_fitting
+from .position import Position
 from .report import StreamReport
 from .template import Documents
-from .window import WindowPlanner
+from .window_planner import WindowPlanner
 
 _ROOM = (1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 _LANE_ROOM = (1.1, 1.25, 1.5)
@@ -26,10 +29,11 @@ _SLACK = 0.005
 
 
 def propose_capacity(
-    documents: Sequence[Documents],
+    measured: Sequence[Documents],
     size: int,
     *,
     weights: Mapping[str, float] | None = None,
+    max_source: int | None = None,
     tiles: Sequence[int] = (64,),
     source_flops: float = 1.0,
     target_flops: float = 1.0,
@@ -37,27 +41,30 @@ def propose_capacity(
     """Return the capacity of a pack whose longer stream has ``size`` positions.
 
     Args:
-        documents: Those of each template.
+        measured: The documents of each template, all templates of a task over the same rows.
         size: Positions of the longer stream, a multiple of every tile. Longer documents will be
             left out.
         weights: Relative share of samples of each task; by default as many as it has rows.
+        max_source: Longest document in source positions; longer ones will be left out, too.
         tiles: Attention tiles to choose from.
         source_flops: Linear FLOPs of the encoder per source position, in any unit.
         target_flops: Linear FLOPs of the decoder per target position, in the same unit.
     """
+    longest = size if max_source is None else min(size, max_source)
+    documents = _select_short(measured, longest)
     shares = [
         (weights[d.template.task] if weights else float(len(d))) / d.template.num_templates
         for d in documents
     ]
 
     def waste(capacity: Capacity) -> float:
-        kept = [each.select(capacity.fits(each)) for each in documents]
-        planned = [(each, share) for each, share in zip(kept, shares, strict=True) if len(each)]
-        if not planned:
+        seen = [each for each in select_fitting(documents, capacity) if len(each)]
+        if not seen:
             return 0.0
-        seen, their_shares = zip(*planned, strict=True)
-        planner = WindowPlanner(seen, capacity, their_shares, 0, _TRIED_SAMPLES)
-        packs = planner.plan(0, np.zeros(len(seen), np.int64)).packs
+        tasks = {each.template.task: float(len(each)) for each in seen}
+        theirs = {task: weights[task] if weights else number for task, number in tasks.items()}
+        planner = WindowPlanner(seen, capacity, theirs, 0, _TRIED_SAMPLES)
+        packs = planner.plan(0, Position.start(len(theirs)), theirs).packs
         report = StreamReport.of(packs, seen, [0] * len(seen), capacity)
         return 1 - report.weigh_fill(source_flops, target_flops)
 
@@ -74,6 +81,16 @@ def propose_capacity(
             if waste(candidate) <= wasted[best] + _SLACK:
                 return candidate
     return candidates[best]
+
+
+def _select_short(measured: Sequence[Documents], longest: int) -> Sequence[Documents]:
+    """Return the documents of rows that are short enough with every template; all, if none is."""
+    fits: dict[str, npt.NDArray[np.bool_]] = {}
+    for each in measured:
+        task = each.template.task
+        fits[task] = fits.get(task, np.True_) & (each.source_lengths <= longest)
+    kept = [each.select(fits[each.template.task]) for each in measured]
+    return [each for each in kept if len(each)] or measured
 
 
 def _suit(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from .capacity import Capacity
+from .blend import Blend
+from .capacity import Capacity, measure_load
 from .template import Documents
 from .window import PackPlan
+
+# Steps of a run whose shares are looked at, where they change.
+_LOOKS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +29,8 @@ class TaskReport:
         sample_share: Its share of samples.
         token_share: Its share of source and target positions.
         samples_per_pack: Its samples in a pack, on average.
+        mean_tokens: Source and target positions of its documents, on average.
+        mean_load: What its documents take of each capacity of a pack, on average.
     """
 
     name: str
@@ -33,6 +40,8 @@ class TaskReport:
     sample_share: float
     token_share: float
     samples_per_pack: float
+    mean_tokens: float
+    mean_load: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +92,8 @@ class StreamReport:
                     sample_share=float(samples[which].sum() / samples.sum()),
                     token_share=float(tokens[which].sum() / max(tokens.sum(), 1)),
                     samples_per_pack=float(samples[which].sum() / len(packs)),
+                    mean_tokens=_mean_tokens([documents[i] for i in which]),
+                    mean_load=_mean_load([documents[i] for i in which], capacity),
                 )
                 for task, which in templates.items()
             ),
@@ -97,11 +108,44 @@ class StreamReport:
         used = self.fill["source"] * source + self.fill["target"] * target
         return used / (source + target)
 
-    def describe_tasks(self, num_packs: int, duration: str) -> list[str]:
-        """Return a sentence for each task of a run of ``num_packs``, and one for rows left out."""
+    def expect_samples(self, blend: Blend, steps: range, packs_per_step: int) -> dict[str, float]:
+        """Return about how many samples of each task, mixed by ``blend``, there are in ``steps``."""
+        # Packs that are as full as the first ones, whatever they are made of.
+        fill = max(self._need({task.name: task.samples_per_pack for task in self.tasks}))
+        found = dict.fromkeys((task.name for task in self.tasks), 0.0)
+        looks = np.linspace(steps.start, steps.stop, min(len(steps), _LOOKS), endpoint=False)
+        for step in looks.tolist():
+            shares = blend.at(step)
+            per_pack = fill / max(self._need(shares))
+            for task, share in shares.items():
+                found[task] += share * per_pack * packs_per_step * len(steps) / len(looks)
+        return found
+
+    def _need(self, samples: Mapping[str, float]) -> list[float]:
+        """Return how much of each capacity of a pack ``samples`` of each task take."""
+        loads = zip(*(task.mean_load for task in self.tasks), strict=True)
+        numbers = [samples[task.name] for task in self.tasks]
+        return [sum(n * one for n, one in zip(numbers, load, strict=True)) for load in loads]
+
+    def describe_tasks(
+        self, seen: Mapping[str, int], blend: Blend, steps: range, packs_per_step: int
+    ) -> list[str]:
+        """Return a sentence for each task of a run, and one for each that has rows left out.
+
+        Args:
+            seen: Samples of each task that were seen before ``steps``.
+            blend: Shares of the tasks in ``steps``.
+            steps: The steps to come.
+            packs_per_step: Packs in one of them.
+        """
+        coming = self.expect_samples(blend, steps, packs_per_step)
+        samples = {task.name: seen[task.name] + coming[task.name] for task in self.tasks}
+        tokens = {task.name: samples[task.name] * task.mean_tokens for task in self.tasks}
+        all_samples, all_tokens = (max(sum(each.values()), 1.0) for each in (samples, tokens))
         lines = [
-            f"{task.name}: {task.sample_share:.0%} of samples, {task.token_share:.0%} of tokens, "
-            f"{task.samples_per_pack * num_packs / task.num_rows:.1f} epochs in {duration}"
+            f"{task.name}: {samples[task.name] / all_samples:.0%} of samples, "
+            f"{tokens[task.name] / all_tokens:.0%} of tokens, "
+            f"{samples[task.name] / task.num_rows:.1f} epochs in {steps.stop:,} steps"
             for task in self.tasks
         ]
         max_source, max_target = self.capacity.longest
@@ -121,6 +165,25 @@ class StreamReport:
         ]
         weighted = self.weigh_fill(source_flops, target_flops)
         return f"packs are filled: {', '.join(parts)}; {weighted:.1%} weighted by FLOPs"
+
+
+def _mean_tokens(documents: Sequence[Documents]) -> float:
+    return float(
+        np.mean([each.source_lengths.mean() + each.target_lengths.mean() for each in documents])
+    )
+
+
+def _mean_load(documents: Sequence[Documents], capacity: Capacity) -> tuple[float, ...]:
+    loads = [
+        measure_load(
+            each.source_lengths.astype(np.int64),
+            each.target_lengths.astype(np.int64),
+            each.count_tensors(capacity.tensors),
+            capacity,
+        ).mean(axis=1)
+        for each in documents
+    ]
+    return tuple(np.mean(loads, axis=0).tolist())
 
 
 __all__ = ["StreamReport", "TaskReport"]

@@ -10,7 +10,7 @@ Lengths come from the columns' length sidecars, so an epoch is planned before an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -206,6 +206,12 @@ class Documents:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def count_tensors(self, lanes: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Return the tensors of each document in ``lanes``, one row a lane, shape ``(lanes, D)``."""
+        none = np.zeros(len(self), np.int64)
+        numbers = [self.tensors.get(lane, none) for lane in lanes]
+        return np.array(numbers, np.int64).reshape(len(numbers), len(self))
 
     def select(self, keep: npt.NDArray[np.bool_]) -> Documents:
         """Return the documents where ``keep``, shape ``(D,)``, is true."""

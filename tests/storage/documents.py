@@ -76,7 +76,19 @@ class Mixture:
         """Return the same mixture with one column replaced."""
         return replace(self, columns={**self.columns, (source_name, column_id): column})
 
-    def loader(self, state: dict[str, Any] | None = None, **settings: Any) -> Loader:
+    def without(self, *numbers: int) -> Mixture:
+        """Return the same mixture without some of its tasks."""
+        kept = [each for number, each in enumerate(self.templates) if number not in numbers]
+        return replace(self, templates=tuple(kept))
+
+    def loader(
+        self,
+        state: dict[str, Any] | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        **settings: Any,
+    ) -> Loader:
         config = LoaderConfig(capacity=self.capacity, pad_id=PAD, prefetch=0)
         return Loader(
             self.templates,
@@ -85,6 +97,8 @@ class Mixture:
             replace(config, **settings),
             plan_digest="plan",
             state=state,
+            rank=rank,
+            world_size=world_size,
         )
 
 

@@ -14,10 +14,12 @@ from hypothesis import given
 from taskloom.graph.errors import LoaderError
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.pack import tile_documents
+from taskloom.storage.position import Position
 from taskloom.storage.propose import propose_capacity
 from taskloom.storage.report import StreamReport
 from taskloom.storage.template import ConstPiece, Documents, Template
-from taskloom.storage.window import Window, WindowPlanner
+from taskloom.storage.window import Window
+from taskloom.storage.window_planner import WindowPlanner
 
 Ints = npt.NDArray[np.int64]
 Lengths = Callable[[np.random.Generator, int], tuple[Ints, Ints]]
@@ -106,12 +108,13 @@ def make_documents(lengths: Lengths) -> Documents:
 
 
 def plan_windows(lengths: Lengths, capacity: Capacity, num_windows: int) -> list[Window]:
-    planner = WindowPlanner([make_documents(lengths)], capacity, [1.0], seed=0, window_size=4096)
+    weights = {"only": 1.0}
+    planner = WindowPlanner([make_documents(lengths)], capacity, weights, seed=0, window_size=4096)
     windows: list[Window] = []
-    counts = np.zeros(1, np.int64)
+    position = Position.start(1)
     for number in range(num_windows):
-        windows.append(planner.plan(number, counts))
-        counts = windows[-1].next_counts
+        windows.append(planner.plan(number, position, weights))
+        position = windows[-1].after
     return windows
 
 
