@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, evaluate
     from .inference import Model, Prediction
     from .inspection import open_plan
+    from .mixing import Schedule, Temperature, Tokens, UniMax
     from .planning import Plan, plan
     from .reasons import Why, why
     from .report import BuildReport
@@ -28,8 +29,12 @@ __all__ = [
     "Plan",
     "Prediction",
     "Run",
+    "Schedule",
     "Source",
     "Task",
+    "Temperature",
+    "Tokens",
+    "UniMax",
     "Why",
     "build",
     "evaluate",
@@ -47,8 +52,12 @@ _HOMES = {
     "Plan": "planning",
     "Prediction": "inference",
     "Run": "training",
+    "Schedule": "mixing",
     "Source": "task",
     "Task": "task",
+    "Temperature": "mixing",
+    "Tokens": "mixing",
+    "UniMax": "mixing",
     "Why": "reasons",
     "build": "building",
     "evaluate": "evaluation",

@@ -186,7 +186,7 @@ class Model:
         return self._writers[key]
 
     def _make_writer(self, task: Task) -> Writer:
-        mixture = replace(self.mixture, tasks=[Task(task.name, task.instruction)])
+        mixture = replace(self.mixture, parts=[Task(task.name, task.instruction)])
         return Writer(
             task=task.name,
             replan=partial(self._replan, mixture),

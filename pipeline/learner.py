@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.errors import CheckpointError
+from ..graph.planned import name_scored
 from ..storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
 from ..storage.pack import Pack
 from .packing import to_inputs
@@ -55,8 +56,10 @@ class Learner:
     def make(cls, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
         """Return a learner at step 0; parameters come from torch's global random numbers."""
         program = Program(plan).to(device).train()
-        matrices = [p for p in program.parameters() if p.ndim >= 2]
-        others = [p for p in program.parameters() if p.ndim < 2]
+        # By name: the optimizer's moments are told apart by place, and a task that is added may move it.
+        parameters = [parameter for _, parameter in sorted(program.named_parameters())]
+        matrices = [p for p in parameters if p.ndim >= 2]
+        others = [p for p in parameters if p.ndim < 2]
         groups = [
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -182,7 +185,8 @@ class Learner:
         if self.device.type == "cuda" and "cuda_random" in training:
             torch.cuda.set_rng_state(training["cuda_random"], self.device)
         self.step = checkpoint.record["step"]
-        self.tally = Tally.from_plain(training["tally"], self.device)
+        names = (checkpoint.record["losses"], name_scored(self.plan.scored))
+        self.tally = Tally.from_plain(training["tally"], self.device, *names)
 
 
 @contextmanager

@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..ops.device.config import ModelConfig
+from ..storage.blend import Blend
 from ..storage.capacity import Capacity
 from ..storage.loader import to_torch
 from ..storage.pack import Pack
 from ..storage.propose import propose_capacity
 from ..storage.template import Documents
+from .mixing import Size, blend_tasks
 from .planning import Plan
 from .settings import TrainConfig
+from .task import Mixture
 
 TILES = (64, 128)
 """Tiles that packs may be aligned to."""
@@ -45,6 +49,26 @@ def choose_capacity(
     )
     target = config.target_tokens or capacity.target
     return replace(capacity, target=target, max_source=longest)
+
+
+def blend_documents(mixture: Mixture, documents: Sequence[Documents], config: TrainConfig) -> Blend:
+    """Return the shares of the tasks of ``mixture``, of whose templates ``documents`` are.
+
+    Documents longer than ``config.max_document`` count for nothing.
+    """
+    longest = min(config.max_document, config.source_tokens)
+    lengths: dict[str, list[tuple[int, float, float]]] = {}
+    for each in documents:
+        keep = each.source_lengths <= longest
+        kept = each.select(keep) if keep.any() else each
+        means = float(kept.source_lengths.mean()), float(kept.target_lengths.mean())
+        lengths.setdefault(each.template.task, []).append((len(kept), *means))
+    means = {task: np.mean(each, axis=0).tolist() for task, each in lengths.items()}
+    sizes = {task: Size(rows, max(s + t, 1.0)) for task, (rows, s, t) in means.items()}
+    rows, source, target = (np.array(column) for column in zip(*means.values(), strict=True))
+    source, target = float(rows @ source), float(rows @ target)
+    per_pack = config.source_tokens * (source + target) / max(source, target, 1.0)
+    return blend_tasks(mixture, sizes, config.steps * config.packs_per_step * per_pack)
 
 
 def to_inputs(plan: Plan, pack: Pack, device: torch.device) -> dict[str, Tensor]:

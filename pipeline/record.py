@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from ..graph.errors import CheckpointError, Problem
+from ..storage.capacity import Capacity
+from ..storage.checkpoint import latest_checkpoint, read_record
+from ..storage.resume import LoaderState
 from .planning import Plan, plan
 from .stream import Stream
 from .task import Mixture
@@ -54,13 +58,22 @@ def run_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
                 "valid": task.valid,
                 "key": task.key or "",
                 "where": list(task.filters),
-                "weight": stream.weights[task.name],
                 "number": len(stream.rows[task.name]),
             }
             for task in mixture.tasks
         },
+        "mixture": stream.blend.to_json(),
+        "losses": stream.losses,
         "digest": stream.digest,
     }
+
+
+def run_capacity(run: Path) -> Capacity | None:
+    """Return the shape of the packs of the run in directory ``run``; None where there is none."""
+    checkpoint = latest_checkpoint(run)
+    if checkpoint is None:
+        return None
+    return Capacity(**read_record(checkpoint)["loader"]["capacity"])
 
 
 def describe_vocabulary(plan: Plan) -> list[list[Any]]:
@@ -79,20 +92,19 @@ def used_artifacts(stream: Stream) -> dict[str, bytes]:
 
 
 def refuse_other_run(origin: object, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Check that record ``was``, as it was read from ``origin``, is of the run that ``now`` is of.
+    """Check that record ``was``, as it was read from ``origin``, is of a run that ``now`` can go on with.
 
-    Both are a `run_record` and the state of the loader.
+    Both are a `run_record` and the state of the loader. Weights may be others, and tasks more or fewer; the
+    tasks that both have must be the same.
 
     Raises:
         CheckpointError: It is of another; every difference is named.
     """
     now = json.loads(json.dumps(now))  # as it would be read back
-    told = [line for name in _CHOSEN for line in _tell((name,), was.get(name), now[name])]
-    told = told or [
-        line for name in _FOLLOWING for line in _tell((name,), was.get(name), now[name])
-    ]
-    was_loader, now_loader = was["loader"], now["loader"]
-    if not told and _made_from(was_loader) != _made_from(now_loader):
+    following = _FOLLOWING if was["tasks"] == now["tasks"] else _FOLLOWING[:1]
+    told = [line for name in _CHOSEN for line in _tell_chosen(name, was, now)]
+    told = told or [line for name in following for line in _tell((name,), was.get(name), now[name])]
+    if not told and not _have_same_rows(was["loader"], now["loader"]):
         told = ["the rows, or their lengths, are not those that it began with"]
     if told:
         problems = [Problem("T0722", f"{origin} holds another run: {line}") for line in told]
@@ -124,6 +136,7 @@ def refuse_other_ops(origin: object, record: Mapping[str, Any], plan: Plan) -> N
 
 
 _CHOSEN = ("settings", "tasks", "rows", "slots", "bpe_size", "model", "pinned", "ops")
+_BY_TASK = ("tasks", "rows", "pinned", "ops")
 _FOLLOWING = ("vocabulary", "digest")
 
 
@@ -137,7 +150,20 @@ def _tell(path: tuple[str, ...], was: Any, now: Any) -> Iterator[str]:
         yield f"{' '.join(path)} was {before}, is {after}"
 
 
-def _made_from(loader_state: Mapping[str, Any]) -> list[Any]:
-    """Return the part of a loader's state that no step changes."""
-    tasks = [(task["name"], task["digest"]) for task in loader_state["tasks"]]
-    return [loader_state["capacity"], tasks]
+def _tell_chosen(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Say in what ``name`` differs; of what there is one for each task, only where both have it."""
+    before, after = was.get(name), now[name]
+    if name in _BY_TASK and isinstance(before, Mapping):
+        shared = [each for each in before if each in after]
+        if shared or name != "tasks":
+            before, after = ({each: of[each] for each in shared} for of in (before, after))
+    yield from _tell((name,), before, after)
+
+
+def _have_same_rows(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the tasks that two states of a loader share have the same rows, in packs of the same shape."""
+    before, after = (LoaderState.from_json(each) for each in (was, now))
+    known = {task.name: task.digest for task in (*before.tasks, *before.away)}
+    return before.capacity == after.capacity and all(
+        known.get(task.name, task.digest) == task.digest for task in after.tasks
+    )

@@ -16,6 +16,7 @@ from ..graph.recipe import Pinned
 from ..graph.vocabulary import PAD
 from ..ops.architecture import DECODER_SCOPE, ENCODER_SCOPE, PackLayout
 from ..ops.device.config import ModelConfig
+from ..storage.blend import Blend
 from ..storage.capacity import Capacity
 from ..storage.length import measure_documents, select_fitting
 from ..storage.loader import Loader, LoaderConfig
@@ -23,7 +24,7 @@ from ..storage.store import Store
 from ..storage.template import Documents, Template
 from .dataset import Dataset, TaskRows, open_dataset, pinned_artifacts, plan_stored
 from .learner import Learner
-from .packing import choose_capacity
+from .packing import blend_documents, choose_capacity
 from .planning import Plan
 from .settings import TrainConfig
 from .task import Mixture
@@ -39,7 +40,7 @@ class Stream:
         dataset: The stored columns.
         templates: What documents are made of, in the order of the tasks.
         rows: Training rows of each task.
-        weights: Share of the samples of each task.
+        blend: Share of the samples of each task, at every step.
         capacity: Shape of a pack.
         pinned: The artifacts of the store.
         store: The store.
@@ -51,7 +52,7 @@ class Stream:
     dataset: Dataset
     templates: tuple[Template, ...]
     rows: Mapping[str, npt.NDArray[np.int64]]
-    weights: Mapping[str, float]
+    blend: Blend
     capacity: Capacity
     pinned: Mapping[str, Pinned]
     store: Store
@@ -73,7 +74,7 @@ class Stream:
         """Return a loader that begins, or goes on at ``state``."""
         config = LoaderConfig(
             capacity=self.capacity,
-            weights=self.weights,
+            weights=self.blend,
             seed=self.config.seed,
             packs_per_step=self.config.packs_per_step,
             pad_id=PAD,
@@ -99,8 +100,21 @@ class Stream:
         return [*seen, f"{sum(sizes.values()):,} parameters: {parts}", learner.remark]
 
 
-def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: TrainConfig) -> Stream:
+def open_stream(
+    mixture: Mixture,
+    store: Store,
+    model: ModelConfig,
+    config: TrainConfig,
+    capacity: Capacity | None = None,
+) -> Stream:
     """Open what ``mixture`` is trained on.
+
+    Args:
+        mixture: The tasks.
+        store: Where they were built into.
+        model: Sizes of the model.
+        config: Settings of the run.
+        capacity: Shape of a pack; what suits the mixture if not given.
 
     Raises:
         StoreError: Some task is not built, or was built otherwise than it stands now.
@@ -111,11 +125,10 @@ def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: Trai
     _refuse_empty(rows)
     templates = tuple(each for task in mixture.tasks for each in rows[task.name].templates)
     documents = [measure_documents(t, dataset.columns, rows[t.task].usable) for t in templates]
-    weights = {
-        task.name: float(len(rows[task.name].usable)) if task.weight is None else task.weight
-        for task in mixture.tasks
-    }
-    capacity = choose_capacity(documents, weights, model, config)
+    blend = blend_documents(mixture, documents, config)
+    if capacity is None:
+        weights = blend.mean(range(config.steps))
+        capacity = choose_capacity(documents, weights, model, config)
     plan = plan_stored(mixture, store, model=model, layout=_layout(documents, capacity))
     return Stream(
         plan=plan,
@@ -123,7 +136,7 @@ def open_stream(mixture: Mixture, store: Store, model: ModelConfig, config: Trai
         dataset=dataset,
         templates=templates,
         rows={name: each.usable for name, each in rows.items()},
-        weights=weights,
+        blend=blend,
         capacity=capacity,
         pinned=pinned_artifacts(store),
         store=store,

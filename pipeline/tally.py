@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
+
+_BY_LOSS: Final = {"losses", "loss_weights"}
 
 
 @dataclass(slots=True)
@@ -28,9 +30,19 @@ class Tally:
     since: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], device: torch.device) -> Self:
-        """Return the tally that `to_plain` gave."""
+    def from_plain(
+        cls,
+        plain: Mapping[str, Any],
+        device: torch.device,
+        was: Sequence[str],
+        now: Sequence[str],
+    ) -> Self:
+        """Return the tally that `to_plain` gave of the losses ``was``, for the losses ``now``."""
         sums = {name: total.to(device) for name, total in plain["sums"].items()}
+        if list(was) != list(now):
+            places = [was.index(name) if name in was else len(was) for name in now]
+            for name in _BY_LOSS & sums.keys():
+                sums[name] = torch.cat([sums[name], sums[name].new_zeros(1)])[places]
         return cls(sums, plain["tokens"], plain["steps"])
 
     def to_plain(self) -> dict[str, Any]:

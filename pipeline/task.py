@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import xxhash
 
@@ -25,12 +25,16 @@ from ..ops.catalogue import recipes
 from ..ops.host.bpe import Bpe
 from ..ops.recipe.text import TextRecipe
 from ..storage.formats import is_files
+from .mixing import Weights, check_weights
 
 Rows: TypeAlias = "Iterable[Mapping[str, object]]"
 OneSource: TypeAlias = (
     "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Rows | Callable[[], Rows]"
 )
 SourceData: TypeAlias = "OneSource | Mapping[str, OneSource]"
+
+BPE_SIZE: Final = 4096
+"""Ids of the text vocabulary, if nothing else is said."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -143,10 +147,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """The tasks that one model learns.
+    """The tasks that one model learns, and how much of each.
 
     Attributes:
-        tasks: At least one; names differ.
+        parts: At least one task, or mixture inside this one; names differ.
+        weights: How much there is of each part: its share of samples by its name, or a rule, such as
+            `Temperature`, `UniMax`, `Tokens` or a `Schedule`. By default each part counts its own weight,
+            or as many as it has rows.
+        name: Of a mixture inside another.
+        weight: Of a mixture inside another, against its other parts; its number of rows if not given.
         slots: Attributes for all slots of a modality that do not set them themselves, such as
             ``{"IMAGE": {"size": 32}}``.
         bpe_size: Ids of the text vocabulary that is fitted on the training rows; those of `bpe_files` if
@@ -154,26 +163,44 @@ class Mixture:
         bpe_files: GPT-2 style ``vocab.json`` and ``merges.txt`` to use instead of fitting.
     """
 
-    tasks: Sequence[Task]
+    parts: Sequence[Task | Mixture]
     _: KW_ONLY
+    weights: Weights = None
+    name: str | None = None
+    weight: float | None = None
     slots: Mapping[str, Mapping[str, AttributeValue]] = field(
         default_factory=dict[str, Mapping[str, AttributeValue]]
     )
-    bpe_size: int = 4096
+    bpe_size: int = BPE_SIZE
     bpe_files: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
-        names = [task.name for task in self.tasks]
-        if not names:
+        if not self.tasks:
             raise PlanError.of("T0219", "a mixture needs at least one task")
+        for part in self.parts:
+            if isinstance(part, Mixture):
+                _check_inside(part)
+        names = [task.name for task in self.tasks]
+        mixtures = {part.name: 0 for part in self.parts if isinstance(part, Mixture)}
+        names += [name for name in mixtures if name is not None]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise PlanError.of("T0219", f'two tasks are named "{twice[0]}"')
+        check_weights(self.weights, self.parts)
         if self.bpe_files is not None:
             object.__setattr__(self, "bpe_size", Bpe.from_files(*self.bpe_files).size)
         for modality in self.slots:
             if modality not in (known := self.recipes()):
                 message = f'slots: no recipe for "{modality}"'
                 raise PlanError.of("T0219", message, suggest(modality, list(known)))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, those of mixtures inside this one in their place."""
+        return tuple(
+            task
+            for part in self.parts
+            for task in (part.tasks if isinstance(part, Mixture) else (part,))
+        )
 
     def __getitem__(self, name: str) -> Task:
         """Return the task called ``name``.
@@ -237,6 +264,20 @@ def _files(data: object) -> object | None:
         return data if is_files(data) else None
     files = {split: _files(part) for split, part in data.items()}
     return None if None in files.values() else files
+
+
+def _check_inside(mixture: Mixture) -> None:
+    """Check a mixture that is inside another."""
+    if mixture.name is None:
+        help_ = "give it name=…, by which weights and messages call it"
+        raise PlanError.of("T0219", "a mixture inside another has no name", help_)
+    _check_name("mixture", mixture.name)
+    if mixture.weight is not None and not mixture.weight > 0:
+        message = f'mixture "{mixture.name}": weight must be positive, got {mixture.weight}'
+        raise PlanError.of("T0219", message)
+    if mixture.slots or mixture.bpe_files or mixture.bpe_size != BPE_SIZE:
+        message = f'mixture "{mixture.name}", inside another, sets slots or a vocabulary'
+        raise PlanError.of("T0219", message, "set them in the outer one, where they hold for all")
 
 
 def _check_name(what: str, name: str) -> None:

@@ -24,7 +24,7 @@ from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
 from .program import choose_device
 from .progress import Shown, open_progress
-from .record import refuse_other_run, run_record, used_artifacts
+from .record import refuse_other_run, run_capacity, run_record, used_artifacts
 from .run_log import open_log
 from .settings import TrainConfig
 from .step_meter import StepMeter, timed
@@ -65,7 +65,9 @@ def train(
     Args:
         mixture: The tasks, as they were built.
         store: The store they were built into; nothing else is read.
-        out: Directory of the run. One that holds an unfinished run of the same settings is gone on with.
+        out: Directory of the run. One that holds an unfinished run of the same settings is gone on with, also
+            where weights are others, or tasks more or fewer: then every task goes on with the rows it has not
+            seen.
         model: Sizes of the model.
         config: Settings of the run.
         stop_at: Stop after this step, as if interrupted.
@@ -84,7 +86,8 @@ def train(
     store = store if isinstance(store, Store) else Store.open(store)
     device = choose_device(config.device)
     with own_torch(config, device), open_progress(shown=progress) as shown:
-        stream = open_stream(mixture, store, model or ModelConfig(), config)
+        capacity = run_capacity(Path(out))
+        stream = open_stream(mixture, store, model or ModelConfig(), config, capacity)
         learner = Learner.make(stream.plan, config, device)
         run = _Run(Path(out), mixture, stream, run_record(mixture, stream), learner, shown)
         loader = run.begin()
@@ -182,7 +185,11 @@ class _Run:
     def model(self) -> Model:
         """Return what the run has come to, as a model."""
         model = Model.make(
-            replace(self.mixture, tasks=[Task(t.name, t.instruction) for t in self.mixture.tasks]),
+            replace(
+                self.mixture,
+                parts=[Task(t.name, t.instruction) for t in self.mixture.tasks],
+                weights=None,
+            ),
             self.stream.model,
             self.stream.pinned,
             used_artifacts(self.stream),

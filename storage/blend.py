@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 
 from ..graph.errors import LoaderError
+
+# Steps of a run whose shares are looked at, where they change.
+_LOOKS: Final = 64
 
 Part: TypeAlias = "str | Blend"
 
@@ -64,6 +67,12 @@ class Blend:
             inner = {part: 1.0} if isinstance(part, str) else part.at(step)
             found |= {name: share * one for name, one in inner.items()}
         return found
+
+    def mean(self, steps: range) -> dict[str, float]:
+        """Return the share of every task over ``steps``, about."""
+        looks = np.linspace(steps.start, steps.stop, _LOOKS, endpoint=False).tolist()
+        found = [self.at(look) for look in (looks if self.all_knots() != [0] else looks[:1])]
+        return {name: math.fsum(each[name] for each in found) / len(found) for name in self.tasks}
 
     def ever(self) -> dict[str, float]:
         """Return the largest share that each task has at any knot."""

@@ -116,6 +116,22 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record of the checkpoint at ``path``, having read nothing else of it.
+
+    Raises:
+        CheckpointError: It is missing (T0701), damaged (T0702) or of a newer format (T0703).
+    """
+    files = _read_manifest(path)
+    if _RECORD not in files:
+        raise _damaged(path, f"its manifest does not name {_RECORD}")
+    _check_file(path / _RECORD, files[_RECORD])
+    try:
+        return json.loads((path / _RECORD).read_bytes())
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+
+
 def read_checkpoint(path: Path, *, with_training: bool = False) -> Checkpoint:
     """Read the checkpoint at ``path``, comparing every file that is read with its checksum.
 
@@ -257,5 +273,6 @@ __all__ = [
     "keep_last",
     "latest_checkpoint",
     "read_checkpoint",
+    "read_record",
     "write_checkpoint",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from json import dumps
+from typing import Any
 
 import xxhash
 
@@ -13,7 +14,7 @@ from ..graph.errors import LoaderError, Problem, suggest
 from .blend import Blend
 from .capacity import Capacity
 from .length import measure_documents, select_fitting
-from .template import Columns, Documents, Template
+from .template import Columns, Documents, GroupPiece, Lesson, Piece, Template, TensorPiece
 from .tile import Ints
 
 
@@ -103,7 +104,7 @@ class Measured:
         found: dict[str, xxhash.xxh3_128] = {}
         for each in self.documents:
             digest = found.setdefault(each.template.task, xxhash.xxh3_128())
-            digest.update(repr(each.template).encode())
+            digest.update(repr(_number_losses(each.template)).encode())
             lengths = (each.source_lengths, each.target_lengths)
             for array in (each.rows, *lengths, *each.tensors.values()):
                 digest.update(array.tobytes())
@@ -113,6 +114,32 @@ class Measured:
         """Return a digest of the tasks and their shares, 8 hexadecimal digits."""
         said = dumps([list(self.num_rows), blend.to_json()])
         return blake2b(said.encode(), digest_size=4).hexdigest()
+
+
+def _number_losses(template: Template) -> Template:
+    """Return ``template`` with its losses counted from 0: their numbers are those of a mixture."""
+    numbers: dict[int, int] = {}
+
+    def count(lesson: Lesson | None) -> Lesson | None:
+        if lesson is None:
+            return None
+        return replace(lesson, loss=numbers.setdefault(lesson.loss, len(numbers)))
+
+    def count_in(piece: Piece) -> Piece:
+        match piece:
+            case GroupPiece():
+                inner: Any = tuple(map(count_in, piece.pieces))
+                return replace(piece, pieces=inner)
+            case TensorPiece():
+                return piece
+            case _:
+                return replace(piece, lesson=count(piece.lesson))
+
+    target = tuple(map(count_in, template.target))
+    pair = template.pair
+    if pair is not None:
+        pair = (pair[0], replace(pair[1], loss=numbers.setdefault(pair[1].loss, len(numbers))))
+    return replace(template, target=target, pair=pair)
 
 
 def _measure(

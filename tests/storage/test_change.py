@@ -74,9 +74,10 @@ def test_whatever_changes_no_task_loses_or_repeats_a_row(
         loader = mixture.loader(state, weights=theirs, **kept)
         see(mixture, take(loader, num_steps), seen)
         step += num_steps
-        state = json.loads(json.dumps(loader.state()))
-        assert state["step"] == step
-        assert seen == expect(whole, state)
+        after = json.loads(json.dumps(loader.state()))
+        assert after["step"] == step
+        assert seen == expect(whole, after)
+        state = after
 
 
 def test_what_was_left_comes_before_anything_new() -> None:
@@ -262,7 +263,7 @@ def _divisor(number: int, wanted: int) -> int:
     ],
 )
 def test_a_step_is_divided_into_equal_shares_or_not_at_all(
-    settings: dict[str, int], message: str
+    settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(LoaderError, match=rf"T0606.*{message}"):
         make_mixture([20]).loader(packs_per_step=6, **settings)

@@ -107,4 +107,4 @@ def test_shares_jump_or_run_between_knots(manner: str, step: int, share: float) 
 )
 def test_shares_that_make_no_sense_are_refused(blend: tuple[tuple[str, ...]], message: str) -> None:
     with pytest.raises(LoaderError, match=message):
-        Blend(*blend)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        Blend(*blend)  # pyright: ignore[reportCallIssue]
