@@ -19,6 +19,7 @@ from ..graph.errors import Problem, ProjectError, TaskloomError, suggest
 from ..graph.resolve import check_default
 from ..ops.device.config import ModelConfig
 from ..storage.files import local_path
+from .mixture_section import MixtureSection, mix_tasks
 from .sections import Sections, read_sections
 from .settings import TrainConfig
 from .task import Mixture, Source, Task
@@ -90,18 +91,22 @@ class _Maker:
             name: self._try(("sources", name), lambda n=name, r=rows: Source(n, self._rows(r)))
             for name, rows in sections.sources.items()
         }
-        tasks = [
-            self._try(("tasks", name), lambda n=name: self._task(n, sources))
+        tasks = {
+            name: self._try(("tasks", name), lambda n=name: self._task(n, sources))
             for name in sections.tasks
-        ]
-        good = [task for task in tasks if task is not None]
+        }
+        good = {name: task for name, task in tasks.items() if task is not None}
         if not good:
+            return None
+        section = sections.mixture if len(good) == len(tasks) else MixtureSection()
+        mixed = self._try(("mixture",), lambda: mix_tasks(section, good))
+        if mixed is None:
             return None
         files = [self._absolute(file) for file in sections.text.bpe_files or ()]
         mixture = self._try(
             ("text", "bpe_files"),
-            lambda: Mixture(
-                good,
+            lambda: dataclasses.replace(
+                mixed,
                 bpe_size=sections.text.bpe_size,
                 bpe_files=(files[0], files[1]) if files else None,
             ),

@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from ..graph.errors import Problem, ProjectError, suggest
 from ..ops.device.config import ModelConfig
 from ..storage.record import SPLITS
+from .mixture_section import MixtureSection, keys_of_mixture
 from .settings import TrainConfig
 from .yaml_file import YamlFile
 
@@ -174,6 +175,10 @@ class Sections(BaseModel):
         default_factory=dict,
         description="Attributes, by modality, for all of its slots that do not set them themselves.",
     )
+    mixture: MixtureSection = Field(
+        default_factory=MixtureSection,
+        description="How much there is of each task; as many samples as it has rows by default.",
+    )
     text: TextSection = Field(default_factory=TextSection, description="The vocabulary.")
     model: ModelSection = Field(  # pyright: ignore[reportInvalidTypeForm]
         default_factory=ModelSection, description="Sizes of the model."
@@ -244,6 +249,8 @@ def _spell(value: object) -> str:
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that the file may have at ``location``."""
+    if location[:1] == ("mixture",):
+        return keys_of_mixture(location)
     sections: dict[tuple[int | str, ...], type[BaseModel]] = {
         (): Sections,
         ("text",): TextSection,

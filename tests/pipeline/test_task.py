@@ -157,8 +157,8 @@ def test_one_source_given_twice_is_one(data: Any) -> None:
 
 def test_a_task_or_a_list_of_tasks_is_a_mixture() -> None:
     task = Task("a", DIGITS)
-    assert as_mixture(task).tasks == [task]
-    assert as_mixture([task]).tasks == [task]
+    assert as_mixture(task).tasks == (task,)
+    assert as_mixture([task]).tasks == (task,)
     mixture = Mixture([task], bpe_size=300)
     assert as_mixture(mixture) is mixture
 

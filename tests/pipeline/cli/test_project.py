@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from taskloom.graph.errors import Problem, ProjectError
 from taskloom.ops.device.config import ModelConfig
+from taskloom.pipeline import Mixture, Schedule, Temperature, UniMax
 from taskloom.pipeline.project import load_project
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.task import Source
@@ -86,6 +87,56 @@ train: {steps: 7, learning_rate: 1e-3, compile: on}
     assert (project.train.steps, project.train.compile) == (7, "on")
     assert project.train.learning_rate == pytest.approx(0.001)
     assert project.out == Path("/runs/a")
+
+
+MIXED = """
+store: store
+out: run
+sources: {rows: rows.csv}
+tasks:
+  a: {instruction: "-> [TEXT:y]", source: rows}
+  b: {instruction: "-> [TEXT:y]", source: rows}
+  c: {instruction: "-> [TEXT:y]", source: rows}
+"""
+
+
+def test_tasks_are_mixed_by_rules_and_in_groups(tmp_path: Path) -> None:
+    text = f"""{MIXED}
+mixture:
+  schedule: {{0: {{weights: {{a: 1, g: 2}}}}, 500: {{temperature: 2}}}}
+  linear: true
+  groups:
+    g: {{tasks: [b, c], unimax: {{epochs: 2}}}}
+"""
+    mixture = load_project(write(tmp_path, text)).mixture
+    a, group = mixture.parts
+    assert (a.name, group.name) == ("a", "g")
+    assert [task.name for task in mixture.tasks] == ["a", "b", "c"]
+    rules: dict[int, Any] = {0: {"a": 1, "g": 2}, 500: Temperature(2)}
+    assert mixture.weights == Schedule(rules, is_linear=True)
+    assert isinstance(group, Mixture)
+    assert group.weights == UniMax(2)
+
+
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        ("{temperature: 2, tokens: {a: 1}}", "mixture: a mixture has one rule"),
+        ("{weights: {a: 1}}", 'mixture: tasks cannot be mixed so: "b" has no weight'),
+        ("{groups: {g: {tasks: [a, x]}}}", 'group "g" names task "x", which is not here'),
+        ("{groups: {g: {tasks: [a]}, h: {tasks: [a]}}}", 'task "a" is in two groups'),
+        ("{schedule: {0: {}}}", "one rule for each step"),
+        ("{temperatur: 2}", 'mixture.temperatur: unknown key "temperatur"'),
+        ("{groups: {g: {task: [a]}}}", 'mixture.groups.g.task: unknown key "task"'),
+        ("{temperature: 0}", "the temperature must be positive, got 0"),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_refused_with_its_line(
+    tmp_path: Path, mixture: str, message: str
+) -> None:
+    ((_, told, _),) = refuse(tmp_path, f"{MIXED}mixture: {mixture}\n")
+    assert told.startswith("p.yaml:9: ")
+    assert message in told
 
 
 def test_vocabulary_files_lie_beside_the_project(tmp_path: Path) -> None:

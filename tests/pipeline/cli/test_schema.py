@@ -129,6 +129,8 @@ def test_recipes_of_others_add_their_attributes() -> None:
     [
         ("key", ""),
         ("key of a task", "TaskSection"),
+        ("key of `mixture`", "MixtureSection"),
+        ("key of a group", "GroupSection"),
         ("key of `text`", "TextSection"),
         ("key of `model`", "ModelSection"),
         ("key of `train`", "TrainSection"),
