@@ -15,14 +15,14 @@ from ..storage.blend import Blend
 from ..storage.capacity import Capacity
 from ..storage.loader import to_torch
 from ..storage.pack import Pack
-from ..storage.propose import propose_capacity
+from ..storage.propose import Cost, propose_capacity
 from ..storage.template import Documents
 from .mixing import Size, blend_tasks
 from .planning import Plan
 from .settings import TrainConfig
 from .task import Mixture
 
-TILES = (64, 128)
+TILES = (64, 128, 256)
 """Tiles that packs may be aligned to."""
 
 
@@ -43,9 +43,13 @@ def choose_capacity(
         config.source_tokens,
         weights=weights,
         max_source=longest,
-        tiles=TILES,
-        source_flops=model.num_encoder_layers * (4 * width**2 + feed_forward),
-        target_flops=model.num_decoder_layers * (6 * width**2 + feed_forward),
+        tiles=[tile for tile in TILES if config.source_tokens % tile == 0],
+        cost=Cost(
+            source=model.num_encoder_layers * (4 * width**2 + feed_forward),
+            target=model.num_decoder_layers * (6 * width**2 + feed_forward),
+            source_key=model.num_encoder_layers * 2 * width,
+            target_key=model.num_decoder_layers * 2 * width,
+        ),
     )
     target = config.target_tokens or capacity.target
     return replace(capacity, target=target, max_source=longest)

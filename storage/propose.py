@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,35 @@ _TRIED_SAMPLES = 1024
 _SLACK = 0.005
 
 
+class Cost(NamedTuple):
+    """What a step computes, in any unit.
+
+    Attributes:
+        source: Linear FLOPs of the encoder per source position.
+        target: Linear FLOPs of the decoder per target position.
+        source_key: FLOPs of the encoder's attention per source position and key.
+        target_key: FLOPs of the decoder's attention per target position and key, of source or target.
+    """
+
+    source: float = 1.0
+    target: float = 1.0
+    source_key: float = 0.0
+    target_key: float = 0.0
+
+    def waste(self, report: StreamReport) -> float:
+        """Return the share of a step that is not linear work on used positions."""
+        # Attention reaches over whole tiles: longer ones are filled better, and cost more.
+        tile = report.capacity.tile
+        longest = (max(task.longest[side] for task in report.tasks) for side in (0, 1))
+        source_keys, target_keys = (-(-length // tile) * tile for length in longest)
+        source, target = report.capacity.source, report.capacity.target
+        keys = source * self.source_key * source_keys
+        keys += target * self.target_key * (source_keys + target_keys)
+        used = report.fill["source"] * source * self.source
+        used += report.fill["target"] * target * self.target
+        return 1 - used / (source * self.source + target * self.target + keys)
+
+
 def propose_capacity(
     measured: Sequence[Documents],
     size: int,
@@ -35,8 +65,7 @@ def propose_capacity(
     weights: Mapping[str, float] | None = None,
     max_source: int | None = None,
     tiles: Sequence[int] = (64,),
-    source_flops: float = 1.0,
-    target_flops: float = 1.0,
+    cost: Cost | None = None,
 ) -> Capacity:
     """Return the capacity of a pack whose longer stream has ``size`` positions.
 
@@ -47,9 +76,9 @@ def propose_capacity(
         weights: Relative share of samples of each task; by default as many as it has rows.
         max_source: Longest document in source positions; longer ones will be left out, too.
         tiles: Attention tiles to choose from.
-        source_flops: Linear FLOPs of the encoder per source position, in any unit.
-        target_flops: Linear FLOPs of the decoder per target position, in the same unit.
+        cost: What a step computes; as much for every position if not given.
     """
+    cost = cost or Cost()
     longest = size if max_source is None else min(size, max_source)
     documents = _select_short(measured, longest)
     shares = [
@@ -66,7 +95,7 @@ def propose_capacity(
         planner = WindowPlanner(seen, capacity, theirs, 0, _TRIED_SAMPLES)
         packs = planner.plan(0, Position.start(len(theirs)), theirs).packs
         report = StreamReport.of(packs, seen, [0] * len(seen), capacity)
-        return 1 - report.weigh_fill(source_flops, target_flops)
+        return cost.waste(report)
 
     candidates = [
         _suit(documents, shares, size, tile, room, 2.0) for tile in tiles for room in _ROOM
@@ -133,4 +162,4 @@ def _mean(documents: Documents, lane: str) -> float:
     return float(documents.tensors[lane].mean()) if lane in documents.tensors else 0.0
 
 
-__all__ = ["propose_capacity"]
+__all__ = ["Cost", "propose_capacity"]

@@ -26,7 +26,7 @@ from .window import Samples, Window
 MAX_PACKS: Final = 256
 """More packs than this make a window neither fuller nor better shuffled."""
 
-_TOLERANCE: Final = 0.002
+_TOLERANCE: Final = 0.0005
 
 
 class WindowPlanner:
