@@ -26,6 +26,14 @@ def test_the_loader_bench_runs(tmp_path: Path) -> None:
     assert run(tmp_path, "bench_loader.py", "--rounds", "1")
 
 
+@pytest.mark.slow
+def test_the_packing_bench_tells_fill_beside_its_bound(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_packing.py", "--seeds", "1")
+    for case in report["cases"].values():
+        assert 0.97 < case["fill"]["source"] <= 1
+        assert case["least packs of any packer"] <= case["packs"]
+
+
 def test_the_parser_bench_measures_texts_right_and_wrong(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_parse.py", "--rounds", "1")
     assert {"three slots", "three mistakes", "three templates"} <= set(report["cases"])
