@@ -156,6 +156,31 @@ _TEXT = (
         doc="Share of the ids that are replaced by random ones in training.",
     ),
     _mask("Share of the text that is masked in training, in spans."),
+    Attribute(
+        "poisson_lambda",
+        float,
+        low=0,
+        high=32,
+        is_open=True,
+        default=3.0,
+        doc="Mean length of the spans that are masked, in ids.",
+    ),
+    Attribute(
+        "replace_length",
+        int,
+        low=-1,
+        high=1,
+        default=-1,
+        doc="What a masked span becomes: -1 a mask for each of its ids, 1 one mask, 0 nothing.",
+    ),
+    Attribute(
+        "random_ratio",
+        float,
+        low=0,
+        high=1,
+        default=0.0,
+        doc="Share of the masks that are random ids instead.",
+    ),
     _BARE,
 )
 

@@ -90,7 +90,10 @@ class RandomOp(Op, Protocol):
         ...
 
     def plan_lengths(self, lengths: Any, *, keys: Any) -> Any:
-        """Return the length that each row will have, or an upper bound, from those of its input."""
+        """Return the length that each row will have, or an upper bound, from those of its input.
+
+        ``keys`` of None asks for a bound over all draws: a document must fit a pack in every pass.
+        """
         ...
 
 

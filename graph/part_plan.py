@@ -145,6 +145,8 @@ class PartPlan:
         )
         part = recipe.source(request) if side == "source" else recipe.target(request)
         self._note_lane(part)
+        if part.beyond is not None:
+            self.planned.blocks[part.beyond.name] = part.beyond
         is_learned = side == "target" and not part.is_given
         learned = (slot.name,) if is_learned else ()
         return Placed(part=part, site=site, slot=slot.name, is_ids=not part.lane, learned=learned)

@@ -14,6 +14,7 @@ from .node import Value
 from .op import Op
 from .recipe import Adapter, AttributeValue
 from .type import ANY
+from .vocabulary import Block
 
 Half: TypeAlias = Literal["left", "right"]
 
@@ -91,6 +92,7 @@ class Planned:
         scored: Task and slot of everything whose loss is summed apart, in order; of a pair both slots.
         fits: The node of each artifact that is still to be fitted.
         lanes: The lanes of tensors that documents use.
+        blocks: The blocks of ids that stand behind those of the modalities, by name.
     """
 
     draft: Draft
@@ -98,6 +100,7 @@ class Planned:
     scored: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     fits: dict[str, Value] = field(default_factory=dict[str, Value])
     lanes: dict[str, Lane] = field(default_factory=dict[str, Lane])
+    blocks: dict[str, Block] = field(default_factory=dict[str, Block])
 
     @property
     def documents(self) -> dict[str, Value]:

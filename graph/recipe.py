@@ -44,6 +44,8 @@ class Part:
     Attributes:
         value: Ragged ids, or dense tensors.
         block: Vocabulary block of the ids; empty for tensors.
+        beyond: Block that ids past the end of ``block`` belong to, such as that of a mask; it stands behind
+            the blocks of all modalities, so that no id moves when it comes.
         lane: Name of the stream of tensors; empty for ids.
         length: Positions that each tensor takes in the document.
         adapter: How the lane's tensors enter the model.
@@ -56,6 +58,7 @@ class Part:
 
     value: Value | None
     block: str = ""
+    beyond: Block | None = None
     lane: str = ""
     length: int = 0
     adapter: Adapter | None = None

@@ -90,4 +90,6 @@ def _enter(
         entry["slot"] = each.slot
     if part.is_given or part.weight != 1.0:
         entry["weight"] = 0.0 if part.is_given else part.weight
+    if part.beyond is not None:
+        entry["beyond"] = part.beyond.name
     return entry | {"block": part.block}

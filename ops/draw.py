@@ -17,7 +17,9 @@ reference code.
 from __future__ import annotations
 
 import hashlib
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,23 +40,50 @@ def digest_stream(task: str, address: str) -> int:
 
 def number_rows(partition: str, offsets: npt.NDArray[np.int64]) -> Keys:
     """Return the rows at ``offsets`` of ``partition`` as 64 bits each, for `make_keys`."""
-    text = partition.encode()
-    digest = hashlib.blake2b(text, digest_size=8, person=b"draw partition").digest()
-    return _mix(np.uint64(int.from_bytes(digest)) + np.asarray(offsets).astype(np.uint64) * _GOLDEN)
+    return _number(_digest_partition(partition), np.asarray(offsets))
 
 
-def make_keys(*, seed: int, stream: int, pass_number: int, rows: Keys) -> Keys:
+@dataclass(frozen=True, slots=True)
+class RowNumbers:
+    """The rows of some partitions, one after the other, as 64 bits each: those that `number_rows` gives them.
+
+    Attributes:
+        edges: Where each partition begins, and where the last ends, in rows.
+        digests: Digest of each partition.
+    """
+
+    edges: npt.NDArray[np.int64]
+    digests: Keys
+
+    @classmethod
+    def of(cls, partitions: Sequence[tuple[str, int]]) -> Self:
+        """Return the rows of ``partitions``, each an id and its number of rows."""
+        held = [(_digest_partition(name), rows) for name, rows in partitions if rows]
+        digests = np.array([digest for digest, _ in held], np.uint64)
+        return cls(np.cumsum([0, *(rows for _, rows in held)], dtype=np.int64), digests)
+
+    def __call__(self, rows: npt.NDArray[np.int64]) -> Keys:
+        """Return the numbers of ``rows``, which count over all partitions; shape ``(N,)``."""
+        partition = np.searchsorted(self.edges, rows, side="right") - 1
+        return _number(self.digests[partition], rows - self.edges[partition])
+
+
+def make_keys(
+    *, seed: int, stream: int, pass_number: int | npt.NDArray[np.int64], rows: Keys
+) -> Keys:
     """Return the keys of ``rows`` in one pass of one stream, shape ``(N,)``.
 
     Args:
         seed: Of the run; taken modulo 2**64.
         stream: What `digest_stream` returned.
-        pass_number: How often the task's rows have been through before, from 0.
+        pass_number: How often the task's rows have been through before, from 0; one for all, or one a row.
         rows: What `number_rows` returned.
     """
     state = np.zeros(1, np.uint64)
-    for part in (seed, stream, pass_number):
+    for part in (seed, stream):
         state = _mix((state ^ np.uint64(part % (1 << 64))) + _GOLDEN)
+    passes = np.atleast_1d(np.asarray(pass_number)).astype(np.uint64)
+    state = _mix((state ^ passes) + _GOLDEN)
     return _mix((state ^ rows) + _GOLDEN)
 
 
@@ -85,6 +114,16 @@ def count_up(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     stops = np.cumsum(counts)
     total = int(stops[-1]) if len(stops) else 0
     return np.arange(total) - np.repeat(stops - counts, counts)
+
+
+def _digest_partition(partition: str) -> np.uint64:
+    text = partition.encode()
+    digest = hashlib.blake2b(text, digest_size=8, person=b"draw partition").digest()
+    return np.uint64(int.from_bytes(digest))
+
+
+def _number(digests: Keys | np.uint64, offsets: npt.NDArray[np.int64]) -> Keys:
+    return _mix(digests + offsets.astype(np.uint64) * _GOLDEN)
 
 
 def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -217,9 +217,11 @@ def _check_lengths(example: Example, _: Elsewhere) -> None:
     first = next(iter(example.rows.values()))
     if not (pa.types.is_list(first.type) or pa.types.is_large_list(first.type)):
         return
+    most = example.op.plan_lengths(_lengths(first), keys=None)
     for number in range(20):
         keys = make_example_keys(example.num_rows, pass_number=number)
         planned = example.op.plan_lengths(_lengths(first), keys=keys)
+        _demand(bool((planned <= most).all()), f"no draw is longer than {most}, got {planned}")
         made = _lengths(example.op(**example.rows, **example.constants, keys=keys))
         _demand(len(planned) == len(made), "plan_lengths gives one length for each row")
         _demand(bool((made <= planned).all()), f"planned lengths are {planned}, got {made}")

@@ -220,6 +220,7 @@ class Model:
             pinned=self.pinned,
             load=self.load_artifact,
             layout=layout,
+            vocabulary=self.plan.vocabulary,
         )
 
 

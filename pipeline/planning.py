@@ -151,6 +151,7 @@ def plan(
     load: LoadArtifact | None = None,
     persist: Sequence[str] = (),
     layout: PackLayout = UNKNOWN,
+    vocabulary: Vocabulary | None = None,
 ) -> Plan:
     """Plan a mixture.
 
@@ -163,6 +164,7 @@ def plan(
         load: Returns the artifact of a kind and digest; plain text is folded with it.
         persist: Addresses of values to store beside those that must be.
         layout: How documents will lie in packs, where that is known.
+        vocabulary: The blocks of ids of a model that exists; by default those that the tasks need.
 
     Raises:
         TaskloomError: Some instructions are malformed or some tasks cannot be planned; all their
@@ -178,7 +180,7 @@ def plan(
         planned = planner.plan(specs)
     except TaskloomError as error:
         raise tell_broken(error) from None
-    vocabulary = Vocabulary.of(_blocks(specs, recipes))
+    vocabulary = vocabulary or Vocabulary.of(_blocks(specs, recipes, planned.blocks))
     architecture = EncoderDecoder(
         config=model or ModelConfig(), vocabulary=vocabulary, layout=layout
     )
@@ -234,11 +236,14 @@ def _specs(
     return specs
 
 
-def _blocks(specs: Sequence[TaskSpec], recipes: Mapping[str, Recipe]) -> tuple[Block, ...]:
-    """Return the blocks of ids of the modalities in use, in the order of ``recipes``: text first."""
+def _blocks(
+    specs: Sequence[TaskSpec], recipes: Mapping[str, Recipe], last: Mapping[str, Block]
+) -> tuple[Block, ...]:
+    """Return the blocks of ids of the modalities in use, in the order of ``recipes``: text first, ``last`` last."""
     slots = (slot for spec in specs for template in spec.instructions for slot in template.slots)
     used = {slot.modality for slot in slots} | {PROMPT_MODALITY}
-    return gather_blocks({name: one.blocks for name, one in recipes.items() if name in used})
+    blocks = {name: one.blocks for name, one in recipes.items() if name in used}
+    return gather_blocks({**blocks, "what is masked": [last[name] for name in sorted(last)]})
 
 
 def _parse_filter(task: Task, text: str) -> tuple[str, Op]:

@@ -71,7 +71,7 @@ class ReplaceIds:
         """Return nothing: ids are read as they are."""
         return None
 
-    def plan_lengths(self, lengths: Lengths, *, keys: Keys) -> Lengths:
+    def plan_lengths(self, lengths: Lengths, *, keys: Keys | None) -> Lengths:
         """Return ``lengths``: no id is added or taken."""
         del keys
         return lengths
@@ -90,7 +90,8 @@ class MaskSpans:
     """Mask spans of ids, whose lengths follow a Poisson distribution.
 
     As many ids as ``ratio`` says are covered, rounded up, or fewer where spans overlap or meet the row's end.
-    A span of length 0 is a mask put between two ids.
+    A span of length 0 is a mask put between two ids; no more are put than ids may be covered, so that a row's
+    length has a bound.
 
     Attributes:
         ratio: Share of a row's ids that spans cover, from 0 to 1.
@@ -111,7 +112,7 @@ class MaskSpans:
     random_ratio: float = 0.0
     kind: str = "text"
     dtype: str = "uint16"
-    traits: ClassVar[Traits] = Traits("mask_spans", version=1, is_random=True)
+    traits: ClassVar[Traits] = Traits("mask_spans", version=2, is_random=True)
 
     def __post_init__(self) -> None:
         for name in ("ratio", "random_ratio"):
@@ -139,10 +140,16 @@ class MaskSpans:
         """Return nothing: ids are read as they are."""
         return None
 
-    def plan_lengths(self, lengths: Lengths, *, keys: Keys) -> Lengths:
-        """Return how many ids and masks each row will have, exactly."""
-        spans = self._draw(np.asarray(lengths, np.int64), keys)
-        return _sum_rows(spans.is_kept, lengths) + spans.num_inserted
+    def plan_lengths(self, lengths: Lengths, *, keys: Keys | None) -> Lengths:
+        """Return how many ids and masks each row will have, exactly; without ``keys`` the most it can have."""
+        lengths = np.asarray(lengths, np.int64)
+        if keys is None:
+            return lengths + self._budgets(lengths)
+        if self.replace_length == -1:
+            spans, counts = self._draw_lengths(self._budgets(lengths), derive_keys(keys, _SPANS))
+            return lengths + self._count_inserted(lengths, spans, counts)
+        drawn = self._draw(lengths, keys)
+        return _sum_rows(drawn.is_kept, lengths) + drawn.num_inserted
 
     @takes_columns
     def __call__(self, ids: pa.Array, *, keys: Keys) -> pa.Array:
@@ -156,8 +163,7 @@ class MaskSpans:
 
     def _draw(self, lengths: Lengths, keys: Keys) -> _Spans:
         """Draw the spans of rows that have ``lengths`` ids."""
-        budgets = np.ceil(lengths * self.ratio).astype(np.int64)
-        spans, counts = self._draw_lengths(budgets, derive_keys(keys, _SPANS))
+        spans, counts = self._draw_lengths(self._budgets(lengths), derive_keys(keys, _SPANS))
         rows = np.repeat(np.arange(len(lengths)), counts)
         is_long = spans > 0
         num_long = np.bincount(rows[is_long], minlength=len(lengths))
@@ -181,8 +187,16 @@ class MaskSpans:
             is_masked=is_masked,
             is_random=_cover(starts[is_random_span], stops[is_random_span], total),
             is_kept=is_kept,
-            num_inserted=counts - num_long,
+            num_inserted=self._count_inserted(lengths, spans, counts),
         )
+
+    def _budgets(self, lengths: Lengths) -> Lengths:
+        """Return how many ids of each row spans may cover."""
+        return np.ceil(lengths * self.ratio).astype(np.int64)
+
+    def _count_inserted(self, lengths: Lengths, spans: Lengths, counts: Lengths) -> Lengths:
+        """Return how many masks are put between ids of each row: one for each span of length 0."""
+        return np.minimum(_sum_rows(spans == 0, counts), self._budgets(lengths))
 
     def _draw_lengths(self, budgets: Lengths, keys: Keys) -> tuple[Lengths, Lengths]:
         """Return lengths of spans that sum to ``budgets``, end to end, and their number for each row."""

@@ -1,7 +1,8 @@
 """TEXT: a column of text becomes ids of a byte-level vocabulary.
 
 Source: OFASys, ``preprocessor/default/text.py``, for one vocabulary shared by prompts, source and target, and
-for ``closed_set``; the vocabulary here is fitted on the training rows unless files are given.
+for ``closed_set``; the vocabulary here is fitted on the training rows unless files are given. Its noise comes first
+and its masks after it, as there; the id of a mask is the first past the block, and has a block of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from ...graph.recipe import Fit, Part, PromptRequest, Request
 from ...graph.vocabulary import Block
 from ..host.bpe import EncodeTexts, FitBpe
 from ..host.closed_set import FitClosedSet, RestrictTexts
+from ..host.noise import MaskSpans, ReplaceIds
 from ..host.text import FormatTexts, NormalizeTexts
 
 BLOCK = "text"
+MASK = Block("mask", 1)
 BPE = "bpe-main"
 
 ATTRIBUTES = MODALITIES["TEXT"].select(
@@ -29,6 +32,11 @@ ATTRIBUTES = MODALITIES["TEXT"].select(
     "disable_auto_boseos",
     "no_loss",
     "loss_weight",
+    "noise_ratio",
+    "mask_ratio",
+    "poisson_lambda",
+    "replace_length",
+    "random_ratio",
     preprocess=("text",),
     adapter=("text",),
 )
@@ -51,12 +59,15 @@ class TextRecipe:
         return (Block(BLOCK, self.size),)
 
     def source(self, request: Request) -> Part:
-        """Normalise and encode the column."""
+        """Normalise and encode the column; replace and mask ids in training."""
         assert request.column is not None, "a source slot always has a column"
         texts = self._normalize(request)
+        ids = self._add_noise(request, self._encode(request, texts, texts))
+        is_masked = bool(request.attributes["mask_ratio"])
         return Part(
-            value=self._encode(request, texts, texts),
+            value=self._mask(request, ids) if is_masked else ids,
             block=BLOCK,
+            beyond=MASK if is_masked else None,
             has_ends=not request.attributes.get("disable_auto_boseos"),
         )
 
@@ -65,6 +76,10 @@ class TextRecipe:
         if request.attributes.get("disable_auto_boseos"):
             message = "a target always stands between BOS and EOS"
             help_ = "drop disable_auto_boseos here, or set it on a source slot"
+            raise PlanError(Problem("T0215", message, help_, (request.site,)))
+        if request.attributes["mask_ratio"]:
+            message = "mask_ratio masks what is read, and nothing that is written"
+            help_ = "set it on the source slot of the same name: [TEXT:a,mask_ratio=0.3] -> [TEXT:a]"
             raise PlanError(Problem("T0215", message, help_, (request.site,)))
         learned = texts = None if request.column is None else self._normalize(request)
         answers = None
@@ -113,6 +128,25 @@ class TextRecipe:
         op = EncodeTexts(dtype=self._dtype, max_length=None if length is None else int(length))
         bpe = self._bpe(request.fit, learned, request.splits)
         return request.chain(texts, "encode", op, bpe=bpe)
+
+    def _add_noise(self, request: Request, ids: Value) -> Value:
+        if not (ratio := float(request.attributes["noise_ratio"])):
+            return ids
+        op = ReplaceIds(ratio=ratio, num_ids=self.size, dtype=self._dtype)
+        return request.chain(ids, "noise", op)
+
+    def _mask(self, request: Request, ids: Value) -> Value:
+        given = request.attributes
+        op = MaskSpans(
+            ratio=float(given["mask_ratio"]),
+            mask_id=self.size,
+            num_ids=self.size,
+            mean_span=float(given["poisson_lambda"]),
+            replace_length=int(given["replace_length"]),
+            random_ratio=float(given["random_ratio"]),
+            dtype=self._dtype,
+        )
+        return request.chain(ids, "mask", op)
 
     def _bpe(self, fit: Fit, texts: Value, splits: Value | None) -> Value:
         return fit(BPE, FitBpe(size=self.size), {"texts": texts, **_splits(splits)})
