@@ -144,9 +144,7 @@ class _Trial:
             for number, template in enumerate(stream.templates)
         }
         return list(
-            pack_documents(
-                stream.templates, by_name, stream.dataset.columns, stream.capacity, pad_id=PAD
-            )
+            pack_documents(stream.templates, by_name, stream.columns, stream.capacity, pad_id=PAD)
         )
 
     def _is_finite(self, pack: Pack, *, with_gradient: bool) -> bool:

@@ -112,7 +112,9 @@ class _Pieces:
         plan, value = self.plan, node.inputs[entry["port"]]
         if "lane" in entry:
             self._refuse_unknown(value)
-            return TensorPiece(column=value.column_id, lane=entry["lane"], length=entry["length"])
+            return TensorPiece(
+                column=plan.column_of(self.task, value), lane=entry["lane"], length=entry["length"]
+            )
         offset = plan.vocabulary.offset(entry["block"])
         lesson = self._learn(entry) if side == "target" else None
         maker = plan.graph.nodes[value.node]
@@ -120,7 +122,7 @@ class _Pieces:
             ids: Any = maker.params["ids"]
             return ConstPiece(ids=tuple(offset + i for i in ids))
         self._refuse_unknown(value)
-        return IdsPiece(column=value.column_id, offset=offset, lesson=lesson)
+        return IdsPiece(column=plan.column_of(self.task, value), offset=offset, lesson=lesson)
 
     def _learn(self, entry: Mapping[str, Any]) -> Lesson | None:
         """Return what is learned from a slot; what is not learned leaves the end to the slot before."""
@@ -136,9 +138,6 @@ class _Pieces:
             message = f"{maker.address} is not known yet"
             help_ = "build the store first: its vocabulary is fitted there"
             raise PlanError.of("T0238", message, help_)
-        if value not in self.plan.cut.stored:
-            message = f"{maker.address} draws anew in every epoch, which the loader cannot do yet"
-            raise PlanError.of("T0237", message, "leave the op out, or run it in the source")
 
 
 def column_dtypes(schema: pa.Schema) -> dict[str, str]:

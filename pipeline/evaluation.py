@@ -26,6 +26,7 @@ from ..storage.store import Store
 from ..storage.template import GroupPiece, Piece, Template, TensorPiece
 from .dataset import Dataset, Split, open_dataset
 from .inference import Model
+from .online import add_online_columns
 from .task import Mixture, Task, as_mixture
 
 
@@ -151,7 +152,8 @@ def score_task(
     writer = model.writer(task)
     rows = dataset.rows(writer.task, split)
     learned_from = dataset.rows(writer.task, "train").usable
-    written = writer.write(unanswered(rows.templates[0]), dataset.columns, rows.usable)
+    columns = add_online_columns(dataset.plan, dataset.columns, None)
+    written = writer.write(unanswered(rows.templates[0]), columns, rows.usable)
     slots = [slot for name, slot in dataset.plan.scored if name == writer.task]
     scores: list[TaskScore] = []
     for slot in slots:

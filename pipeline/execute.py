@@ -1,5 +1,7 @@
 """Running host nodes on record batches, and finding the rows that cannot be computed.
 
+Nothing is drawn here: an op that draws in training runs in the form that it declares for evaluation.
+
 Ops never see missing values: rows with one are left out before a call and are missing in its result. When a
 call raises, `bisection` finds the rows at fault.
 
@@ -22,7 +24,7 @@ import pyarrow as pa
 from ..graph.errors import OpError, Problem, Site
 from ..graph.graph import Graph
 from ..graph.node import Node, NodeId, Value
-from ..graph.op import Catalogue, Rows
+from ..graph.op import Catalogue, Rows, Traits
 from ..graph.type import parent_rows
 from .bisection import compute_rows
 from .items import Items, take_nullable
@@ -158,7 +160,30 @@ class Execution:
     @cached_property
     def _ops(self) -> dict[NodeId, Any]:
         nodes = (self.graph.nodes[node] for node in self.nodes)
-        return {node.id: self.catalogue[node.op](**node.params) for node in nodes}
+        return {node.id: make_still(self.catalogue[node.op](**node.params)) for node in nodes}
+
+
+def make_still(op: Any) -> Any:
+    """Return ``op``, or what stands in the place of one that draws where nothing is drawn."""
+    if not op.traits.is_random:
+        return op
+    return op.evaluation() or _Unchanged(op)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unchanged:
+    """In the place of an op that draws: its first input as it is."""
+
+    op: Any
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the op."""
+        return self.op.traits
+
+    def __call__(self, *columns: Any, **named: Any) -> Any:
+        """Return the first column."""
+        return (*columns, *named.values())[0]
 
 
 @dataclass(slots=True)

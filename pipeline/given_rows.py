@@ -27,19 +27,20 @@ class RowReader:
 
     Attributes:
         execution: The host nodes.
-        wanted: The values that documents read.
+        wanted: The values that documents read, by source and column.
     """
 
     execution: Execution
-    wanted: Sequence[Value]
+    wanted: Mapping[tuple[str, str], Value]
 
     @classmethod
     def make(cls, plan: Plan, task: str, load: LoadArtifact) -> Self:
         """Return the reader of ``task``, which is in ``plan``."""
         graph = plan.graph
-        wanted = list(plan.stored_of(task))
+        wanted = [*plan.stored_of(task), *plan.online_of(task)]
         nodes = [node.id for node in graph.needs(wanted)]
-        return cls(Execution(graph, nodes, plan.catalogue, load), wanted)
+        names = {(source_of(v.node.rows), plan.column_of(task, v)): v for v in wanted}
+        return cls(Execution(graph, nodes, plan.catalogue, load), names)
 
     def batches(self, rows: Sequence[Any]) -> Iterator[pa.RecordBatch]:
         """Yield the columns of ``rows`` that are read, some rows at a time.
@@ -76,9 +77,7 @@ class RowReader:
         for failure in failures:
             placed = replace(failure.problem, row=str(first + failure.offset))
             problems.setdefault(failure.offset, []).append(placed)
-        columns = {
-            (source_of(v.node.rows), v.column_id): ArrayColumn(values[v]) for v in self.wanted
-        }
+        columns = {name: ArrayColumn(values[value]) for name, value in self.wanted.items()}
         return columns, problems
 
 

@@ -63,7 +63,7 @@ def blend_documents(mixture: Mixture, documents: Sequence[Documents], config: Tr
     longest = min(config.max_document, config.source_tokens)
     lengths: dict[str, list[tuple[int, float, float]]] = {}
     for each in documents:
-        keep = each.source_lengths <= longest
+        keep = each.longest_source <= longest
         kept = each.select(keep) if keep.any() else each
         means = float(kept.source_lengths.mean()), float(kept.target_lengths.mean())
         lengths.setdefault(each.template.task, []).append((len(kept), *means))

@@ -113,6 +113,31 @@ class Plan:
                 found.setdefault(value, port)
         return found
 
+    def online_of(self, task: str) -> tuple[Value, ...]:
+        """Return the values that the documents of ``task`` read and the loader computes, in every epoch."""
+        nodes = [*self.documents(task)]
+        found: dict[Value, None] = {}
+        while nodes:
+            for value in nodes.pop(0).inputs.values():
+                maker = self.graph.nodes[value.node]
+                if self.cut.stages[maker.id] is not Stage.ONLINE:
+                    continue
+                if self.catalogue[
+                    maker.op
+                ].traits.is_online:  # the loader's own, as what joins items
+                    nodes.append(maker)
+                else:
+                    found[value] = None
+        return tuple(found)
+
+    def column_of(self, task: str, value: Value) -> str:
+        """Return the name under which the loader reads ``value`` for ``task``.
+
+        A stored column is one for all tasks. What is drawn is drawn for each task apart.
+        """
+        is_stored = self.cut.stages[value.node] is not Stage.ONLINE
+        return value.column_id if is_stored else f"{value.column_id}@{task}"
+
     def sharing(self) -> Mapping[Value, Sequence[str]]:
         """The tasks that read each stored value, in their order."""
         found: dict[Value, list[str]] = {}
@@ -141,7 +166,7 @@ class Plan:
                 yield from self._read_by(self.graph.nodes[value.node], f"{prefix}{port}/")
 
 
-def plan(
+def plan(  # noqa: PLR0913 - most are what is known already, and named
     tasks: Mixture | Task | Sequence[Task],
     mode: Mode = "train",
     *,
@@ -239,7 +264,7 @@ def _specs(
 def _blocks(
     specs: Sequence[TaskSpec], recipes: Mapping[str, Recipe], last: Mapping[str, Block]
 ) -> tuple[Block, ...]:
-    """Return the blocks of ids of the modalities in use, in the order of ``recipes``: text first, ``last`` last."""
+    """Return the blocks of the modalities in use, in the order of ``recipes``: text first; then ``last``."""
     slots = (slot for spec in specs for template in spec.instructions for slot in template.slots)
     used = {slot.modality for slot in slots} | {PROMPT_MODALITY}
     blocks = {name: one.blocks for name, one in recipes.items() if name in used}

@@ -162,7 +162,7 @@ def pack_rows(plan: Plan, task: str, rows: GivenRows, *, template: int = 0) -> P
         SourceError: The rows lack a column.
     """
     document = plan.templates(task)[template][0]
-    read = [value.node for value in plan.stored_of(task)]
+    read = [value.node for value in (*plan.stored_of(task), *plan.online_of(task))]
     host_execution(plan, read or [document.id], asked=document.address)
     reader = RowReader.make(plan, task, _load(plan))
     batch = as_batch(rows, reader.execution)
@@ -188,7 +188,7 @@ def as_batch(rows: GivenRows, execution: Execution) -> pa.RecordBatch:
     if isinstance(rows, pa.Table):
         table = _select(rows, execution.columns)
     else:
-        batches = list(RowReader(execution, ()).batches(list(rows)))
+        batches = list(RowReader(execution, {}).batches(list(rows)))
         table: Any = pa.Table.from_batches(batches) if batches else _no_columns(len(rows))
     if SPLIT_COLUMN not in table.column_names:
         table = table.append_column(SPLIT_COLUMN, pa.array(np.zeros(table.num_rows, np.uint8)))

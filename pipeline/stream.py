@@ -21,9 +21,10 @@ from ..storage.capacity import Capacity
 from ..storage.length import measure_documents, select_fitting
 from ..storage.loader import Loader, LoaderConfig
 from ..storage.store import Store
-from ..storage.template import Documents, Template
+from ..storage.template import Columns, Documents, Template
 from .dataset import Dataset, TaskRows, open_dataset, pinned_artifacts, plan_stored
 from .learner import Learner
+from .online import add_online_columns
 from .packing import blend_documents, choose_capacity
 from .planning import Plan
 from .settings import TrainConfig
@@ -40,6 +41,7 @@ class Stream:
         dataset: The stored columns.
         templates: What documents are made of, in the order of the tasks.
         rows: Training rows of each task.
+        columns: What the templates read: stored columns, and what is drawn from them.
         blend: Share of the samples of each task, at every step.
         capacity: Shape of a pack.
         pinned: The artifacts of the store.
@@ -52,6 +54,7 @@ class Stream:
     dataset: Dataset
     templates: tuple[Template, ...]
     rows: Mapping[str, npt.NDArray[np.int64]]
+    columns: Columns
     blend: Blend
     capacity: Capacity
     pinned: Mapping[str, Pinned]
@@ -82,7 +85,7 @@ class Stream:
         return Loader(
             self.templates,
             self.rows,
-            self.dataset.columns,
+            self.columns,
             config,
             plan_digest=self.digest,
             state=state,
@@ -124,7 +127,8 @@ def open_stream(
     rows = {task.name: dataset.rows(task.name, "train") for task in mixture.tasks}
     _refuse_empty(rows)
     templates = tuple(each for task in mixture.tasks for each in rows[task.name].templates)
-    documents = [measure_documents(t, dataset.columns, rows[t.task].usable) for t in templates]
+    columns = add_online_columns(dataset.plan, dataset.columns, config.seed)
+    documents = [measure_documents(t, columns, rows[t.task].usable) for t in templates]
     blend = blend_documents(mixture, documents, config)
     if capacity is None:
         weights = blend.mean(range(config.steps))
@@ -136,6 +140,7 @@ def open_stream(
         dataset=dataset,
         templates=templates,
         rows={name: each.usable for name, each in rows.items()},
+        columns=columns,
         blend=blend,
         capacity=capacity,
         pinned=pinned_artifacts(store),
@@ -162,6 +167,6 @@ def _refuse_empty(rows: Mapping[str, TaskRows]) -> None:
 def _layout(documents: list[Documents], capacity: Capacity) -> PackLayout:
     source, target = 1, 1
     for kept in select_fitting(documents, capacity):
-        source = max(source, int(kept.source_lengths.max(initial=1)))
-        target = max(target, int(kept.target_lengths.max(initial=1)))
+        source = max(source, int(kept.longest_source.max(initial=1)))
+        target = max(target, int(kept.longest_target.max(initial=1)))
     return PackLayout(tile=capacity.tile, longest_source=source, longest_target=target)

@@ -1,10 +1,11 @@
-"""Columns that are Arrow arrays, for rows that are answered at once and never stored."""
+"""Columns as Arrow arrays: those of rows that are answered at once, and what ops are called with."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow.compute makes its functions when it is imported)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .template import Gathered
+
+
+def to_array(gathered: Gathered) -> Any:
+    """Return what was gathered of a stored column as an Arrow array."""
+    if not isinstance(gathered, tuple):
+        if gathered.ndim == 1:
+            return pa.array(gathered)
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(gathered))
+    values, offsets = gathered
+    items = pa.array(values.reshape(-1))
+    if values.ndim > 1:
+        items = pa.FixedSizeListArray.from_arrays(items, math.prod(values.shape[1:]))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
+
+
+def from_array(array: Any) -> Gathered:
+    """Return the rows of an Arrow array, none of which is missing, as a column gives them."""
+    if isinstance(array, pa.FixedShapeTensorArray):
+        return array.to_numpy_ndarray()
+    if not pa.types.is_list(array.type) and not pa.types.is_large_list(array.type):
+        return np.asarray(array)
+    offsets = np.asarray(array.offsets, np.int64)
+    return np.asarray(array.values)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,9 +69,9 @@ class Capacity:
         return tuple(self.tensors.values())
 
     def fits(self, documents: Documents) -> npt.NDArray[np.bool_]:
-        """Return which of ``documents`` a pack can hold, shape ``(D,)``."""
+        """Return which of ``documents`` a pack can hold in every pass, shape ``(D,)``."""
         max_source, max_target = self.longest
-        fits = (documents.source_lengths <= max_source) & (documents.target_lengths <= max_target)
+        fits = (documents.longest_source <= max_source) & (documents.longest_target <= max_target)
         for lane, numbers in documents.tensors.items():
             fits &= numbers <= self.tensors.get(lane, 0)
         return fits

@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from ..graph.errors import LoaderError
 from .capacity import Capacity
+from .length import is_online
 from .pack import Int32s, Pack
-from .stretch import PieceReader, Stretch, as_dense
-from .template import PAIRS, Columns, Template, TensorPiece
-from .tile import Ints, restart_sums
+from .step import Step, to_ranges
+from .stretch import PieceReader, Stretch, as_dense, sum_lengths
+from .template import PAIRS, Columns, Piece, Template, TensorPiece
+from .tile import Ints
 from .window import PackPlan
 
 FILLED_TOGETHER: Final = 8
@@ -57,6 +59,7 @@ class PackFiller:
         self._capacity = capacity
         self._pad_id = pad_id
         used = dict.fromkeys(piece.lane for each in templates for piece in each.tensors)
+        self._online = {each.name for each in templates if is_online(each, columns)}
         self._lanes = {
             lane: _examine_lane(lane, templates, columns)
             for lane in used
@@ -67,9 +70,10 @@ class PackFiller:
         """Return the packs of ``plans``.
 
         Raises:
-            LoaderError: A column returns other lengths than its sidecar promised (T0605).
+            LoaderError: A column returns other lengths than its sidecar promised, or an online one a longer
+                value than was planned (T0605).
         """
-        step = _Step(plans, self._capacity)
+        step = Step(plans, self._capacity)
         source, tensors, places = self._fill_source(step)
         streams = source | self._fill_target(step)
         cuts = np.cumsum([0, *map(len, plans)]).tolist()
@@ -88,7 +92,7 @@ class PackFiller:
         )
 
     def _fill_source(
-        self, step: _Step
+        self, step: Step
     ) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]], dict[str, Int32s]]:
         size, num_packs = self._capacity.source, step.num_packs
         ids = np.full(num_packs * size, self._pad_id, np.int32)
@@ -121,7 +125,7 @@ class PackFiller:
         }
         return _cut(streams, num_packs), _cut(tensors, num_packs), _cut(places, num_packs)
 
-    def _divide_pairs(self, step: _Step) -> tuple[_Halves, dict[str, Int32s]]:
+    def _divide_pairs(self, step: Step) -> tuple[_Halves, dict[str, Int32s]]:
         """Return the stretches of the source within which tokens see each other, and where pairs lie."""
         number = self._capacity.tensors.get(PAIRS, 0)
         ranges = np.zeros((step.num_packs * number, 2, 2), np.int32)
@@ -131,11 +135,8 @@ class PackFiller:
         for template, which in step.by_template(self._templates):
             if template.pair is None:
                 continue
-            num_pieces, lesson = template.pair
-            half = template.source[:num_pieces]
-            lefts[which] = self._reader.lengths.measure(
-                half, template.source_name, step.rows[which]
-            )
+            _, lesson = template.pair
+            lefts[which] = step.left_lengths[which]
             is_pair[which] = True
             slot = step.slots[PAIRS][which]
             start, stop = step.source_ranges[which].T
@@ -149,7 +150,7 @@ class PackFiller:
         halves = _Halves.of(starts[is_half], lengths[is_half], packs * self._capacity.source)
         return halves, {"pair_ranges": ranges, "pair_loss_ids": loss_ids}
 
-    def _fill_target(self, step: _Step) -> dict[str, npt.NDArray[Any]]:
+    def _fill_target(self, step: Step) -> dict[str, npt.NDArray[Any]]:
         size = self._capacity.target
         # A document has one id more than it has positions. In this sequence each document stands
         # one further on for every document before it; inputs and labels are two readings of it.
@@ -182,19 +183,42 @@ class PackFiller:
         return _cut(streams, step.num_packs)
 
     def _read(
-        self, step: _Step, side: Literal["source", "target"]
+        self, step: Step, side: Literal["source", "target"]
     ) -> Iterator[tuple[Stretch, Ints]]:
         """Yield each piece of a side, and the number of the document that each part of it is of."""
         starts = step.source_at if side == "source" else step.target_at + np.arange(len(step))
         for template, which in step.by_template(self._templates):
-            pieces = template.source if side == "source" else template.target
             before = self._reader.seconds
-            stretches = self._reader.read(
-                pieces, template.source_name, step.rows[which], starts[which]
-            )
-            for stretch in stretches:
-                yield stretch, which[stretch.owners]
+            stretches: list[Stretch] = []
+            for pieces in _divide(template, side):
+                begin = starts[which] + sum_lengths(stretches, len(which))
+                if stretches:
+                    step.left_lengths[which] = begin - starts[which]
+                for stretch in self._reader.read(
+                    pieces, template.source_name, step.rows[which], step.passes[which], begin
+                ):
+                    yield stretch, which[stretch.owners]
+                    stretches += self._keep(template, stretch)
+            if template.name in self._online:
+                step.shorten(side, which, sum_lengths(stretches, len(which)), template)
             self._gathering[template.name] += self._reader.seconds - before
+
+    def _keep(self, template: Template, stretch: Stretch) -> list[Stretch]:
+        """Return ``stretch``, without its values, if the lengths of its documents are still to be found out."""
+        is_measured = template.pair is not None or template.name in self._online
+        return [stretch._replace(where=_NOTHING, values=_NOTHING)] if is_measured else []
+
+
+_NOTHING: Final = np.empty(0, np.int64)
+
+
+def _divide(template: Template, side: Literal["source", "target"]) -> Iterator[Sequence[Piece]]:
+    """Yield the pieces of a side, those of each half of a pair apart."""
+    if side == "target" or template.pair is None:
+        yield template.source if side == "source" else template.target
+    else:
+        yield template.source[: template.pair[0]]
+        yield template.source[template.pair[0] :]
 
 
 class _Halves(NamedTuple):
@@ -207,42 +231,7 @@ class _Halves(NamedTuple):
     @classmethod
     def of(cls, starts: Ints, lengths: Ints, bases: Ints) -> _Halves:
         """Return the halves that begin at ``starts`` over all packs; each pack begins at its base."""
-        return cls(starts, lengths, _ranges(starts - bases, lengths))
-
-
-class _Step:
-    """The documents of some packs, as arrays over all of them; ``_at`` counts over the packs."""
-
-    def __init__(self, plans: Sequence[PackPlan], capacity: Capacity) -> None:
-        self.num_packs = len(plans)
-        self.packs = np.repeat(np.arange(len(plans)), [len(plan) for plan in plans])
-        self.tasks = np.concatenate([plan.tasks for plan in plans])
-        self.rows = np.concatenate([plan.rows for plan in plans])
-        self.source_lengths = np.concatenate([plan.source_lengths for plan in plans])
-        self.target_lengths = np.concatenate([plan.target_lengths for plan in plans])
-        source_starts = np.concatenate([plan.source_starts for plan in plans])
-        target_starts = np.concatenate([plan.target_starts for plan in plans])
-        self.source_at = self.packs * capacity.source + source_starts
-        self.target_at = self.packs * capacity.target + target_starts
-        self.source_ranges = _ranges(source_starts, self.source_lengths)
-        self.target_ranges = _ranges(target_starts, self.target_lengths)
-        tensors = np.concatenate([plan.tensors for plan in plans], axis=1)
-        self.slots = {
-            lane: self.packs * number + restart_sums(numbers, self.packs)
-            for (lane, number), numbers in zip(capacity.tensors.items(), tensors, strict=True)
-        }
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def by_template(self, templates: Sequence[Template]) -> Iterator[tuple[Template, Ints]]:
-        """Yield each template that occurs and the numbers of its documents."""
-        for number in np.unique(self.tasks).tolist():
-            yield templates[number], np.flatnonzero(self.tasks == number)
-
-    def count(self, size: int) -> Int32s:
-        """Return the position in its pack of each position of a stream."""
-        return np.tile(np.arange(size, dtype=np.int32), self.num_packs)
+        return cls(starts, lengths, to_ranges(starts - bases, lengths))
 
 
 def _examine_lane(
@@ -261,10 +250,6 @@ def _examine_lane(
         message = f'the tensors of lane "{lane}" are not alike: {"; ".join(kinds)}'
         raise LoaderError.of("T0605", message, "resize them to one shape, or use another lane")
     return next(iter(found))
-
-
-def _ranges(starts: Ints, lengths: Ints) -> Int32s:
-    return np.stack([starts, starts + lengths], axis=1).astype(np.int32)
 
 
 def _find_owners(starts: Ints, lengths: Ints, size: int) -> Ints:

@@ -7,12 +7,14 @@ of items of every row says where they begin.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from ..graph.errors import LoaderError
 from .capacity import Capacity
+from .online import OnlineColumn, measure_rows
 from .template import (
     PAIRS,
     Column,
@@ -38,15 +40,32 @@ def measure_documents(template: Template, columns: Columns, rows: Ints) -> Docum
     for name in template.columns:
         _check_rows(template, name, columns[template.source_name, name], rows)
     lengths = Lengths(columns)
-    source = lengths.measure(template.source, template.source_name, rows)
-    target = lengths.measure(template.target, template.source_name, rows)
+    redraw = partial(_measure_sides, template, lengths) if is_online(template, columns) else None
+    longest = _measure_sides(template, lengths, rows, None)
+    first = longest if redraw is None else redraw(rows, np.zeros_like(rows))
     return Documents(
         template=template,
         rows=rows,
-        source_lengths=_narrow(source),
-        target_lengths=_narrow((target - 1).clip(min=0)),
+        source_lengths=first[0],
+        target_lengths=first[1],
         tensors={lane: _count_tensors(lane, template, lengths, rows) for lane in template.lanes},
+        longest=None if redraw is None else longest,
+        redraw=redraw,
     )
+
+
+def is_online(template: Template, columns: Columns) -> bool:
+    """Return whether some piece of ``template`` is computed whenever it is read."""
+    read = (columns[template.source_name, piece.column] for piece in template.stored)
+    return any(isinstance(column, OnlineColumn) for column in read)
+
+
+def _measure_sides(
+    template: Template, lengths: Lengths, rows: Ints, passes: Ints | None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    source = lengths.measure(template.source, template.source_name, rows, passes)
+    target = lengths.measure(template.target, template.source_name, rows, passes)
+    return _narrow(source), _narrow((target - 1).clip(min=0))
 
 
 class Lengths:
@@ -56,20 +75,31 @@ class Lengths:
         self._columns = columns
         self._starts: dict[tuple[str, str], Ints] = {}
 
-    def measure(self, pieces: Sequence[Piece], source_name: str, rows: Ints) -> Ints:
-        """Return how many positions ``pieces`` take in the document, or item, of each of ``rows``."""
+    def measure(
+        self,
+        pieces: Sequence[Piece],
+        source_name: str,
+        rows: Ints,
+        passes: Ints | None = None,
+    ) -> Ints:
+        """Return how many positions ``pieces`` take in the document, or item, of each of ``rows``.
+
+        Each is seen in one of ``passes``; without them it is the most that it takes in any.
+        """
         lengths = np.zeros(len(rows), np.int64)
         for piece in pieces:
             match piece:
                 case ConstPiece():
                     lengths += len(piece.ids)
                 case IdsPiece():
-                    lengths += self._columns[source_name, piece.column].lengths[rows]
+                    column = self._columns[source_name, piece.column]
+                    lengths += measure_rows(column, rows, passes)
                 case TensorPiece():
                     lengths += piece.length
                 case GroupPiece():
                     items, owners = self.find_items(piece, source_name, rows)
-                    each = self.measure(piece.pieces, source_name, items)
+                    theirs = None if passes is None else passes[owners]
+                    each = self.measure(piece.pieces, source_name, items, theirs)
                     sums = np.bincount(owners, weights=each, minlength=len(rows))
                     lengths += sums.astype(np.int64)
         return lengths

@@ -117,7 +117,7 @@ def _select_short(measured: Sequence[Documents], longest: int) -> Sequence[Docum
     fits: dict[str, npt.NDArray[np.bool_]] = {}
     for each in measured:
         task = each.template.task
-        fits[task] = fits.get(task, np.True_) & (each.source_lengths <= longest)
+        fits[task] = fits.get(task, np.True_) & (each.longest_source <= longest)
     kept = [each.select(fits[each.template.task]) for each in measured]
     return [each for each in kept if len(each)] or measured
 
@@ -134,8 +134,8 @@ def _suit(
     weights = np.array(shares) / sum(shares)
     means = [(each.source_lengths.mean(), each.target_lengths.mean()) for each in documents]
     source, target = weights @ np.array(means)
-    longest = [max(int(each.source_lengths.max()) for each in documents)]
-    longest += [max(int(each.target_lengths.max()) for each in documents)]
+    longest = [max(int(each.longest_source.max()) for each in documents)]
+    longest += [max(int(each.longest_target.max()) for each in documents)]
     is_source_longer = bool(source >= target)
     ratio = min(source, target) / max(source, target)
     need = max(size * ratio * room, longest[1 if is_source_longer else 0], 1)

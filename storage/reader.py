@@ -79,6 +79,11 @@ class ColumnReader:
         self._body: Body = self._open_dense() if self._is_dense else self._open_arrow()
 
     @property
+    def partitions(self) -> list[tuple[str, int]]:
+        """Id and number of rows of each partition that has rows, in their order."""
+        return [(receipt.partition, receipt.rows) for receipt in self._filled]
+
+    @property
     def num_rows(self) -> int:
         """Rows of the column, whatever their validity."""
         return int(self._partitions.edges[-1])

@@ -10,7 +10,7 @@ Lengths come from the columns' length sidecars, so an epoch is planned before an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -48,6 +48,12 @@ class Column(Protocol):
 
 Columns: TypeAlias = Mapping[tuple[str, str], Column]
 """Columns by (source name, column id)."""
+
+Redraw: TypeAlias = Callable[
+    [npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]],
+]
+"""Returns source and target positions of the documents of rows, each in its pass."""
 
 PAIRS: Final = "pairs"
 """The lane of a pack that says where the halves of contrastive pairs lie."""
@@ -180,6 +186,12 @@ class Template:
         return tuple(p for p in _singles(self.source) if isinstance(p, TensorPiece))
 
     @property
+    def stored(self) -> Iterator[IdsPiece | TensorPiece]:
+        """The pieces that are read from a column, those of items among them."""
+        pieces = _singles((*self.source, *self.target))
+        return (piece for piece in pieces if not isinstance(piece, ConstPiece))
+
+    @property
     def lanes(self) -> tuple[str, ...]:
         """The lanes of a pack that its documents take room in."""
         pairs = [] if self.pair is None else [PAIRS]
@@ -193,9 +205,11 @@ class Documents:
     Attributes:
         template: What they are made of.
         rows: Global row of each document, shape ``(D,)``.
-        source_lengths: Source positions of each, shape ``(D,)``.
-        target_lengths: Target positions of each: one less than its target ids; shape ``(D,)``.
+        source_lengths: Source positions of each in the first pass, shape ``(D,)``.
+        target_lengths: Target positions of each, likewise: one less than its target ids; shape ``(D,)``.
         tensors: Tensors of each lane that each brings, shape ``(D,)``.
+        longest: Most source, and most target positions of each in any pass; those of the first if None.
+        redraw: Returns the lengths of given rows in given passes; None where every pass is like the first.
     """
 
     template: Template
@@ -203,6 +217,8 @@ class Documents:
     source_lengths: npt.NDArray[np.int32]
     target_lengths: npt.NDArray[np.int32]
     tensors: Mapping[str, npt.NDArray[np.int64]]
+    longest: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None
+    redraw: Redraw | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -213,6 +229,24 @@ class Documents:
         numbers = [self.tensors.get(lane, none) for lane in lanes]
         return np.array(numbers, np.int64).reshape(len(numbers), len(self))
 
+    @property
+    def longest_source(self) -> npt.NDArray[np.int32]:
+        """Most source positions of each in any pass, shape ``(D,)``."""
+        return self.source_lengths if self.longest is None else self.longest[0]
+
+    @property
+    def longest_target(self) -> npt.NDArray[np.int32]:
+        """Most target positions of each in any pass, shape ``(D,)``."""
+        return self.target_lengths if self.longest is None else self.longest[1]
+
+    def lengths_in(
+        self, which: npt.NDArray[np.int64], passes: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Return source and target positions of documents ``which``, each in one of ``passes``."""
+        if self.redraw is None:
+            return self.source_lengths[which], self.target_lengths[which]
+        return self.redraw(self.rows[which], passes)
+
     def select(self, keep: npt.NDArray[np.bool_]) -> Documents:
         """Return the documents where ``keep``, shape ``(D,)``, is true."""
         return Documents(
@@ -221,6 +255,10 @@ class Documents:
             source_lengths=self.source_lengths[keep],
             target_lengths=self.target_lengths[keep],
             tensors={lane: numbers[keep] for lane, numbers in self.tensors.items()},
+            longest=None
+            if self.longest is None
+            else (self.longest[0][keep], self.longest[1][keep]),
+            redraw=self.redraw,
         )
 
 

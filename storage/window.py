@@ -107,8 +107,7 @@ class Samples:
             where = np.flatnonzero(tasks == task)
             rows[where] = each.rows[which]
             passes[where] = their_passes
-            source[where] = each.source_lengths[which]
-            target[where] = each.target_lengths[which]
+            source[where], target[where] = each.lengths_in(which, their_passes)
             for lane, numbers in each.tensors.items():
                 tensors[lanes.index(lane), where] = numbers[which]
         return cls(tasks, rows, passes, source, target, tensors)

@@ -1,8 +1,8 @@
 """TEXT: a column of text becomes ids of a byte-level vocabulary.
 
 Source: OFASys, ``preprocessor/default/text.py``, for one vocabulary shared by prompts, source and target, and
-for ``closed_set``; the vocabulary here is fitted on the training rows unless files are given. Its noise comes first
-and its masks after it, as there; the id of a mask is the first past the block, and has a block of its own.
+for ``closed_set``; the vocabulary here is fitted on the training rows unless files are given. Noise
+comes before masks, as there; the id of a mask is the first past the block, and has a block of its own.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class TextRecipe:
             raise PlanError(Problem("T0215", message, help_, (request.site,)))
         if request.attributes["mask_ratio"]:
             message = "mask_ratio masks what is read, and nothing that is written"
-            help_ = "set it on the source slot of the same name: [TEXT:a,mask_ratio=0.3] -> [TEXT:a]"
+            help_ = (
+                "set it on the source slot of the same name: [TEXT:a,mask_ratio=0.3] -> [TEXT:a]"
+            )
             raise PlanError(Problem("T0215", message, help_, (request.site,)))
         learned = texts = None if request.column is None else self._normalize(request)
         answers = None

@@ -1,0 +1,344 @@
+"""Online segments: the nodes between stored columns and documents that the loader runs in every epoch.
+
+Each is handed to the loader as one function from columns to columns. What its ops draw depends on the seed of
+the run, on task and address of the node, on the pass and on the row, and on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..graph.errors import OpError, PlanError, Problem
+from ..graph.node import Node, Value
+from ..graph.op import Rows
+from ..graph.passes.cut import Stage
+from ..graph.type import Layout, source_of
+from ..ops.draw import Keys, RowNumbers, digest_stream, make_keys
+from ..storage.array_column import from_array, to_array
+from ..storage.online import OnlineColumn
+from ..storage.reader import ColumnReader
+from ..storage.template import Column, Columns, Gathered
+from .bisection import compute_rows
+from .execute import Execution, make_still
+from .planning import Plan
+
+Ints = npt.NDArray[np.int64]
+
+
+def add_online_columns(
+    plan: Plan, columns: Mapping[tuple[str, str], ColumnReader], seed: int | None
+) -> Columns:
+    """Return stored ``columns`` of ``plan``, and those that the loader computes of them.
+
+    Args:
+        plan: The plan.
+        columns: By source and column id.
+        seed: Of what is drawn; None for evaluation, where nothing is.
+
+    Raises:
+        PlanError: Nobody knows how long what an online op gives will be (T0237).
+    """
+    every: dict[tuple[str, str], Column] = {**columns}
+    for task in plan.tasks:
+        for value in plan.online_of(task):
+            segment = Segment.make(plan, task, value, columns, seed)
+            source = source_of(value.node.rows)
+            stored = tuple(columns[source, each.column_id] for each in segment.inputs)
+            every[source, plan.column_of(task, value)] = OnlineColumn(stored, segment)
+    return every
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """Computes one value of a task from stored ones.
+
+    Attributes:
+        value: The value.
+        inputs: The stored values that it is computed from.
+        calls: The nodes, in topological order.
+        partitions: Id and rows of each partition of the stored columns.
+        seed: Seed of the run; None where nothing is drawn.
+        beyond: First id past the block of what is given, and what is added to those from there on, so that
+            they lie in a block of their own.
+        doing: What it is at, for whoever waits for it.
+    """
+
+    value: Value
+    inputs: tuple[Value, ...]
+    calls: tuple[_Call, ...]
+    partitions: Sequence[tuple[str, int]]
+    seed: int | None
+    beyond: tuple[int, int] | None
+    doing: str = ""
+    _numbers: RowNumbers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._numbers = RowNumbers.of(self.partitions)
+
+    @classmethod
+    def make(
+        cls,
+        plan: Plan,
+        task: str,
+        value: Value,
+        columns: Mapping[tuple[str, str], ColumnReader],
+        seed: int | None,
+    ) -> Self:
+        """Return what computes ``value`` of ``task``."""
+        nodes = [n for n in plan.graph.needs([value]) if plan.cut.stages[n.id] is Stage.ONLINE]
+        read = (v for node in nodes for v in node.inputs.values())
+        inputs = tuple(dict.fromkeys(v for v in read if v in plan.cut.stored))
+        first = columns[source_of(value.node.rows), inputs[0].column_id]
+        return cls(
+            value=value,
+            inputs=inputs,
+            calls=tuple(_Call.make(plan, task, node, is_still=seed is None) for node in nodes),
+            partitions=first.partitions,
+            seed=seed,
+            beyond=_find_beyond(plan, task, value),
+        )
+
+    def plan_lengths(
+        self, lengths: Sequence[Ints], rows: Ints | None, passes: Ints | None
+    ) -> Ints | None:
+        """Return how long the value of each row will be at most, None for what is dense."""
+        known: dict[Value, Ints] = dict(zip(self.inputs, lengths, strict=True))
+        numbers = None if rows is None else self._numbers(rows)
+        for call in self.calls:
+            if call.length_of is not None:
+                keys = self._draw(call, numbers, passes)
+                known[Value(call.node.id)] = call.plan_lengths(known[call.length_of], keys)
+        return known.get(self.value)
+
+    def __call__(self, gathered: Sequence[Gathered], rows: Ints, passes: Ints) -> Gathered:
+        """Return what becomes of ``rows`` of the stored columns, each in one of ``passes``.
+
+        Raises:
+            OpError: An op refuses a row; task, node and row are named.
+        """
+        arrays = (to_array(each) for each in gathered)
+        values: dict[Value, Any] = dict(zip(self.inputs, arrays, strict=True))
+        numbers = self._numbers(rows)
+        try:
+            for call in self.calls:
+                self.doing = f"{call.address} ({call.node.op}), {len(rows)} rows"
+                keys = self._draw(call, numbers, passes)
+                values[Value(call.node.id)] = self._run(call, values, keys, rows, passes)
+        finally:
+            self.doing = ""
+        return self._place(from_array(values[self.value]))
+
+    def _draw(self, call: _Call, numbers: Keys | None, passes: Ints | None) -> Keys | None:
+        if self.seed is None or numbers is None or passes is None or not call.is_random:
+            return None
+        return make_keys(seed=self.seed, stream=call.stream, pass_number=passes, rows=numbers)
+
+    def _run(
+        self,
+        call: _Call,
+        values: Mapping[Value, Any],
+        keys: Keys | None,
+        rows: Ints,
+        passes: Ints,
+    ) -> Any:
+        inputs = {p: values[v] for p, v in call.node.inputs.items() if v in values}
+        every = np.arange(len(rows))
+        try:
+            made = call.run(inputs, keys, None)
+        except Exception as error:
+            raise self._blame(call, inputs, keys, rows, passes) from error
+        if len(made) == len(rows) and not made.null_count:
+            return made
+        bad = every[np.asarray(made.is_null())] if len(made) == len(rows) else every[:1]
+        message = f"{call.node.op} gives {len(made)} values for {len(rows)} rows"
+        problem = Problem("T0305", message)
+        if len(made) == len(rows):
+            problem = Problem("T0303", f"{call.node.op} gives no value")
+        raise OpError(self._tell(call, problem, int(bad[0]), rows, passes))
+
+    def _blame(
+        self,
+        call: _Call,
+        inputs: Mapping[str, Any],
+        keys: Keys | None,
+        rows: Ints,
+        passes: Ints,
+    ) -> OpError:
+        """Return the error that names the rows that ``call`` refuses; of many the first."""
+        found: dict[int, Problem] = {}
+        try:
+            compute_rows(
+                lambda which: call.run(inputs, keys, which),
+                np.arange(len(rows)),
+                refuse=lambda row, problem: found.setdefault(row, problem) and None,
+                op=call.node.op,
+            )
+        except OpError as error:  # on no rows at all
+            return error.at(address=call.address, sites=call.sites)
+        if not found:
+            help_ = "it gives other results when it is called again"
+            problem = Problem("T0303", f"{call.node.op} failed, and then did not", help_)
+            return OpError(self._tell(call, problem, 0, rows, passes))
+        told = [
+            self._tell(call, found[row], row, rows, passes) for row in sorted(found)[:_MAX_TOLD]
+        ]
+        return OpError(*told)
+
+    def _tell(
+        self, call: _Call, problem: Problem, position: int, rows: Ints, passes: Ints
+    ) -> Problem:
+        """Return ``problem`` with the place of the row at ``position``, and how to meet it again."""
+        partition = int(np.searchsorted(self._numbers.edges, rows[position], side="right")) - 1
+        names = [name for name, number in self.partitions if number]
+        row = f"{names[partition]}:{rows[position] - self._numbers.edges[partition]}"
+        drawn = "" if self.seed is None else f" and seed {self.seed}"
+        help_ = f"{problem.help}\nthe loader met it in pass {passes[position]}{drawn}".lstrip()
+        placed = replace(problem, row=row, help=help_)
+        return OpError(placed).at(address=call.address, sites=call.sites).problems[0]
+
+    def _place(self, gathered: Gathered) -> Gathered:
+        """Move ids past the end of their block into the block that they belong to."""
+        if self.beyond is None or not isinstance(gathered, tuple):
+            return gathered
+        (end, step), (values, offsets) = self.beyond, gathered
+        wide = values.astype(np.int32)
+        return np.where(wide >= end, wide + np.int32(step), wide), offsets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """One op of a segment.
+
+    Attributes:
+        node: The node.
+        address: Its address in the task.
+        op: The op.
+        constants: Inputs that are the same for every row, by port.
+        stream: Of the numbers that it draws.
+        is_random: Whether it draws.
+        length_of: The value whose lengths say how long what it gives is; None for what is dense.
+    """
+
+    node: Node
+    address: str
+    op: Any
+    constants: Mapping[str, Any]
+    stream: int
+    is_random: bool
+    length_of: Value | None
+
+    @classmethod
+    def make(cls, plan: Plan, task: str, node: Node, *, is_still: bool) -> Self:
+        """Return the call of ``node``.
+
+        Raises:
+            PlanError: Nobody knows how long what it gives will be (T0237).
+        """
+        op: Any = plan.catalogue[node.op](**node.params)
+        address = _address_in(node, task)
+        return cls(
+            node=node,
+            address=address,
+            op=make_still(op) if is_still else op,
+            constants=_constants(plan, node),
+            stream=digest_stream(task, address),
+            is_random=op.traits.is_random and not is_still,
+            length_of=_find_length(plan, node, op),
+        )
+
+    @property
+    def sites(self) -> tuple[Any, ...]:
+        """Where the node stands in instructions."""
+        return tuple(sorted(self.node.note.sites))
+
+    def run(self, inputs: Mapping[str, Any], keys: Keys | None, rows: Ints | None) -> Any:
+        """Return what the op makes of all rows, or of some."""
+        if rows is not None:
+            inputs = {port: _take(array, rows) for port, array in inputs.items()}
+            keys = None if keys is None else keys[rows]
+        drawn = {"keys": keys} if self.is_random else {}
+        return self.op(**inputs, **self.constants, **drawn)
+
+    def plan_lengths(self, lengths: Ints, keys: Keys | None) -> Ints:
+        """Return how long what the op makes of rows of ``lengths`` is at most; in any pass without ``keys``."""
+        if not self.is_random:
+            return lengths
+        return np.asarray(self.op.plan_lengths(lengths, keys=keys), np.int64)
+
+
+def _find_length(plan: Plan, node: Node, op: Any) -> Value | None:
+    """Return the input whose lengths say how long what ``node`` gives is; None if that is dense.
+
+    Raises:
+        PlanError: None does (T0237).
+    """
+    if node.type.layout is not Layout.RAGGED:
+        return None
+    rows = [value for value in node.inputs.values() if value.node.rows]
+    ragged = [v for v in rows if plan.graph.type_of(v).layout is Layout.RAGGED]
+    if op.traits.is_random and ragged:
+        return ragged[0]
+    for value in ragged:
+        if plan.graph.type_of(value).shape[:1] == node.type.shape[:1]:
+            return value
+    message = f"{node.address} runs in every epoch, and nobody knows how long what it gives will be"
+    help_ = "let it keep the length of an input, or declare it random, with plan_lengths"
+    sites = tuple(sorted(node.note.sites))
+    raise PlanError(Problem("T0237", message, help_, sites, address=node.address))
+
+
+def _constants(plan: Plan, node: Node) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for port, value in node.inputs.items():
+        if not value.node.rows:
+            load: Any = plan.load
+            nodes = [needed.id for needed in plan.graph.needs([value])]
+            found[port] = Execution(plan.graph, nodes, plan.catalogue, load).constant(value)
+    return found
+
+
+def _find_beyond(plan: Plan, task: str, value: Value) -> tuple[int, int] | None:
+    """Return the end of the block of ``value``, and the way from there to the block of ids past the end."""
+    makers = [*plan.documents(task)]
+    makers += [
+        node
+        for document in makers
+        for read in document.inputs.values()
+        if plan.catalogue[(node := plan.graph.nodes[read.node]).op].traits.rows is Rows.GROUP
+    ]
+    for maker in makers:
+        for param in maker.params.values():
+            entries: Any = param if isinstance(param, tuple) else ()
+            for entry in entries:
+                if "beyond" in entry and maker.inputs.get(entry["port"]) == value:
+                    vocabulary, block = plan.vocabulary, entry["block"]
+                    (size,) = (each.size for each in vocabulary.blocks if each.name == block)
+                    past = vocabulary.offset(block) + size
+                    return size, vocabulary.offset(entry["beyond"]) - past
+    return None
+
+
+def _address_in(node: Node, task: str) -> str:
+    """Return the address that ``node`` has in ``task``: the same, whatever tasks share it."""
+    of_task = (f"{task}.", f"{task}/", f"{task}:")
+    own = sorted(address for address in node.note.addresses if address.startswith(of_task))
+    return own[0] if own else node.address
+
+
+def _take(array: Any, rows: Ints) -> Any:
+    indices = pa.array(rows, pa.int64())
+    if isinstance(array, pa.ExtensionArray):
+        return pa.ExtensionArray.from_storage(array.type, array.storage.take(indices))
+    return array.take(indices)
+
+
+_MAX_TOLD = 3
+"""Rows that an error names."""
+
+__all__ = ["Segment", "add_online_columns"]
