@@ -35,6 +35,7 @@ class TrainConfig:
         compile: ``"auto"`` compiles on a GPU; ``"on"`` and ``"off"`` decide it.
         device: ``"auto"`` takes a GPU where there is one.
         threads: Threads of torch on the host; its own choice if 0.
+        loader_timeout_s: Seconds to wait for the packs of one step before the loader is given up.
     """
 
     steps: int = 1000
@@ -54,6 +55,7 @@ class TrainConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     threads: int = 0
+    loader_timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
         if problems := tuple(self._out_of_range()):
@@ -85,6 +87,7 @@ _LEAST: Final = {
     "log_every": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
+    "loader_timeout_s": 1,
 }
 _SHARES: Final = ("warmup", "final_rate")
 _KINDS: Final = {int: "a whole number", float: "a number", str: "text"}

@@ -81,6 +81,7 @@ class Stream:
             seed=self.config.seed,
             packs_per_step=self.config.packs_per_step,
             pad_id=PAD,
+            patience_s=self.config.loader_timeout_s,
         )
         return Loader(
             self.templates,

@@ -11,7 +11,6 @@ import pyarrow as pa
 from ..graph.errors import OpError, Problem
 from ..graph.node import Node, NodeId, Value
 from ..graph.op import Rows
-from ..graph.passes.cut import Stage
 from ..graph.preview import PreviewView
 from ..ops.host.bpe import Bpe
 from .execute import Execution
@@ -127,6 +126,9 @@ def _in_order(plan: Plan, task: str) -> list[Node]:
     return list(found.values())
 
 
+_STILL = "drawn anew in every pass of training; here as it is in evaluation, where nothing is drawn"
+
+
 class _Runner:
     """Runs the nodes of a plan on one row."""
 
@@ -148,7 +150,7 @@ class _Runner:
                 waiting[node.id] = "a build fits it"
             self._wait_for_inputs(node, "is not fitted yet")
         # What joins the items of a group belongs to the loader, and is shown in the document.
-        nodes = [n for n in nodes if self._plan.cut.stages[n.id] is not Stage.ONLINE]
+        nodes = [n for n in nodes if not self._plan.catalogue[n.op].traits.is_online]
         values = self._run([node for node in nodes if node.id not in waiting])
         for node in nodes:
             yield self._step(node, values)
@@ -218,7 +220,9 @@ class _Runner:
         if value is None:
             self._waiting[node.id] = ""
             return Step(node=node, problem=problem)
-        return Step(node=node, preview=self._preview(value, node), problem=problem)
+        is_random = self._plan.catalogue[node.op].traits.is_random
+        preview = self._preview(value, node)
+        return Step(node=node, preview=preview, note=_STILL if is_random else "", problem=problem)
 
     def _wait_for_values(self, node: Node, values: dict[Value, Any]) -> None:
         without = (

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..graph.errors import LoaderError
 from .capacity import Capacity
 from .length import is_online
+from .online import OnlineColumn
 from .pack import Int32s, Pack
 from .step import Step, to_ranges
 from .stretch import PieceReader, Stretch, as_dense, sum_lengths
@@ -65,6 +66,11 @@ class PackFiller:
             for lane in used
             if lane in capacity.tensors
         }
+
+    def tell(self) -> str:
+        """Return which computation is going on, for whoever waits for it in another thread; empty for none."""
+        column = self._reader.column
+        return column.compute.doing if isinstance(column, OnlineColumn) else ""
 
     def fill(self, plans: Sequence[PackPlan]) -> tuple[Pack, ...]:
         """Return the packs of ``plans``.

@@ -46,6 +46,7 @@ class LoaderConfig:
         packs_per_step: Packs in one step, at least 1.
         window_size: Most samples that are packed together.
         prefetch: Steps to stay ahead in the background; 0 for no thread. Changes no result.
+        patience_s: Seconds to wait for a step that is made in the background before it is given up.
         pad_id: Id at positions of no document.
     """
 
@@ -55,6 +56,7 @@ class LoaderConfig:
     packs_per_step: int = 1
     window_size: int = 4096
     prefetch: int = 4
+    patience_s: float = 600.0
     pad_id: int = 0
 
     def __post_init__(self) -> None:
@@ -151,7 +153,12 @@ class Loader:
         if not self.config.prefetch:
             yield from self._hand_out(steps)
             return
-        with Prefetcher(steps, self.config.prefetch) as self._prefetcher:
+        with Prefetcher(
+            steps,
+            self.config.prefetch,
+            patience_s=self.config.patience_s,
+            tell=self._filler.tell,
+        ) as self._prefetcher:
             yield from self._hand_out(self._prefetcher)
 
     def _hand_out(

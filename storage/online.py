@@ -61,16 +61,24 @@ class OnlineColumn:
         """Rows of the column, whatever their validity."""
         return self.inputs[0].num_rows
 
-    @cached_property
+    @property
     def lengths(self) -> npt.NDArray[np.uint32]:
         """Most values that each row has in any pass, shape ``(num_rows,)``; 1 for what is dense."""
+        return self._lengths
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """Which rows have a value: those that have one in every stored column, shape ``(num_rows,)``."""
+        return self._valid
+
+    @cached_property
+    def _lengths(self) -> npt.NDArray[np.uint32]:
         stored = [column.lengths.astype(np.int64) for column in self.inputs]
         planned = self.compute.plan_lengths(stored, None, None)
         return (self.valid if planned is None else planned).astype(np.uint32)
 
     @cached_property
-    def valid(self) -> npt.NDArray[np.bool_]:
-        """Which rows have a value: those that have one in every stored column, shape ``(num_rows,)``."""
+    def _valid(self) -> npt.NDArray[np.bool_]:
         return reduce(np.logical_and, (column.valid for column in self.inputs))
 
     def plan_lengths(self, rows: Ints, passes: Ints) -> Ints:

@@ -1,18 +1,28 @@
 """Prefetching: the next items are made in a background thread while this one is used.
 
 One thread, a bounded number of items ahead. What the thread raises is raised where the items are
-used, with the thread's traceback. Closing stops the thread after the item it is at.
+used, with the thread's traceback. Closing stops the thread after the item it is at. A thread that makes nothing
+for too long is given up: what it is at, and where in the code, is raised instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from queue import SimpleQueue
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 from threading import Event, Semaphore, Thread
 from types import TracebackType
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Final, Generic, NamedTuple, Self, TypeVar
+
+from ..graph.errors import LoaderError
 
 T = TypeVar("T")
+
+_LONGEST_WAIT_S: Final = 1e6  # a wait without end could not be interrupted on every platform
+_FRAMES: Final = 3
+"""Places in the code that are told of a thread that is stuck: the innermost."""
 
 
 class _Made(NamedTuple, Generic[T]):
@@ -30,7 +40,25 @@ class Prefetcher(Generic[T]):
     asleep until the process ends.
     """
 
-    def __init__(self, items: Iterator[T], depth: int) -> None:
+    def __init__(
+        self,
+        items: Iterator[T],
+        depth: int,
+        *,
+        patience_s: float = math.inf,
+        tell: Callable[[], str] = str,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            items: Made one after the other, in the thread.
+            depth: How many are made ahead.
+            patience_s: How long to wait for one before the thread is given up.
+            tell: Returns what the thread is at, in a few words; empty if nobody knows.
+        """
+        self._patience_s = patience_s
+        self._tell = tell
+        self._is_stuck = False
         # A semaphore in front of an unbounded queue rather than a bounded queue: closing can then
         # wake the thread at once, and Ctrl-C can interrupt the wait for an item.
         self._made: SimpleQueue[_Made[T] | _Ended] = SimpleQueue()
@@ -51,7 +79,7 @@ class Prefetcher(Generic[T]):
     def __next__(self) -> T:
         if self._is_closed.is_set():
             raise StopIteration
-        result = self._made.get()
+        result = self._wait()
         if isinstance(result, _Made):
             self._free.release()
             return result.item
@@ -72,10 +100,34 @@ class Prefetcher(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Stop the thread and wait until it has ended."""
+        """Stop the thread and wait until it has ended; one that is stuck is left alone."""
         self._is_closed.set()
         self._free.release()
-        self._thread.join()
+        if not self._is_stuck:
+            self._thread.join()
+
+    def _wait(self) -> _Made[T] | _Ended:
+        """Return what the thread has made.
+
+        Raises:
+            LoaderError: It has made nothing for too long (T0620).
+        """
+        try:
+            return self._made.get(timeout=min(self._patience_s, _LONGEST_WAIT_S))
+        except Empty:
+            self._is_stuck = True
+            told = self._tell() or "the next packs"
+            message = f"the loader has been at {told} for more than {self._patience_s:g} s"
+            raise LoaderError.of("T0620", message, _tell_place(self._thread)) from None
+
+
+def _tell_place(thread: Thread) -> str:
+    """Return where in the code ``thread`` is, and what to do."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the documented way
+    stack = traceback.extract_stack(frame)[-_FRAMES:] if frame else []
+    places = [f"{each.filename}:{each.lineno} in {each.name}" for each in reversed(stack)]
+    advice = "raise loader_timeout_s if it only needs longer; otherwise mend what it waits for"
+    return "\n".join([*(f"it is at {place}" for place in places), advice])
 
 
 def _produce(

@@ -61,10 +61,12 @@ class PieceReader:
     Attributes:
         seconds: How long gathering values has taken.
         lengths: Measures what is read.
+        column: The column that is being read; None in between.
     """
 
     def __init__(self, columns: Columns) -> None:
         self.seconds = 0.0
+        self.column: Column | None = None
         self._columns = columns
         self.lengths = Lengths(columns)
 
@@ -116,7 +118,9 @@ class PieceReader:
             return Stretch(piece, owners, places, where, ids, lengths)
         began = time.perf_counter()
         column = self._columns[source_name, piece.column]
+        self.column = column
         gathered = gather_rows(column, rows, passes)
+        self.column = None
         self.seconds += time.perf_counter() - began
         if isinstance(piece, TensorPiece):
             lengths = np.full(len(rows), piece.length)

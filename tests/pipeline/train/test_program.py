@@ -198,9 +198,7 @@ def test_documents_split_into_packs_otherwise_give_the_same_gradient(stream: Str
         capacity = Capacity(
             source=source, target=source, tensors={"image_16_8": source // 8}, tile=64
         )
-        return list(
-            pack_documents(stream.templates, rows, stream.columns, capacity, pad_id=1)
-        )
+        return list(pack_documents(stream.templates, rows, stream.columns, capacity, pad_id=1))
 
     together, apart = pack(1024), pack(128)
     assert len(together) == 1
