@@ -325,7 +325,10 @@ def test_the_tasks_use_every_attribute_of_ofasys() -> None:
         for key in values
     }
     known = {key for modality in MODALITIES.values() for key in modality.attributes}
-    assert known - {key for _, key in used} == {"size", "patch"}
+    assert known - {key for _, key in used} == {
+        *("size", "patch"),
+        *("poisson_lambda", "replace_length", "random_ratio"),
+    }
 
 
 @pytest.mark.parametrize("text", ["( [BOX] [TEXT])*", "[[BOX][TEXT]]*", "[[BOX] [TEXT]]*"])

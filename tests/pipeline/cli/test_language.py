@@ -113,20 +113,22 @@ def test_warnings_of_others_are_shown_as_python_shows_them(
 
 
 def test_slots_are_shown_also_where_they_cannot_be_planned(taskloom: Callable[..., Told]) -> None:
-    done = taskloom("slots", "[VIDEO:film] [TEXT:q,mask_ratio=0.3] -> ([BOX] [TEXT:a,closed_set])*")
+    done = taskloom(
+        "slots", "[VIDEO:film] [IMAGE:q,mask_ratio=0.3] -> ([BOX] [TEXT:a,closed_set])*"
+    )
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "task:1   [VIDEO:film] [TEXT:q,mask_ratio=0.3] -> ([BOX:box] [TEXT:a,closed_set])*",
+        "task:1   [VIDEO:film] [IMAGE:q,mask_ratio=0.3] -> ([BOX:box] [TEXT:a,closed_set])*",
         "  side    modality  column  attributes      within  lacks",
         "  source  VIDEO     film                            recipe",
-        "  source  TEXT      q       mask_ratio=0.3          mask_ratio=0.3",
+        "  source  IMAGE     q       mask_ratio=0.3          mask_ratio=0.3",
         "  target  BOX       box                     group   recipe",
         "  target  TEXT      a       closed_set      group",
     ]
 
 
 def test_what_is_missing_for_a_plan_is_named(taskloom: Callable[..., Told]) -> None:
-    done = taskloom("explain", "[VIDEO:film] [TEXT:q,mask_ratio=0.3] -> [TEXT:a]")
+    done = taskloom("explain", "[VIDEO:film] [IMAGE:q,mask_ratio=0.3] -> [TEXT:a]")
     assert re.findall(r"error\[(T\d{4})\]: (\w+)", done.err) == [
         ("T0231", "VIDEO"),
         ("T0124", "mask_ratio"),

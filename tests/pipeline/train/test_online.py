@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 import numpy as np
@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 
 from taskloom.graph.errors import OpError, PlanError
+from taskloom.graph.op import Traits
+from taskloom.ops.host.noise import MaskSpans
 from taskloom.pipeline import Mixture, Model, Source, Task, build, evaluate, plan, train
 from taskloom.pipeline.inspection import open_plan
-from taskloom.pipeline.online import Segment
+from taskloom.pipeline.online import Segment, add_online_columns
 from taskloom.pipeline.run_log import read_log
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.stream import Stream, open_stream
@@ -236,3 +238,17 @@ def test_what_is_written_is_not_masked() -> None:
     with pytest.raises(PlanError) as caught:
         plan(Task("t", "[TEXT:a] -> [TEXT:b,mask_ratio=0.3]"))
     assert caught.value.problems[0].code == "T0215"
+
+
+class _DropIds(MaskSpans):
+    traits: ClassVar[Traits] = Traits("mask_spans", version=2)
+
+
+def test_an_op_of_unknown_length_is_refused_where_it_runs_in_every_epoch(store: Store) -> None:
+    stream = open_denoise(store)
+    planned = stream.dataset.plan
+    planned = replace(planned, catalogue={**planned.catalogue, "mask_spans": _DropIds})
+    with pytest.raises(PlanError) as caught:
+        add_online_columns(planned, stream.dataset.columns, seed=0)
+    problem = caught.value.problems[0]
+    assert (problem.code, problem.address) == ("T0237", "denoise.words/mask")
