@@ -1,7 +1,7 @@
 """Reading columns: many partitions as one array of rows, in memory-mapped files.
 
 Rows are numbered over the partitions in the order given. Opening a column compares the size of every file with
-its receipt, which shows truncation; flipped bytes are the business of `verify`.
+its receipt, which shows truncation; flipped bytes are found when they are first touched (`touch`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .column import LENGTHS, read_receipt
 from .memory import Mapped
 from .receipt import LEDGER, Receipt
 from .store import Store
+from .touch import FirstTouch, MappedFile, check_whole, find_rows
 from .zarr_file import ShardLayout
 
 METADATA: Final = "zarr/zarr.json"
@@ -76,7 +77,9 @@ class ColumnReader:
         for receipt in receipts:
             self._check_sizes(receipt)
         self._is_dense = any(file.name == METADATA for r in receipts for file in r.files)
+        self._mapped: list[MappedFile] = []
         self._body: Body = self._open_dense() if self._is_dense else self._open_arrow()
+        self._touch = FirstTouch(self._mapped, self._arrays, self._damage)
 
     @property
     def partitions(self) -> list[tuple[str, int]]:
@@ -129,6 +132,7 @@ class ColumnReader:
             StoreError: The values have no form as numbers (T0508), or a file is damaged (T0504).
         """
         rows = self._check_rows(rows)
+        self._touch.check(rows)
         try:
             return self._body.gather(rows)
         except TypeError as error:
@@ -148,6 +152,7 @@ class ColumnReader:
             IndexError: A row is out of range.
         """
         rows = self._check_rows(rows)
+        self._touch.check(rows)
         if not self._is_dense:
             return take_rows(self._arrays, rows, self._type)
         values: Any = self._body.gather(rows)
@@ -203,7 +208,8 @@ class ColumnReader:
             self._arrays += [batch.column(0) for batch in batches if batch.num_rows]
             if sum(batch.num_rows for batch in batches) != receipt.rows:
                 why = f"it does not hold the {receipt.rows} rows of its receipt"
-                raise StoreError(damage(self._store, receipt, "arrow", why))
+                rows = find_rows(self._mapped[-1]) if self._mapped else ""
+                raise self._damage(receipt, "arrow", why, rows)
             if receipt.rows or not self.num_rows:
                 types[str(schema.field(0).type)] = schema.field(0).type
         self._check_one(list(types))
@@ -234,13 +240,25 @@ class ColumnReader:
     def _map(self, receipt: Receipt, name: str, read: Callable[[pa.Buffer], Any]) -> Any:
         """Return what ``read`` makes of a file's content, which stays mapped as long as it is needed."""
         path = self._store.file_path(receipt.source, receipt.key, receipt.partition, name)
+        (stored,) = (file for file in receipt.files if file.name == name)
         try:
             # The buffer keeps the mapping, so the file need not stay open: columns have many files.
             with pa.memory_map(str(path)) as file:
-                content = file.read_buffer()
-            return read(content)
+                mapped = MappedFile(receipt, stored, file.read_buffer())
+        except OSError as error:
+            raise self._damage(receipt, name, str(error), "") from error
+        try:
+            made = read(mapped.content)
         except (pa.ArrowException, ValueError, OSError) as error:
-            raise StoreError(damage(self._store, receipt, name, str(error))) from error
+            raise self._damage(receipt, name, str(error), find_rows(mapped)) from error
+        if stored.blocks:
+            self._mapped.append(mapped)
+        else:
+            check_whole(mapped, self._damage)
+        return made
+
+    def _damage(self, receipt: Receipt, name: str, why: str, rows: str) -> StoreError:
+        return StoreError(damage(self._store, receipt, name, why, rows))
 
 
 def _read_arrow(content: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:

@@ -10,11 +10,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
+import xxhash
+
 from ..graph.errors import StoreError
 from .files import encode_json, read_json
 
 LEDGER: Final = "ledger"
 """Name, among the files of a receipt, of the one that lies outside the column's folder."""
+
+SEAL: Final = "seal"
+"""Key of a receipt's checksum of all that is beside it."""
 
 
 class Block(NamedTuple):
@@ -85,8 +90,9 @@ class Receipt:
         return sum(file.bytes for file in self.files)
 
     def encode(self) -> bytes:
-        """Return the content of the receipt's file."""
-        return encode_json(asdict(self))
+        """Return the content of the receipt's file, sealed with a checksum of itself."""
+        record = asdict(self)
+        return encode_json(record | {SEAL: _digest(record)})
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -98,6 +104,7 @@ class Receipt:
         """
         record: Any = read_json(path)
         try:
+            _check_seal(record, path.read_bytes())
             record["files"] = tuple(
                 StoredFile(**(file | {"blocks": tuple(Block(*block) for block in file["blocks"])}))
                 for file in record["files"]
@@ -107,3 +114,17 @@ class Receipt:
             message = f"{path} is damaged: it is no receipt"
             help_ = "delete it and build again: only this partition is rebuilt"
             raise StoreError.of("T0504", message, help_) from error
+
+
+def _check_seal(record: dict[str, Any], content: bytes) -> None:
+    """Take the seal off ``record``, which ``content`` spells; receipts from before there were seals have none.
+
+    Raises:
+        KeyError: The record is not what was sealed, to the byte.
+    """
+    if SEAL in record and (encode_json(record) != content or record.pop(SEAL) != _digest(record)):
+        raise KeyError(SEAL)
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(encode_json(record))
