@@ -56,6 +56,13 @@ def test_the_bench_of_measuring_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_bench_of_checksums_runs(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_touch.py", "--rounds", "1", "--scale", "1")
+    assert set(report["cases"]) == {"texts", "pictures"}
+    assert all(case["added to learning"] for case in report["cases"].values())
+
+
+@pytest.mark.slow
 def test_the_page_bench_folds_opens_and_tells_how_it_grows(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_page.py", "--tasks", "100", "--rounds", "1")
     assert report["whole"]["boxes"] < 40
