@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..graph.errors import CheckpointError
 from ..graph.planned import name_scored
 from ..storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
-from ..storage.pack import Pack
+from ..storage.pack import Pack, fingerprint
 from .packing import to_inputs
 from .planning import Plan
 from .program import Program
@@ -111,6 +111,7 @@ class Learner:
         self.optimizer.step()
         self.step += 1
         self.tally.steps += 1
+        self.tally.packs.append(fingerprint(packs))
         self._is_warm = True
 
     @property

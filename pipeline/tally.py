@@ -21,12 +21,14 @@ class Tally:
         sums: Losses and weights by task, and the norm of the gradient.
         tokens: Tokens that were read and written.
         steps: Steps that were taken.
+        packs: Fingerprint of the packs of each.
         since: When it began.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     tokens: int = 0
     steps: int = 0
+    packs: list[str] = field(default_factory=list[str])
     since: float = field(default_factory=time.perf_counter)
 
     @classmethod
@@ -43,12 +45,12 @@ class Tally:
             places = [was.index(name) if name in was else len(was) for name in now]
             for name in _BY_LOSS & sums.keys():
                 sums[name] = torch.cat([sums[name], sums[name].new_zeros(1)])[places]
-        return cls(sums, plain["tokens"], plain["steps"])
+        return cls(sums, plain["tokens"], plain["steps"], list(plain.get("packs", ())))
 
     def to_plain(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, so that the log goes on as if nothing had happened."""
         sums = {name: total.cpu() for name, total in self.sums.items()}
-        return {"sums": sums, "tokens": self.tokens, "steps": self.steps}
+        return {"sums": sums, "tokens": self.tokens, "steps": self.steps, "packs": [*self.packs]}
 
     def add(self, name: str, value: Tensor) -> None:
         """Add ``value`` to the sum ``name``."""
@@ -67,12 +69,13 @@ class Tally:
         return ""
 
     def describe(self, tasks: Sequence[str]) -> dict[str, Any]:
-        """Return losses and labels in all and by task, the mean norm of the gradient, tokens and seconds."""
+        """Return losses and labels in all and by task, mean norm of the gradient, tokens, packs and seconds."""
         losses, weights = (self.sums[name].tolist() for name in ("losses", "loss_weights"))
         return {
             "loss": _divide(sum(losses), sum(weights)),
             "gradient_norm": float(self.sums["gradient_norm"]) / self.steps,
             "tokens": self.tokens,
+            "packs": self.packs,
             "seconds": round(time.perf_counter() - self.since, 3),
             "tasks": {
                 task: {"loss": _divide(loss, weight), "labels": weight}

@@ -172,10 +172,15 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     return max(_list_steps(run_dir), key=_step_of, default=None)
 
 
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """Return the checkpoints in ``run_dir``, in the order of their steps."""
+    return sorted(_list_steps(run_dir), key=_step_of)
+
+
 def keep_last(run_dir: Path, number: int) -> None:
     """Remove all but the last ``number`` checkpoints of ``run_dir``, and what killed runs left."""
     sweep(run_dir)
-    for path in sorted(_list_steps(run_dir), key=_step_of)[: -number or None]:
+    for path in list_checkpoints(run_dir)[: -number or None]:
         # Renamed first: a process killed while it removes leaves no half checkpoint.
         temporary = temporary_path(path)
         path.rename(temporary)

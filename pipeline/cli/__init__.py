@@ -26,7 +26,7 @@ from .error import error
 from .language import slots
 from .look import explain, graph
 from .ops import ops
-from .run import build, evaluate, infer, train, verify
+from .run import build, evaluate, infer, train, verify, verify_resume
 from .schema import schema
 
 VERBS: Final[tuple[Callable[..., Any], ...]] = (
@@ -43,6 +43,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     ledger,
     replay,
     verify,
+    verify_resume,
     schema,
     error,
 )

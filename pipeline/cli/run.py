@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -155,6 +156,38 @@ def verify(
         say(str(report))
     if report.problems:
         raise typer.Exit(1)
+
+
+def verify_resume(
+    project: ProjectPath,
+    *,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Most steps to make again from each place.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the packs of the project's run again, and compare them with its log."""
+    loaded = load(project)
+    from ..resuming import verify_resume as run  # noqa: PLC0415 - it imports torch
+
+    report = run(
+        loaded.mixture,
+        loaded.store,
+        out=loaded.out,
+        model=loaded.model,
+        config=loaded.train,
+        num_steps=steps,
+    )
+    if as_json:
+        print_json(
+            {
+                "run": str(report.run),
+                "compared": [asdict(each) for each in report.compared],
+                "passed_over": list(report.passed_over),
+            }
+        )
+    else:
+        say(str(report))
 
 
 _REPORT = ("partitions", "cached", "rows", "rejects", "bytes", "fitted", "seconds", "is_dry")

@@ -40,9 +40,13 @@ OFASYS_ATTRIBUTES = {
 }
 """Every attribute that the code of OFASys reads, and the modalities whose slots may have it."""
 
-OURS = {"size": {"IMAGE"}, "patch": {"IMAGE"}, "loss_weight": set(MODALITIES)}
-# Settings of OFASys's preprocessors, of which each slot may have its own here.
-OURS |= {key: {"TEXT", "STRUCT"} for key in ("poisson_lambda", "replace_length", "random_ratio")}
+OURS = {
+    "size": {"IMAGE"},
+    "patch": {"IMAGE"},
+    "loss_weight": set(MODALITIES),
+    # Settings of OFASys's preprocessors, of which each slot may have its own here.
+    **{key: {"TEXT", "STRUCT"} for key in ("poisson_lambda", "replace_length", "random_ratio")},
+}
 
 
 def slot_of(text: str, modalities: dict[str, Modality] | None = None) -> Slot:

@@ -34,6 +34,7 @@ COMMANDS = {
     "slots": {"project", "--json"},
     "train": {"project", "--steps", "--json"},
     "verify": {"project", "--json"},
+    "verify-resume": {"project", "--steps", "--json"},
     "why": {"project", "task", "--json"},
 }
 OPTIONS = {"--debug", "--version"}
