@@ -19,6 +19,7 @@ PARTS = ["What is wrong", "Why it matters", "Example", "What to do"]
 TOLD: Final[Mapping[str, str]] = {
     "T0320": "needs a process that is killed",
     "T0321": "needs a process that hangs",
+    "T0323": "needs a cluster whose scheduler is killed",
     "T0505": "needs a full disk",
     "T0506": "needs a disk that cannot be written, even by root",
 }

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from taskloom.graph.errors import OpError
 from taskloom.graph.graph import Graph
 from taskloom.pipeline import Mixture, build
 from taskloom.pipeline.cluster import open_cluster
-from taskloom.pipeline.job import Job, only_partition
-from taskloom.pipeline.progress import open_progress
+from taskloom.pipeline.job import Job, JobFailure, only_partitions
 from taskloom.storage.ledger import read_ledger
 from taskloom.storage.store import Store
 
@@ -68,16 +68,16 @@ def test_a_job_that_kills_every_machine_it_runs_on_is_told_with_its_partition(
 ) -> None:
     record = Store.open(digits_dir).source("digits")
     job = Job(
+        name="digits",
         store=digits_dir,
-        source=only_partition(record, 0),
+        source=only_partitions(record, [0]),
         graph=Graph({}, {}),
         needs_process=False,
     )
-    with (
-        open_progress(shown=False) as shown,
-        shown.task("die") as bar,
-        open_cluster(client, 30.0) as cluster,
-        pytest.raises(OpError, match="T0320") as caught,
-    ):
-        list(cluster.map("worker_functions:die_here", [job], bar))
-    assert caught.value.problems[0].row == f"digits/{record.partitions[0].id}"
+    with open_cluster(client, 30.0) as cluster:
+        (failure,) = cluster.map("worker_functions:die_here", [job], lambda *_: None)
+        assert isinstance(failure, JobFailure)
+        with pytest.raises(OpError, match=r"T0320.*4 workers of the cluster died"):
+            list(cluster.map("worker_functions:die_here", [replace(job, raises=True)], lambda *_: None))
+    (problem,) = failure.error.problems
+    assert (problem.code, problem.row) == ("T0320", f"digits/{record.partitions[0].id}")
