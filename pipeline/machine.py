@@ -120,9 +120,11 @@ class _Run:
                 tasks = [run_later(i, dask_key_name=name) for i, name in enumerate(names)]
                 compute(*tasks, scheduler="threads", pool=self._machine.threads)
             self.results.put(_DONE)
+        except _StoppedError:
+            self.results.put(_DONE)  # another thread has said why
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-            self._machine.stop()
             self.results.put(_Failed(error))
+            self._machine.stop()
 
     def _next_wave(self) -> list[Job]:
         with self._lock:

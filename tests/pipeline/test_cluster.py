@@ -78,6 +78,10 @@ def test_a_job_that_kills_every_machine_it_runs_on_is_told_with_its_partition(
         (failure,) = cluster.map("worker_functions:die_here", [job], lambda *_: None)
         assert isinstance(failure, JobFailure)
         with pytest.raises(OpError, match=r"T0320.*4 workers of the cluster died"):
-            list(cluster.map("worker_functions:die_here", [replace(job, raises=True)], lambda *_: None))
+            list(
+                cluster.map(
+                    "worker_functions:die_here", [replace(job, raises=True)], lambda *_: None
+                )
+            )
     (problem,) = failure.error.problems
     assert (problem.code, problem.row) == ("T0320", f"digits/{record.partitions[0].id}")
