@@ -1,11 +1,12 @@
 """What fifty thousand partitions cost beside the work itself: memory and time of whoever started the build.
 
-The source is real: as many JSON lines files of one row. Files are looked at, the fits learn from all of them, and jobs
-are planned, made, sent, run and added up as in any build; only that a job writes nothing, so that neither disk nor
-ops are measured. Locally jobs run on Dask's threads, on a cluster in two processes. Peak memory is that of the
-client's process, less what it had before the build; the scheduler's tasks are counted every thousand results.
+The source is real: as many JSON lines files of one row. Files are looked at, fits learn from all of them, and
+jobs are planned, made, sent, run and added up as in any build; only that a job writes nothing, so that neither
+disk nor ops are measured. Locally jobs run on Dask's threads, on a cluster in two processes. Memory is the peak
+of the client's process, less what it had before the build. The scheduler's tasks are counted every thousand
+results.
 
-    python bench/bench_scale.py [--out FILE] [--partitions N [N ...]]
+    python bench/bench_scale.py [--out FILE] [--partitions N [N ...]] [--where local | cluster]
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build a great many tiny partitions.")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     parser.add_argument("--partitions", type=int, nargs="+", default=[5_000, 50_000])
+    parser.add_argument("--where", nargs="+", default=["local", "cluster"])
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -145,7 +147,7 @@ def main() -> None:
         return
     cases: list[dict[str, Any]] = []
     for number in options.partitions:
-        for where in ("local", "cluster"):
+        for where in options.where:
             command = [sys.executable, __file__, "--one", str(number), where]
             path = os.pathsep.join(
                 filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])

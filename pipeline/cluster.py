@@ -25,6 +25,9 @@ from .worker import resolve
 _FEWEST_JOBS: Final = 16
 """Jobs that a cluster without workers is given, so that one that grows with its work begins to."""
 
+_TRIES: Final = 5
+"""Times that workers are told what they need before one that dies meanwhile ends the build."""
+
 _LOOK_EVERY_S: Final = 5.0
 """Seconds after which workers are counted again: clusters grow and shrink."""
 
@@ -42,7 +45,7 @@ def open_cluster(client: Client, timeout_s: float) -> Generator[Cluster]:
     """
     plugin = _Pools(timeout_s)
     try:
-        client.register_plugin(plugin)
+        _register(client, plugin)
         yield Cluster(client, plugin.name)
     except (CancelledError, CommClosedError) as error:
         raise _lost(client) from error
@@ -149,6 +152,19 @@ class _Pools(WorkerPlugin):
         """Close it."""
         if self.pool is not None:
             self.pool.close()
+
+
+def _register(client: Client, plugin: WorkerPlugin) -> None:
+    """Give ``plugin`` to all workers, and to those that come later."""
+    for _ in range(_TRIES):
+        try:
+            client.register_plugin(plugin)
+        except OSError:  # a worker died while it was told; the scheduler may be well
+            if client.status != "running":
+                raise
+        else:
+            return
+    client.register_plugin(plugin)
 
 
 def _run(function: str, job: Job, pools: str) -> Any:
