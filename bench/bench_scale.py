@@ -32,8 +32,8 @@ from taskloom.pipeline import Mixture, Source, Task, build, building, fitting
 from taskloom.pipeline.job import Job
 from taskloom.pipeline.partition import JobReport, Progress
 
-CLAIM_BYTES = 10_000
-"""Most bytes that a partition may take in the memory of the client."""
+CLAIM_BYTES = 15_000
+"""Most bytes that a partition of three columns may take in the memory of the client."""
 
 CLAIM_TASKS = 100
 """Most tasks that the scheduler of two workers may hold at a time."""
@@ -138,7 +138,7 @@ def main() -> None:
     """Measure every size in a process of its own and print the figures as JSON."""
     parser = argparse.ArgumentParser(description="Build a great many tiny partitions.")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
-    parser.add_argument("--partitions", type=int, nargs="+", default=[5_000, 50_000])
+    parser.add_argument("--partitions", type=int, nargs="+", default=[10_000, 50_000])
     parser.add_argument("--where", nargs="+", default=["local", "cluster"])
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
