@@ -7,6 +7,7 @@ missing; everything it commits stays, whatever happens next. One Dask task runs 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..graph.errors import MissingExtraError, PlanError, SourceError, suggest
-from ..graph.graph import Graph
-from ..graph.node import NodeId, Value
-from ..graph.passes.segment import Segment
-from ..graph.type import source_of
 from ..ops.host.bpe import Bpe
 from ..ops.recipe.text import BPE
 from ..storage.record import SourceRecord
@@ -27,11 +24,13 @@ from ..storage.source import register_source
 from ..storage.store import Store
 from .dataset import Dataset, artifact_loader, pinned_artifacts
 from .document import column_dtypes
+from .estimate import estimate_bytes
 from .fitting import fit_artifacts
-from .job import Job, only_partition
+from .job import JobFailure
 from .machine import open_machine
 from .measuring import BuildMeasures
-from .planning import Filters, Plan, plan
+from .missing import Missing, find_missing, part_of
+from .planning import Plan, plan
 from .progress import Shown, open_progress
 from .replaying import tell_replay
 from .report import BuildReport, Tally, TaskCount, tell_estimate
@@ -57,10 +56,12 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     Args:
         mixture: The tasks.
         store: A store; made if there is none.
-        client: A `distributed.Client` to compute with; threads and processes of this machine otherwise.
+        client: A `distributed.Client` to compute with. If not given, the one that is active in this program,
+            unless ``workers`` are asked for; False for none. Without a client, this machine computes.
         workers: Threads, and processes, of this machine; one for each core if not given.
         dry_run: Register the sources and say what would be computed, no more.
-        on_error: What a bad row does: goes to the ledger, or ends the build. Rows that are left out by the
+        on_error: What a bad row does: goes to the ledger, or ends the build, as does then a partition that
+            cannot be built. Rows that are left out by the
             filters of all tasks that need them never end a build.
         max_errors: Most bad rows, as a count or (below 1) as a share of the rows to compute, before the build
             ends; what was committed stays.
@@ -71,7 +72,8 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     Raises:
         SourceError: Rows cannot be read.
         PlanError: Tasks cannot be planned, or an argument is out of range.
-        OpError: A bad row, with ``on_error="raise"``; or too many of them.
+        OpError: A bad row, with ``on_error="raise"``; or too many of them; or partitions that cannot be built,
+            since every worker died or hung that tried. Unless it is to raise, all others are built first.
         StoreError: The store cannot be written.
         KeyboardInterrupt: The build was interrupted; building again goes on with it.
     """
@@ -88,11 +90,11 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     with open_progress(shown=progress) as shown:
         build_.register(sources, shown)
         planned = build_.plan(refit)
-        if dry_run:
-            report = build_.estimate(planned)
-            shown.say(str(report))
-            return report
         with build_.measured, _open_scheduler(client, workers, timeout_s) as scheduler:
+            if dry_run:
+                report = build_.estimate(planned, scheduler)
+                shown.say(str(report))
+                return report
             fitted: tuple[str, ...] = ()
             while planned.fits:
                 fitted += fit_artifacts(
@@ -156,45 +158,59 @@ class _Build:
             raise PlanError.of("T0227", message, suggest(unknown[0], known))
         return planned
 
-    def estimate(self, planned: Plan) -> BuildReport:
+    def estimate(self, planned: Plan, scheduler: Scheduler) -> BuildReport:
         """Return what is to be built, as far as that is known before anything is computed."""
-        num_missing = num_cached = num_bytes = 0
-        for value in planned.cut.stored:
-            source = source_of(value.node.rows)
-            record = self.records[source]
-            partitions = [partition.id for partition in record.partitions]
-            missing = self.store.missing(source, value.column_id, partitions)
-            num_missing += len(missing)
-            num_cached += len(partitions) - len(missing)
-            row_bytes = planned.graph.type_of(value).row_bytes or 0
-            num_bytes += row_bytes * sum(record.partition(p).rows for p in missing)
+        missing = find_missing(planned, self.records, self.store)
+        estimate = estimate_bytes(planned, missing, self.store, scheduler)
         return BuildReport(
-            partitions=num_missing,
-            cached=num_cached,
-            bytes=num_bytes,
+            partitions=missing.partitions,
+            cached=missing.cached,
+            rows=missing.rows,
+            bytes=estimate.dense,
+            estimate=estimate,
             fitted=tuple(sorted(planned.fits)),
             is_dry=True,
         )
 
     def run(self, planned: Plan, scheduler: Scheduler, shown: Shown) -> BuildReport:
-        """Compute every missing partition of every column."""
-        expected = self.estimate(planned)
-        filters = planned.filters()
-        jobs = [job for part in planned.segments for job in self._jobs(planned, part, filters)]
-        rows = {(job.source.name, job.partition): job.rows for job in jobs}
+        """Compute every missing partition of every column.
+
+        Raises:
+            TaskloomError: Some partitions could not be built; all others are.
+        """
+        missing = find_missing(planned, self.records, self.store)
         partitions = [part.id for record in self.records.values() for part in record.partitions]
         tally = Tally(
-            rows=sum(rows.values()),
+            rows=missing.rows,
             max_errors=self.max_errors,
             tell=lambda problem: tell_replay(self.store, problem, partitions),
         )
-        if jobs:
-            shown.say(tell_estimate(expected.partitions, expected.cached, expected.bytes))
-            with shown.task("build", total=sum(job.rows for job in jobs), unit="rows") as bar:
-                for report in scheduler.map(_BUILD_PARTITION, jobs, bar):
-                    self.measured.add(report.place, report.measures)
-                    tally.add(report)
-        return tally.report(expected.partitions, expected.cached)
+        if missing.lacks:
+            estimate = estimate_bytes(planned, missing, self.store, scheduler)
+            shown.say(tell_estimate(missing.partitions, missing.cached, estimate))
+            self._compute(missing, planned, scheduler, tally, shown)
+        report = tally.report(missing.partitions, missing.cached)
+        if tally.failures:
+            shown.say(str(report))
+            tally.check_failures()
+        return report
+
+    def _compute(
+        self, missing: Missing, planned: Plan, scheduler: Scheduler, tally: Tally, shown: Shown
+    ) -> None:
+        rows = {lack.name: 0 for lack in missing.lacks}
+        for lack in missing.lacks:
+            rows[lack.name] += lack.rows
+        jobs = missing.jobs(planned, self.store, raises=self.raises)
+        with shown.tasks("build", rows, unit="rows") as bars:
+            for report in scheduler.map(_BUILD_PARTITION, jobs, bars.count):
+                if isinstance(report, JobFailure):
+                    bars.end(report.name, report.rows, 0)
+                    tally.fail(report)
+                    continue
+                bars.end(report.name, report.rows, report.bytes)
+                self.measured.add(report.place, report.measures)
+                tally.add(report)
 
     def record(self, planned: Plan, report: BuildReport) -> None:
         """Write what was built, for people and for training."""
@@ -206,7 +222,7 @@ class _Build:
                     "instruction": task.instruction,
                     "source": nodes[0].rows,
                     "columns": {p: v.column_id for v, p in planned.stored_of(task.name).items()},
-                    "graph": str(_part(planned.graph, nodes)),
+                    "graph": str(part_of(planned.graph, nodes)),
                 },
             )
         if report.partitions or report.fitted:
@@ -230,37 +246,12 @@ class _Build:
         dataset = Dataset.open(planned, self.store)
         return {task: TaskCount(*dataset.count(task)) for task in planned.tasks}
 
-    def _jobs(self, planned: Plan, segment: Segment, filters: Filters) -> list[Job]:
-        record = self.records[segment.rows]
-        partitions = [partition.id for partition in record.partitions]
-        lacking: dict[str, list[Value]] = {}
-        for value in segment.stored:
-            for partition in self.store.missing(segment.rows, value.column_id, partitions):
-                lacking.setdefault(partition, []).append(value)
-        graphs: dict[tuple[Value, ...], Graph] = {}
-        jobs: list[Job] = []
-        for number, partition in enumerate(partitions):
-            if not (values := tuple(lacking.get(partition, ()))):
-                continue
-            keeps = _keeps(values, filters)
-            if values not in graphs:
-                nodes = [value.node for value in (*values, *(k for task in keeps for k in task))]
-                graphs[values] = _part(planned.graph, nodes, values)
-            job = Job(
-                store=self.store.path,
-                source=only_partition(record, number),
-                graph=graphs[values],
-                needs_process=segment.needs_process,
-                keeps=keeps,
-                raises=self.raises,
-            )
-            jobs.append(job)
-        return jobs
-
 
 @contextmanager
 def _open_scheduler(client: Any, workers: int | None, timeout_s: float) -> Generator[Scheduler]:
-    if client is None:
+    if client is None and workers is None:
+        client = _active_client()
+    if client is None or client is False:
         with open_machine(workers, timeout_s) as machine:
             yield machine
         return
@@ -272,6 +263,18 @@ def _open_scheduler(client: Any, workers: int | None, timeout_s: float) -> Gener
         raise MissingExtraError.of("T0901", message, help_) from error
     with open_cluster(client, timeout_s) as cluster:
         yield cluster
+
+
+def _active_client() -> Any:
+    """Return the `distributed.Client` that this program has made last and not closed, if there is one."""
+    distributed: Any = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        client = distributed.Client.current()
+    except ValueError:
+        return None
+    return None if client.asynchronous else client
 
 
 def _check(
@@ -287,19 +290,6 @@ def _check(
     for message, is_wrong in wrong.items():
         if is_wrong:
             raise PlanError.of("T0227", message)
-
-
-def _keeps(values: Sequence[Value], filters: Filters) -> tuple[tuple[Value, ...], ...]:
-    """Return the filters of each task that reads one of ``values``; none at all if a task takes every row."""
-    keeps = dict.fromkeys(keep for value in values for keep in filters.get(value, [()]))
-    return ((),) if () in keeps else tuple(keeps)
-
-
-def _part(graph: Graph, nodes: Sequence[NodeId], values: Sequence[Value] = ()) -> Graph:
-    """Return the part of ``graph`` that ``nodes`` need, which gives ``values``."""
-    needed = graph.needs(Value(node) for node in nodes)
-    outputs = {f"column-{i}": value for i, value in enumerate(values)}
-    return Graph({node.id: node for node in needed}, outputs)
 
 
 _BUILD_PARTITION = "taskloom.pipeline.partition:build_partition"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from ..graph.errors import OpError
 from ..graph.graph import Graph
 from ..graph.measure import Measure
 from ..graph.node import Node, NodeId, Value
@@ -16,11 +14,12 @@ from ..graph.type import source_of
 from ..ops.catalogue import host_catalogue
 from ..storage.record import SourceRecord
 from ..storage.store import Store
-from .job import FitPart, Job, only_partition
+from .job import FitPart, Job, only_partitions
 from .measuring import BuildMeasures
+from .observing import blaming
 from .planning import Plan
 from .progress import Shown
-from .scheduler import Scheduler
+from .scheduler import JOBS_A_WORKER, Scheduler
 
 
 def fit_artifacts(
@@ -37,28 +36,27 @@ def fit_artifacts(
     """
     graph = planned.graph
     ready = {name: graph.nodes[v.node] for name, v in planned.fits.items() if _is_ready(graph, v)}
-    jobs = [
-        job
-        for source, record in records.items()
-        for job in _jobs(graph, list(ready.values()), source, record, store)
-    ]
-    learned: dict[NodeId, Any] = {}
-    costs: dict[NodeId, Measure] = dict.fromkeys((n.id for n in ready.values()), Measure())
     ops: dict[NodeId, Any] = {n.id: host_catalogue()[n.op](**n.params) for n in ready.values()}
-    with shown.task("fit", total=sum(job.rows for job in jobs), unit="rows") as bar:
-        for seen in scheduler.map(_OBSERVE_PARTITION, jobs, bar):
-            before = {n: cost for n, cost in seen.measures.items() if n not in costs}
-            measured.add(seen.place, before)
-            for node, state in seen.learned.items():
-                costs[node] += seen.measures[node]
-                with _blaming(graph.nodes[node]):
-                    is_first = node not in learned
-                    learned[node] = state if is_first else ops[node].merge(learned[node], state)
+    parts = {name: _parts(list(ready.values()), name) for name in records}
+    read = {name: record for name, record in records.items() if parts[name]}
+    jobs = (
+        job
+        for name, record in read.items()
+        for job in _jobs(graph, parts[name], record, store, scheduler.num_workers)
+    )
+    rows = {f"fit {name}": record.num_rows for name, record in read.items()}
+    with shown.tasks("fit", rows, unit="rows") as bars:
+        seen = scheduler.fold(_OBSERVE, _MERGE, jobs, bars.count)
+    costs = {node: Measure() for node in ops}
+    for place, measures in seen.measures.items():
+        measured.add(place, {n: cost for n, cost in measures.items() if n not in costs})
+        for node in measures.keys() & costs.keys():
+            costs[node] += measures[node]
     for name, node in sorted(ready.items()):
         made_by = {"op": node.op, "version": node.version, "params": dict(node.params)}
         began = time.perf_counter()
-        with _blaming(node):
-            content = ops[node.id].finish(learned[node.id])
+        with blaming(node.address):
+            content = ops[node.id].finish(seen.learned[node.id])
         finish = Measure(bytes=len(content), seconds=time.perf_counter() - began)
         artifact = store.pin(name, node.type.kind, content, made_by)
         measured.fitted(artifact.digest, costs[node.id] + finish)
@@ -66,43 +64,43 @@ def fit_artifacts(
     return tuple(sorted(ready))
 
 
-@contextmanager
-def _blaming(fit: Node) -> Generator[None]:
-    try:
-        yield
-    except OpError as error:
-        raise error.at(address=fit.address) from None
-
-
 def _is_ready(graph: Graph, value: Value) -> bool:
     *before, _ = graph.needs([value])
     return not any(host_catalogue()[node.op].traits.rows is Rows.FIT for node in before)
 
 
-def _jobs(
-    graph: Graph, fits: list[Node], source: str, record: SourceRecord, store: Store
-) -> list[Job]:
-    """Return a job for every partition of a source that some fit reads."""
-    parts = [
+def _parts(fits: list[Node], source: str) -> tuple[FitPart, ...]:
+    """Return what ``fits`` read of ``source``."""
+    return tuple(
         FitPart(node=fit.id, address=fit.address, op=fit.op, params=fit.params, groups=groups)
         for fit in fits
         if (groups := _groups(fit, source))
-    ]
+    )
+
+
+def _jobs(
+    graph: Graph,
+    parts: tuple[FitPart, ...],
+    record: SourceRecord,
+    store: Store,
+    num_workers: int,
+) -> Iterator[Job]:
+    """Yield jobs that read all partitions of a source between them, several each where there are many."""
     wanted = [value for part in parts for group in part.groups for value in group.values()]
-    if not wanted:
-        return []
     nodes = {node.id: node for node in graph.needs(wanted)}
     small = Graph(nodes, {f"input-{i}": value for i, value in enumerate(wanted)})
-    return [
-        Job(
+    number = len(record.partitions)
+    step = min(_MOST_PARTITIONS, max(1, number // (JOBS_A_WORKER * max(1, num_workers))))
+    for first in range(0, number, step):
+        yield Job(
+            name=f"fit {record.name}",
             store=store.path,
-            source=only_partition(record, number),
+            source=only_partitions(record, range(first, min(first + step, number))),
             graph=small,
             needs_process=True,
-            fits=tuple(parts),
+            fits=parts,
+            raises=True,  # nothing of a fit is kept, so there is no use in going on
         )
-        for number in range(len(record.partitions))
-    ]
 
 
 def _groups(fit: Node, source: str) -> tuple[Mapping[str, Value], ...]:
@@ -121,4 +119,8 @@ def _groups(fit: Node, source: str) -> tuple[Mapping[str, Value], ...]:
     return tuple(group for number, group in groups.items() if source in rows[number])
 
 
-_OBSERVE_PARTITION = "taskloom.pipeline.partition:observe_partition"
+_MOST_PARTITIONS: Final = 32
+"""Partitions that one job learns from: what is lost with it is that much work."""
+
+_OBSERVE: Final = "taskloom.pipeline.observing:observe_partitions"
+_MERGE: Final = "taskloom.pipeline.observing:merge_observations"

@@ -3,25 +3,20 @@
 It reads the partition itself, writes columns, a ledger of bad rows and receipts, and returns the receipts.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute makes its functions when it is imported)
-
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ..graph.errors import OpError, Problem, RowError
+from ..graph.errors import Problem, RowError
 from ..graph.graph import Graph
 from ..graph.measure import Measure
 from ..graph.node import NodeId, Value
@@ -33,11 +28,14 @@ from ..storage.receipt import Receipt
 from ..storage.source import read_batches
 from ..storage.store import Store
 from .execute import Execution, Failure, LoadArtifact
-from .job import FitPart, Job
+from .job import Job
 from .meter import Meter
 from .versions import library_versions
 
 Report = Callable[[object], None]
+
+LENGTH_BYTES: Final = 4.125
+"""What the length and the validity of a row take, whatever the column."""
 
 _MAX_PROBLEMS = 20
 """Bad rows that one error names."""
@@ -55,6 +53,7 @@ class JobReport:
     """What a job did.
 
     Attributes:
+        name: What it worked on, for people.
         source: Name of the source.
         partition: Id of the partition.
         receipts: One for each column written.
@@ -64,6 +63,7 @@ class JobReport:
         measures: What each node cost.
     """
 
+    name: str
     source: str
     partition: str
     receipts: tuple[Receipt, ...]
@@ -77,20 +77,10 @@ class JobReport:
         """Source and partition."""
         return f"{self.source}/{self.partition}"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """What the fits of a job have learned.
-
-    Attributes:
-        place: Source and partition.
-        learned: What each has observed.
-        measures: What each node cost, the fits included.
-    """
-
-    place: str
-    learned: Mapping[NodeId, Any]
-    measures: Mapping[NodeId, Measure]
+    @property
+    def bytes(self) -> int:
+        """Size of what was written."""
+        return sum(receipt.bytes for receipt in self.receipts)
 
 
 def build_partition(job: Job, report: Report) -> JobReport:
@@ -101,13 +91,14 @@ def build_partition(job: Job, report: Report) -> JobReport:
         TaskloomError: The partition cannot be read or written.
     """
     store = Store.open(job.store)
-    execution = _execution(job)
+    execution = execution_of(job)
     meter = Meter(execution.readers)
     bad = _BadRows(job, execution)
     receipts: list[Receipt] = []
     with ExitStack() as stack:
         writers = {value: stack.enter_context(_writer(job, store, value)) for value in job.values}
-        for batch in _batches(job, store, execution, meter):
+        batches = read_batches(store, job.source, job.partition, execution.columns)
+        for batch in meter.reading(batches):
             values, failures = execution.run(batch, meter)
             rejects = bad.add(batch, values, failures)
             for value, writer in writers.items():
@@ -119,6 +110,7 @@ def build_partition(job: Job, report: Report) -> JobReport:
                 receipts.append(_commit(writer, bad, value))
             meter.of(value.node).stored_bytes += receipts[-1].bytes
     return JobReport(
+        name=job.name,
         source=job.source.name,
         partition=job.partition,
         receipts=tuple(receipts),
@@ -129,42 +121,16 @@ def build_partition(job: Job, report: Report) -> JobReport:
     )
 
 
-def observe_partition(job: Job, report: Report) -> Observation:
-    """Let the fits of ``job`` learn from its partition.
-
-    A bad row teaches nothing; it goes to the ledger when the columns are built.
-
-    Raises:
-        TaskloomError: The partition cannot be read, or there is too much to learn.
-    """
-    store = Store.open(job.store)
-    learned: dict[NodeId, Any] = {}
-    execution = _execution(job)
-    meter = Meter(execution.readers)
-    for batch in _batches(job, store, execution, meter):
-        values, _ = execution.run(batch, meter)
-        for part in job.fits:
-            began = time.perf_counter()
-            rows_in = _learn(part, values, learned)
-            meter.add(part.node, time.perf_counter() - began, rows_in, made=None)
-        report(Progress(batch.num_rows, 0))
-    return Observation(place=job.place, learned=learned, measures=meter.measures())
-
-
-def _learn(part: FitPart, values: Mapping[Value, Any], learned: dict[NodeId, Any]) -> int:
-    """Add what one fit sees in a record batch to ``learned``; return how many rows it was shown."""
-    op: Any = host_catalogue()[part.op](**part.params)
-    rows_in = 0
-    try:
-        for group in part.groups:
-            arrays = _usable({value: values[value] for value in group.values()})
-            seen = op.observe(**dict(zip(group, arrays, strict=True)))
-            is_first = part.node not in learned
-            learned[part.node] = seen if is_first else op.merge(learned[part.node], seen)
-            rows_in += max(map(len, arrays))
-    except OpError as error:
-        raise error.at(address=part.address) from None
-    return rows_in
+def weigh_partition(job: Job, report: Report) -> dict[Value, float]:
+    """Return how many bytes a row of each output takes, as the first record batch of the partition has it."""
+    del report  # one record batch is all there is
+    execution = execution_of(job)
+    batches = read_batches(Store.open(job.store), job.source, job.partition, execution.columns)
+    for batch in batches:
+        values, _ = execution.run(batch)
+        made = {value: values[value].nbytes / batch.num_rows for value in job.values}
+        return {value: size + LENGTH_BYTES for value, size in made.items()}
+    return {}
 
 
 @dataclass(slots=True)
@@ -235,14 +201,9 @@ class _BadRows:
         return kept
 
 
-def _execution(job: Job) -> Execution:
+def execution_of(job: Job) -> Execution:
+    """Return the nodes of ``job``, ready to run."""
     return Execution(job.graph, list(job.graph.nodes), host_catalogue(), _artifacts(job.store))
-
-
-def _batches(
-    job: Job, store: Store, execution: Execution, meter: Meter
-) -> Iterator[pa.RecordBatch]:
-    return meter.reading(read_batches(store, job.source, job.partition, execution.columns))
 
 
 def _writer(job: Job, store: Store, value: Value) -> ColumnWriter:
@@ -254,17 +215,6 @@ def _commit(writer: ColumnWriter, bad: _BadRows, value: Value) -> Receipt:
     entries = bad.concerning(value)
     libraries = library_versions(host_catalogue(), bad.job.graph.needs([value]))
     return writer.commit(entries, graph=bad.graph_of(entries), libraries=libraries)
-
-
-def _usable(arrays: Mapping[Value, pa.Array]) -> list[pa.Array]:
-    """Return the rows that have a value in all of ``arrays``; constants stay as they are."""
-    rows = [array for value, array in arrays.items() if value.node.rows]
-    if not any(array.null_count for array in rows):
-        return list(arrays.values())
-    keep = pc.is_valid(rows[0])
-    for array in rows[1:]:
-        keep = pc.and_(keep, pc.is_valid(array))
-    return [array.filter(keep) if v.node.rows else array for v, array in arrays.items()]
 
 
 @lru_cache(maxsize=8)

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..graph.errors import OpError, Problem
+from ..graph.errors import OpError, Problem, SourceError, TaskloomError
 from ..storage.files import count_bytes
+from .estimate import Estimate
+from .job import JobFailure
 from .partition import JobReport
 
 _MAX_TOLD = 20
@@ -36,9 +38,10 @@ class BuildReport:
     Attributes:
         partitions: Partitions of columns that were computed, or are missing if it was a dry run.
         cached: Those that were there already.
-        rows: Rows of sources that something was computed for.
+        rows: Rows of sources that something was computed for, or is to be.
         rejects: Those of them that are bad, and kept by the filters of some task.
         bytes: Bytes that were written; in a dry run those that dense columns would take.
+        estimate: In a dry run, what all columns would take, as far as that is known.
         tasks: How each task stands in the store, whatever was computed now; empty in a dry run.
         fitted: Names of the artifacts that were fitted, or would be.
         problems: The first problem of every node that refused a row.
@@ -51,6 +54,7 @@ class BuildReport:
     rows: int = 0
     rejects: int = 0
     bytes: int = 0
+    estimate: Estimate = field(default_factory=Estimate)
     tasks: Mapping[str, TaskCount] = field(default_factory=dict[str, TaskCount])
     fitted: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -62,7 +66,7 @@ class BuildReport:
 
     def _summary(self) -> str:
         if self.is_dry:
-            told = tell_estimate(self.partitions, self.cached, self.bytes)
+            told = tell_estimate(self.partitions, self.cached, self.estimate)
             return f"{told}, after fitting {', '.join(self.fitted)}" if self.fitted else told
         if not self.partitions and not self.fitted:
             return f"nothing to build: all {self.cached:,} column partitions are cached"
@@ -85,12 +89,10 @@ class BuildReport:
             yield f"and {len(self.problems) - _MAX_TOLD:,} more nodes refuse rows"
 
 
-def tell_estimate(partitions: int, cached: int, dense_bytes: int) -> str:
+def tell_estimate(partitions: int, cached: int, estimate: Estimate) -> str:
     """Return what is to be built, and the disk it takes as far as that is known beforehand."""
-    text = f"{partitions:,} column partitions to build, {cached:,} cached"
-    if not dense_bytes:
-        return text
-    return f"{text}; dense columns take {count_bytes(dense_bytes)}, ids and texts come on top"
+    told = f"{partitions:,} column partitions to build, {cached:,} cached"
+    return f"{told}; {estimate}" if str(estimate) else told
 
 
 @dataclass(slots=True)
@@ -110,6 +112,8 @@ class Tally:
     _problems: dict[str, Problem] = field(init=False, default_factory=dict)
     _bytes: int = field(init=False, default=0)
     _rejects: int = field(init=False, default=0)
+    _jobs: int = field(init=False, default=0)
+    failures: list[JobFailure] = field(init=False, default_factory=list[JobFailure])
 
     def add(self, report: JobReport) -> None:
         """Add the report of one job.
@@ -117,16 +121,36 @@ class Tally:
         Raises:
             OpError: There are too many bad rows.
         """
+        self._jobs += 1
         place = report.source, report.partition
         before = self._bad.get(place, np.zeros(0, np.uint32))
         self._bad[place] = np.union1d(before, report.bad)
         self._rejects += len(self._bad[place]) - len(before)
-        self._bytes += sum(receipt.bytes for receipt in report.receipts)
+        self._bytes += report.bytes
         for problem in report.first:
             known = self._problems.setdefault(problem.address, problem)
             # Jobs end in any order, and equal builds say equal things.
             self._problems[problem.address] = min(known, problem, key=lambda p: p.row)
         self._check()
+
+    def fail(self, failure: JobFailure) -> None:
+        """Take note of a partition that cannot be built.
+
+        Raises:
+            TaskloomError: It is one of so many that it is not they that are at fault.
+        """
+        self.failures.append(failure)
+        if len(self.failures) > max(_MAX_TOLD, self._jobs):
+            raise self._failed("the build was given up: more partitions failed than were built")
+
+    def check_failures(self) -> None:
+        """Raise if some partitions could not be built.
+
+        Raises:
+            TaskloomError: Every one of them is named.
+        """
+        if self.failures:
+            raise self._failed("all others are")
 
     def report(self, partitions: int, cached: int) -> BuildReport:
         """Return what the build did."""
@@ -138,6 +162,19 @@ class Tally:
             bytes=self._bytes,
             problems=tuple(self._told()),
         )
+
+    def _failed(self, rest: str) -> TaskloomError:
+        errors = [failure.error for failure in sorted(self.failures, key=lambda f: f.place)]
+        places = [failure.place for failure in self.failures]
+        unique = sorted(set(places))
+        message = f"{len(unique):,} partition{'s'[: len(unique) != 1]} could not be built; {rest}"
+        help_ = "mend what is said below and build again: only what is missing is computed"
+        if left := unique[_MAX_TOLD:]:
+            help_ += f"\nbeside those below: {', '.join(left)}"
+        problems = [error.problems[0] for error in errors][:_MAX_TOLD]
+        are_unread = all(isinstance(error, SourceError) for error in errors)
+        kind = SourceError if are_unread else OpError
+        return kind(Problem("T0322", message, help_), *problems)
 
     def _told(self) -> Iterator[Problem]:
         """Yield the first problem of every node, in the order of their addresses."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from ..graph.node import Value
@@ -22,14 +22,17 @@ def tell_stored(planned: Plan, store: Store | None) -> dict[Value, str]:
     """
     if store is None:
         return planned.cut.reasons()
-    rows = {name: sum(p.rows for p in store.source(name).partitions) for name in store.sources()}
-    return planned.cut.reasons(rows, _measure(planned, store, rows))
+    rows = {name: store.source(name).num_rows for name in store.sources()}
+    vague = [value for value, (size, _) in planned.cut.sizes.items() if not size.is_exact]
+    return planned.cut.reasons(rows, measure_stored(store, vague))
 
 
-def _measure(planned: Plan, store: Store, rows: Mapping[str, int]) -> dict[Value, Size]:
+def measure_stored(store: Store, values: Iterable[Value]) -> dict[Value, Size]:
+    """Return what a row of each of ``values`` takes in ``store``, files and all, as far as it is there."""
     found: dict[Value, Size] = {}
-    for value, (size, _) in planned.cut.sizes.items():
-        if size.is_exact or (source := value.node.rows) not in rows:
+    rows = {name: store.source(name).num_rows for name in store.sources()}
+    for value in values:
+        if (source := value.node.rows) not in rows:
             continue
         receipts = _read_receipts(store, source, value.column_id)
         if num_rows := sum(receipt.rows for receipt in receipts):

@@ -26,7 +26,7 @@ Report = Callable[[object], None]
 """Tells the caller how far a call has come."""
 
 
-def resolve(function: str) -> Callable[[Any, Report], object]:
+def resolve(function: str) -> Callable[..., Any]:
     """Return the function that ``"module:name"`` names."""
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)

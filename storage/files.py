@@ -16,7 +16,7 @@ import shutil
 import socket
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,7 +120,8 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
             temporary.replace(path)
             sync_directory(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong first is what is to be told
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -94,8 +94,8 @@ def test_a_dry_run_says_what_is_missing_and_what_it_takes_and_builds_nothing(
     assert report.bytes == NUM_ROWS * 16 * 16 * 3
     assert report.fitted == ("bpe-main", "closed-set-digits.label")
     told = (
-        "3 column partitions to build, 0 cached; dense columns take 46.1 kB, ids and texts come on top, "
-        "after fitting bpe-main, closed-set-digits.label"
+        "3 column partitions to build, 0 cached; dense columns take 46.1 kB, others about 308 B, "
+        "not counting what follows the fit, after fitting bpe-main, closed-set-digits.label"
     )
     assert str(report) == told
     assert capfd.readouterr().err.splitlines()[-1] == told

@@ -103,6 +103,20 @@ def test_a_build_whose_workers_are_killed_goes_on_or_says_so(
     assert source_free(tree(tmp_path / "store")) == source_free(whole)
 
 
+def test_two_builds_of_one_store_at_once_both_end_well(
+    tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    make_mixture(tmp_path)
+    command = [sys.executable, str(HERE / "killing.py"), "build", str(tmp_path / "store")]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        told = process.communicate(timeout=120)[1].decode()
+        assert process.returncode == 0, told
+        assert "column partitions built" in told
+    assert source_free(tree(tmp_path / "store")) == source_free(whole)
+    assert verify(Store.open(tmp_path / "store")).problems == ()
+
+
 @pytest.fixture
 def building(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A build in a process group of its own, as a terminal starts it."""

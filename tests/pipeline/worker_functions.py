@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from taskloom.graph.errors import OpError, Problem
+from taskloom.graph.errors import OpError, Problem, SourceError
 from taskloom.ops.errors import RowErrors, bad_row
 
 Report = Callable[[object], None]
@@ -135,3 +135,46 @@ def die_here(job: object, report: Report) -> None:
     """Die at once, whoever this process is."""
     del job, report
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Done(NamedTuple):
+    """Progress."""
+
+    rows: int
+    rejects: int
+
+
+RAN: list[str] = []
+"""Names of the jobs that `note` has seen in this process."""
+
+
+def note(job: Any, report: Any) -> str:
+    """Do nothing but take note of the job and return its name."""
+    report(Done(job.rows, 0))
+    RAN.append(job.name)
+    return job.name
+
+
+def fail_some(job: Any, report: Any) -> str:
+    """Fail as a file does that cannot be read, at every third job."""
+    if int(job.name) % 3 == 0:
+        raise SourceError.of("T0401", f"{job.name} cannot be read")
+    return note(job, report)
+
+
+def join(results: list[str]) -> str:
+    """Return the names that `note` and this have returned."""
+    return " ".join(results)
+
+
+def build_poisoned(job: Any, report: Any) -> object:
+    """Build a partition; crash or hang at the one that the environment names, as a decoder may."""
+    from taskloom.pipeline.partition import build_partition  # noqa: PLC0415 - most workers need none
+
+    poisoned, _, how = os.environ["POISONED"].partition(":")
+    if job.partition != poisoned or not job.needs_process:
+        return build_partition(job, report)
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(600)
+    raise AssertionError("nobody stopped this")
