@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ..graph.errors import SourceError, suggest
 from .files import local_path
+from .huggingface import name_splits
 from .record import SPLITS, Range
 from .tabular import (
     head_arrow,
@@ -75,6 +76,7 @@ def by_split(name: str, data: Any) -> list[tuple[int | None, Any]]:
     """
     if not isinstance(data, Mapping):
         return [(None, data)]
+    data = name_splits(data)
     for key in data:
         if key not in SPLITS:
             message = f'source "{name}" is given by split, and "{key}" is no split'
