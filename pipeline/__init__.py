@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .planning import Plan, plan
     from .reasons import Why, why
     from .report import BuildReport
+    from .sql import Sql
     from .task import Mixture, Source, Task
     from .training import Run, train
 
@@ -29,6 +30,7 @@ __all__ = [
     "Prediction",
     "Run",
     "Source",
+    "Sql",
     "Task",
     "Why",
     "build",
@@ -48,6 +50,7 @@ _HOMES = {
     "Prediction": "inference",
     "Run": "training",
     "Source": "task",
+    "Sql": "sql",
     "Task": "task",
     "Why": "reasons",
     "build": "building",

@@ -27,6 +27,7 @@ from .tabular import (
     scan_arrow,
     scan_parquet,
 )
+from .tar import head_tar, read_tar, scan_tar
 from .textual import head_csv, head_jsonl, read_csv, read_jsonl, scan_csv, scan_jsonl
 
 
@@ -52,6 +53,7 @@ FORMATS: Final[Mapping[str, Format]] = {
     "csv": Format(scan_csv, read_csv, head_csv),
     "jsonl": Format(scan_jsonl, read_jsonl, head_jsonl),
     "parquet": Format(scan_parquet, read_parquet, head_parquet),
+    "tar": Format(scan_tar, read_tar, head_tar),
 }
 
 SUFFIXES: Final[Mapping[str, str]] = {
@@ -64,6 +66,7 @@ SUFFIXES: Final[Mapping[str, str]] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".tar": "tar",
     ".tsv": "csv",
 }
 

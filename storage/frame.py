@@ -17,7 +17,7 @@ from ..graph.errors import SourceError
 from .batches import READ_ROWS, small_batches
 from .huggingface import read_dataset
 from .record import SPLIT_COLUMN
-from .unify import cast_array, plain_type
+from .unify import cast_array, map_items, map_struct, plain_type
 from .values import array_bytes, canonical_column
 
 ACCEPTED: Final = (
@@ -29,8 +29,7 @@ ACCEPTED: Final = (
 class ArrowStream(Protocol):
     """A frame of any library that speaks Arrow's PyCapsule interface."""
 
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:  # noqa: D105, PLW3201
-        ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 class LazyTable(Protocol):
@@ -128,17 +127,23 @@ def _find_kind(data: object) -> Kind | None:
 
 
 def _plain_table(batch: pa.RecordBatch) -> pa.Table:
-    columns: dict[str, Any] = {}
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        array: Any = column
-        if isinstance(array, pa.FixedShapeTensorArray):
-            array = _tensor_bytes(array)
-        elif isinstance(array, pa.ExtensionArray):
-            array = array.storage
-        columns[field.name] = cast_array(array, plain_type(array.type))
-    if not columns:
+    names = batch.schema.names
+    if not names:
         return pa.table({"": pa.nulls(batch.num_rows)}).select([])
-    return pa.table(columns)
+    return pa.table(dict(zip(names, map(_plain_array, batch.columns), strict=True)))
+
+
+def _plain_array(array: Any) -> Any:
+    """Return the values of ``array`` as rows would give them: fields of lists have other names elsewhere."""
+    if isinstance(array, pa.FixedShapeTensorArray):
+        return _tensor_bytes(array)
+    if isinstance(array, pa.ExtensionArray):
+        return _plain_array(array.storage)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return map_items(array, _plain_array)
+    if pa.types.is_struct(array.type):
+        return map_struct(array, lambda _, child: _plain_array(child))
+    return cast_array(array, plain_type(array.type))
 
 
 def _tensor_bytes(array: Any) -> pa.Array:
