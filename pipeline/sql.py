@@ -21,7 +21,10 @@ from ..graph.errors import MissingExtraError, SourceError
 BATCH_ROWS: Final = 8192
 """Rows that are fetched at a time."""
 
-_SQLITE: Final = "sqlite:///"
+SQLITE: Final = "sqlite:///"
+
+_DRIVERS: Final = ("postgresql", "snowflake")
+"""Schemes of URLs that a driver of ADBC by the same name connects to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +36,20 @@ class Sql:
 
     Attributes:
         query: What is asked.
-        connection: ``"sqlite:///rows.db"``; the URL of another database that has an ADBC driver, such as
-            ``"postgresql://…"``; a connection of ADBC, of SQLAlchemy or of any other driver that polars reads
-            from, which stays open; or a function that returns one.
+        connection: ``"sqlite:///rows.db"``, ``"postgresql://…"`` or ``"snowflake://…"``; an open connection of
+            ADBC, of SQLAlchemy or of any other driver that polars reads from, which stays open; or a function
+            that returns one.
     """
 
     query: str
-    connection: Any = field(repr=False)  # URLs hold passwords
+    connection: Any = field(repr=False)  # a URL may hold a password
 
     def __call__(self) -> Iterator[Any]:
         """Yield the rows, in frames of polars.
 
         Raises:
             MissingExtraError: Polars or the driver of the database is not installed.
-            SourceError: There is no such file.
+            SourceError: There is no such file, or a URL is that of no known database.
         """
         polars = _load("polars", "polars", '"taskloom[etl]"')
         with self._open() as connection:
@@ -60,26 +63,27 @@ class Sql:
 
     @contextmanager
     def _open(self) -> Generator[Any]:
-        if isinstance(self.connection, str):
-            with closing(_connect(self.connection)) as connection:
-                yield connection
-        elif callable(self.connection):
-            with closing(self.connection()) as connection:
-                yield connection
-        else:
-            yield self.connection
+        given = self.connection
+        # Connections may be callable, too: that of sqlite3 is.
+        if hasattr(given, "cursor") or not (isinstance(given, str) or callable(given)):
+            yield given
+            return
+        opened: Any = _connect(given) if isinstance(given, str) else given()
+        with closing(opened):
+            yield opened
 
 
 def _connect(url: str) -> Any:
-    if url.startswith(_SQLITE):
-        path = Path(url.removeprefix(_SQLITE))
+    if url.startswith(SQLITE):
+        path = Path(url.removeprefix(SQLITE))
         if not path.is_file():
             raise SourceError.of("T0401", f"there is no file {path.absolute()}")
         return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    scheme = url.partition("://")[0]
-    if not scheme.isidentifier():
-        message = "the connection of a query is the URL of no database"
-        help_ = f'give "{_SQLITE}rows.db", "postgresql://…", or an open connection'
+    scheme, _, rest = url.partition("://")
+    if not rest or scheme not in _DRIVERS:
+        message = f'"{scheme}" is no database that a query is read from by its URL'
+        known = ", ".join(f"{each}://…" for each in _DRIVERS)
+        help_ = f"give {SQLITE}rows.db, {known}, an open connection, or a function that opens one"
         raise SourceError.of("T0402", message, help_)
     module = f"adbc_driver_{scheme}"
     return _load(f"{module}.dbapi", f"a driver for {scheme}", module.replace("_", "-")).connect(url)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..graph.errors import SourceError, StoreError
+from ..graph.errors import SourceError, TaskloomError
 from .batches import cut_points, row_bytes, small_batches
 from .files import digest_bytes, write_atomic
 from .frame import ACCEPTED, is_frame, read_frame
@@ -95,7 +95,7 @@ def iterate_rows(data: Any, name: str, num_rows: int | None = None) -> Iterator[
             for table in read_frame(item, name, first=number, num_rows=num_rows):
                 yield table
                 number += table.num_rows
-    except (SourceError, StoreError):
+    except TaskloomError:
         raise
     except Exception as error:
         message = f'source "{name}" raised {type(error).__name__} at row {number}: {error}'

@@ -3,6 +3,9 @@
 Nothing is decoded, and the library is not imported: whoever holds a dataset has imported it.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported)
+
 from __future__ import annotations
 
 import sys

@@ -110,10 +110,9 @@ def head_tar(path: Path, num_rows: int) -> pa.Table:
 def _samples(path: Path, file: Any, offset: int) -> Iterator[_Sample]:
     file.seek(offset)
     sample: _Sample | None = None
-    number = 0
     try:
         # Closing the archive leaves the file open; the index that it keeps of its members would grow.
-        archive = tarfile.TarFile(fileobj=file)
+        archive: Any = tarfile.TarFile(fileobj=file)
         while (member := archive.next()) is not None:
             archive.members = []
             match = _MEMBER.fullmatch(member.name) if member.isreg() else None
@@ -122,7 +121,6 @@ def _samples(path: Path, file: Any, offset: int) -> Iterator[_Sample]:
             if sample is None or sample.key != match["key"]:
                 if sample is not None:
                     yield sample
-                    number += 1
                 sample = _Sample(match["key"], member.offset)
             column = re.sub(r"\W", "_", match["extension"].lower(), flags=re.ASCII)
             if column in sample.members or column == KEY:
@@ -130,7 +128,7 @@ def _samples(path: Path, file: Any, offset: int) -> Iterator[_Sample]:
             sample.members[column] = member
         _check_end(file, archive.offset)
     except tarfile.TarError as error:
-        message = f"cannot read {path} after {number} samples: {error}"
+        message = f"cannot read {path}: {error}"
         raise SourceError.of("T0401", message, "is the file whole, and a tar?") from error
     if sample is not None:
         yield sample
