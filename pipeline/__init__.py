@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .building import build
+    from .dask_graph import to_dask
     from .evaluation import Evaluation, evaluate
+    from .exporting import ExportReport, export
     from .inference import Model, Prediction
     from .inspection import open_plan
     from .planning import Plan, plan
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildReport",
     "Evaluation",
+    "ExportReport",
     "Mixture",
     "Model",
     "Plan",
@@ -35,8 +38,10 @@ __all__ = [
     "Why",
     "build",
     "evaluate",
+    "export",
     "open_plan",
     "plan",
+    "to_dask",
     "train",
     "why",
 ]
@@ -44,6 +49,7 @@ __all__ = [
 _HOMES = {
     "BuildReport": "report",
     "Evaluation": "evaluation",
+    "ExportReport": "exporting",
     "Mixture": "task",
     "Model": "inference",
     "Plan": "planning",
@@ -55,8 +61,10 @@ _HOMES = {
     "Why": "reasons",
     "build": "building",
     "evaluate": "evaluation",
+    "export": "exporting",
     "open_plan": "inspection",
     "plan": "planning",
+    "to_dask": "dask_graph",
     "train": "training",
     "why": "reasons",
 }
