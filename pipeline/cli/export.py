@@ -17,7 +17,7 @@ def export(
         str | None, typer.Argument(help="A task's name; all of them by default.", metavar="[TASK]")
     ] = None,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
     format_: Annotated[
         str, typer.Option("--format", help="parquet, webdataset or huggingface.", metavar="FORMAT")
     ] = "parquet",
@@ -43,7 +43,7 @@ def export(
         "columns": columns,
         "images": images,
     }
-    report = run(loaded.mixture, loaded.store, output, progress=not as_json, **choices)
+    report = run(loaded.mixture, loaded.store, out, progress=not as_json, **choices)
     if as_json:
         files = {name: [str(path) for path in paths] for name, paths in report.files.items()}
         facts = {"rows": report.rows, "files": files, "written": report.written}
