@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .building import build
+    from .dask_graph import to_dask
     from .evaluation import Evaluation, evaluate
+    from .exporting import ExportReport, export
     from .inference import Model, Prediction
     from .inspection import open_plan
     from .mixing import Schedule, Temperature, Tokens, UniMax
     from .planning import Plan, plan
     from .reasons import Why, why
     from .report import BuildReport
+    from .sql import Sql
     from .task import Mixture, Source, Task
     from .training import Run, train
 
 __all__ = [
     "BuildReport",
     "Evaluation",
+    "ExportReport",
     "Mixture",
     "Model",
     "Plan",
@@ -31,6 +35,7 @@ __all__ = [
     "Run",
     "Schedule",
     "Source",
+    "Sql",
     "Task",
     "Temperature",
     "Tokens",
@@ -38,8 +43,10 @@ __all__ = [
     "Why",
     "build",
     "evaluate",
+    "export",
     "open_plan",
     "plan",
+    "to_dask",
     "train",
     "why",
 ]
@@ -47,6 +54,7 @@ __all__ = [
 _HOMES = {
     "BuildReport": "report",
     "Evaluation": "evaluation",
+    "ExportReport": "exporting",
     "Mixture": "task",
     "Model": "inference",
     "Plan": "planning",
@@ -54,6 +62,7 @@ _HOMES = {
     "Run": "training",
     "Schedule": "mixing",
     "Source": "task",
+    "Sql": "sql",
     "Task": "task",
     "Temperature": "mixing",
     "Tokens": "mixing",
@@ -61,8 +70,10 @@ _HOMES = {
     "Why": "reasons",
     "build": "building",
     "evaluate": "evaluation",
+    "export": "exporting",
     "open_plan": "inspection",
     "plan": "planning",
+    "to_dask": "dask_graph",
     "train": "training",
     "why": "reasons",
 }

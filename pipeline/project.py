@@ -2,7 +2,7 @@
 
 Keys are those of `Task`, `Mixture`, `ModelConfig` and `TrainConfig`; a key that none of them has is refused
 with the nearest one that exists. Paths are relative to the file. ``sources:`` gives rows a name that several
-tasks use; whatever else a task names as its source is a file, or a pattern of files.
+tasks use; whatever else a task names as its source is a file, a pattern of files, or a query.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..storage.files import local_path
 from .mixture_section import MixtureSection, mix_tasks
 from .sections import Sections, read_sections
 from .settings import TrainConfig
+from .sql import SQLITE, Sql
 from .task import Mixture, Source, Task
 from .yaml_file import YamlFile, read_yaml
 
@@ -125,11 +126,16 @@ class _Maker:
 
     def _rows(self, source: Any) -> Any:
         """Return a source with its paths made absolute."""
+        if isinstance(source, dict) and "sql" in source:
+            return Sql(source["sql"], self._database(source["connection"]))
         if isinstance(source, dict):
             return {split: self._rows(one) for split, one in source.items()}
         if isinstance(source, list):
             return [self._absolute(one) for one in source]
         return source if source is None else self._absolute(source)
+
+    def _database(self, url: str) -> str:
+        return SQLITE + self._absolute(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else url
 
     def _absolute(self, path: str) -> str:
         """Return ``path``, or a pattern of paths, from where the file stands."""

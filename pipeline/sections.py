@@ -48,16 +48,28 @@ def _is_words(value: Any) -> bool:
     return isinstance(value, str) or (is_list and all(isinstance(one, str) for one in value))
 
 
+def _is_query(value: Any) -> bool:
+    is_named = isinstance(value, dict) and value.keys() == {"sql", "connection"}
+    return is_named and all(isinstance(text, str) for text in value.values())
+
+
+def _is_rows(value: Any) -> bool:
+    return _is_words(value) or _is_query(value)
+
+
 def _is_source(value: Any) -> bool:
     is_split = isinstance(value, dict) and bool(value) and value.keys() <= set(SPLITS)
-    return all(map(_is_words, value.values())) if is_split else _is_words(value)
+    return all(map(_is_rows, value.values())) if is_split else _is_rows(value)
 
 
 def _is_scalar(value: object) -> bool:
     return isinstance(value, int | float | str)
 
 
-_SOURCE = "must be a path, a list of paths, or one of these for each of train, valid and test"
+_SOURCE = (
+    "must be a path, a list of paths, a query (sql and connection), or one of these for each of train, "
+    "valid and test"
+)
 
 _WORDS_SCHEMA: Final[Mapping[str, Any]] = {
     "anyOf": [
@@ -65,13 +77,20 @@ _WORDS_SCHEMA: Final[Mapping[str, Any]] = {
         {"type": "array", "items": {"type": "string"}, "minItems": 1},
     ]
 }
+_QUERY_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {"sql": {"type": "string"}, "connection": {"type": "string"}},
+    "required": ["sql", "connection"],
+    "additionalProperties": False,
+}
+_PART_SCHEMA: Final[Mapping[str, Any]] = {"anyOf": [*_WORDS_SCHEMA["anyOf"], _QUERY_SCHEMA]}
 _SPLITS_SCHEMA: Final[Mapping[str, Any]] = {
     "type": "object",
-    "properties": dict.fromkeys(SPLITS, _WORDS_SCHEMA),
+    "properties": dict.fromkeys(SPLITS, _PART_SCHEMA),
     "additionalProperties": False,
     "minProperties": 1,
 }
-_ROWS_SCHEMA: Final = {"anyOf": [*_WORDS_SCHEMA["anyOf"], _SPLITS_SCHEMA]}
+_ROWS_SCHEMA: Final = {"anyOf": [*_PART_SCHEMA["anyOf"], _SPLITS_SCHEMA]}
 
 Rows: TypeAlias = Annotated[Any, _expect(_SOURCE, _is_source), WithJsonSchema(_ROWS_SCHEMA)]
 Conditions: TypeAlias = Annotated[
@@ -169,7 +188,8 @@ class Sections(BaseModel):
     sources: dict[str, Rows] = Field(
         default_factory=dict,
         description='Rows, by name: a path, a pattern such as `"part-*.parquet"`, a list of them, '
-        "or one of these for each of `train`, `valid` and `test`.",
+        'a query, `{sql: "select …", connection: "sqlite:///rows.db"}`, or one of these for each of '
+        "`train`, `valid` and `test`.",
     )
     slots: dict[str, dict[str, Scalar]] = Field(
         default_factory=dict,

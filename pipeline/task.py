@@ -25,11 +25,14 @@ from ..ops.catalogue import recipes
 from ..ops.host.bpe import Bpe
 from ..ops.recipe.text import TextRecipe
 from ..storage.formats import is_files
+from ..storage.frame import Frame
 from .mixing import Weights, check_weights
 
 Rows: TypeAlias = "Iterable[Mapping[str, object]]"
+Tables: TypeAlias = "Frame | Iterable[Frame]"
+Given: TypeAlias = "Rows | Tables"
 OneSource: TypeAlias = (
-    "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Rows | Callable[[], Rows]"
+    "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Given | Callable[[], Given]"
 )
 SourceData: TypeAlias = "OneSource | Mapping[str, OneSource]"
 
@@ -45,10 +48,12 @@ class Source:
 
     Attributes:
         name: Folder of its columns in the store.
-        data: Files (Parquet, Arrow, CSV, JSON lines: a path, a glob, or a list of them), an iterable of
-            dicts, a function that returns one, or any of these per split: ``{"train": …, "test": …}``.
-        version: For iterables: rows are read again only when it changes. Without it every build reads
-            them and compares.
+        data: Files (Parquet, Arrow, CSV, JSON lines, WebDataset tars: a path, a glob, or a list of them); an
+            iterable of dicts, or of Arrow tables; a frame of polars (lazy or not), pandas, pyarrow or
+            dask.dataframe; a dataset of Hugging Face; an `Sql` query; a function that returns one of these; or
+            any of them per split: ``{"train": …, "test": …}``.
+        version: For what is in no files: rows are read again only when it changes. Without it every build
+            reads them and compares.
     """
 
     name: str

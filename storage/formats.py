@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ..graph.errors import SourceError, suggest
 from .files import local_path
+from .huggingface import name_splits
 from .record import SPLITS, Range
 from .tabular import (
     head_arrow,
@@ -26,6 +27,7 @@ from .tabular import (
     scan_arrow,
     scan_parquet,
 )
+from .tar import head_tar, read_tar, scan_tar
 from .textual import head_csv, head_jsonl, read_csv, read_jsonl, scan_csv, scan_jsonl
 
 
@@ -51,6 +53,7 @@ FORMATS: Final[Mapping[str, Format]] = {
     "csv": Format(scan_csv, read_csv, head_csv),
     "jsonl": Format(scan_jsonl, read_jsonl, head_jsonl),
     "parquet": Format(scan_parquet, read_parquet, head_parquet),
+    "tar": Format(scan_tar, read_tar, head_tar),
 }
 
 SUFFIXES: Final[Mapping[str, str]] = {
@@ -63,6 +66,7 @@ SUFFIXES: Final[Mapping[str, str]] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".tar": "tar",
     ".tsv": "csv",
 }
 
@@ -75,6 +79,7 @@ def by_split(name: str, data: Any) -> list[tuple[int | None, Any]]:
     """
     if not isinstance(data, Mapping):
         return [(None, data)]
+    data = name_splits(data)
     for key in data:
         if key not in SPLITS:
             message = f'source "{name}" is given by split, and "{key}" is no split'

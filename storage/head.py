@@ -6,13 +6,12 @@ No more is read than is needed: types are those of the rows that are read, and m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from .capture import iterate_rows
+from .capture import iterate_rows, join_tables
 from .formats import FORMATS, blaming, by_split, find_files, is_files
 from .record import SPLIT_COLUMN
 from .values import to_table
@@ -46,8 +45,7 @@ def read_head(data: Any, num_rows: int, *, name: str = "rows") -> pa.Table:
 
 def _read(data: Any, num_rows: int, name: str) -> Iterator[pa.Table]:
     if not is_files(data):
-        rows = list(islice(iterate_rows(data, name), num_rows))
-        yield to_table(rows, name=name)
+        yield _read_rows(data, num_rows, name)
         return
     for path, kind in find_files(data):
         if num_rows <= 0:
@@ -56,3 +54,18 @@ def _read(data: Any, num_rows: int, name: str) -> Iterator[pa.Table]:
             table = FORMATS[kind].head(path, num_rows)
         num_rows -= table.num_rows
         yield table
+
+
+def _read_rows(data: Any, num_rows: int, name: str) -> pa.Table:
+    rows: list[Any] = []
+    tables: list[pa.Table] = []
+    for item in iterate_rows(data, name, num_rows) if num_rows > 0 else ():
+        if isinstance(item, pa.Table):
+            tables.append(item.slice(0, num_rows))
+            num_rows -= item.num_rows
+        else:
+            rows.append(item)
+            num_rows -= 1
+        if num_rows <= 0:
+            break
+    return join_tables(tables, name, 0) if tables else to_table(rows, name=name)

@@ -46,7 +46,7 @@ class SourceFile:
 
     Attributes:
         path: Absolute, or relative to the source's folder in the store for captured rows.
-        kind: Format: ``parquet``, ``arrow``, ``csv`` or ``jsonl``.
+        kind: Format: ``parquet``, ``arrow``, ``csv``, ``jsonl`` or ``tar``.
         bytes: Size.
         mtime_ns: When it was last written; 0 for captured rows, which never change.
         digest: Digest of its content.

@@ -52,9 +52,9 @@ def register_source(
     Args:
         store: Where to.
         name: Name of the source.
-        data: A path or glob of Parquet, Arrow, CSV or JSON lines files, or a list of them; an iterable of
-            mappings, or a function that returns one; or any of these by split, under ``"train"``,
-            ``"valid"`` and ``"test"``.
+        data: A path or glob of Parquet, Arrow, CSV, JSON lines or WebDataset tar files, or a list of them; a
+            frame, an iterable of mappings or of frames, or a function that returns one of these; or any of
+            them by split, under ``"train"``, ``"valid"`` and ``"test"``.
         version: What the rows are, where none are in files: they are read again only when it changes.
         partition_rows: Most rows in a partition.
 

@@ -64,6 +64,25 @@ def cast_array(array: Any, type_: pa.DataType) -> Any:
     return pc.cast(array, type_)
 
 
+def map_items(array: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return a list array whose items are what ``convert`` makes of those of ``array``, in order."""
+    if is_type.is_fixed_size_list(array.type):
+        array = pc.cast(array, pa.list_(array.type.value_type))
+    lengths = pc.fill_null(pc.call_function("list_value_length", [array]), 0)
+    offsets = np.zeros(len(array) + 1, np.int32)
+    np.cumsum(lengths.to_numpy(zero_copy_only=False), out=offsets[1:])
+    mask = array.is_null() if array.null_count else None
+    return pa.ListArray.from_arrays(pa.array(offsets), convert(array.flatten()), mask=mask)
+
+
+def map_struct(array: Any, convert: Callable[[str, Any], Any]) -> Any:
+    """Return a struct array whose fields are what ``convert`` makes of their names and those of ``array``."""
+    names = [field.name for field in _fields(array.type)]
+    children = [convert(name, array.field(name)) for name in names]
+    mask = array.is_null() if array.null_count else None
+    return pa.StructArray.from_arrays(children, names=names, mask=mask)
+
+
 def _is_number(type_: pa.DataType) -> bool:
     return is_type.is_integer(type_) or is_type.is_floating(type_)
 
@@ -111,9 +130,4 @@ def _cast_struct(array: Any, type_: Any) -> Any:
 
 @_each_chunk
 def _cast_list(array: Any, type_: Any) -> Any:
-    lengths = pc.fill_null(pc.call_function("list_value_length", [array]), 0)
-    offsets = np.zeros(len(array) + 1, np.int32)
-    np.cumsum(lengths.to_numpy(zero_copy_only=False), out=offsets[1:])
-    values = cast_array(array.flatten(), type_.value_type)
-    mask = array.is_null() if array.null_count else None
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=mask)
+    return map_items(array, lambda items: cast_array(items, type_.value_type))

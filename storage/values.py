@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ..graph.errors import Problem, SourceError
@@ -62,11 +63,24 @@ def canonical_row(row: object, name: str, number: int) -> dict[str, Any]:
             message = f'row {number} of "{name}" has a column called {column!r}'
             help_ = f'names of columns are text, and "{SPLIT_COLUMN}" is taken'
             raise SourceError(Problem("T0407", message, help_, row=f"{name}:{number}"))
-        try:
-            canonical[column] = canonical_value(value)
-        except (TypeError, ValueError) as error:
-            raise _refusal(name, number, column, value, str(error)) from error
+        canonical[column] = _canonical(value, column, name, number)
     return canonical
+
+
+def canonical_column(values: Sequence[object], column: str, name: str, first: int) -> Any:
+    """Return ``values`` of one column as an Arrow array.
+
+    Raises:
+        SourceError: A value has no canonical form, or another type than those before it.
+    """
+    canonical = [_canonical(value, column, name, first + i) for i, value in enumerate(values)]
+    return _make_array(canonical, column, name, first)
+
+
+def array_bytes(arrays: Iterable[np.ndarray[Any, Any]], valid: npt.NDArray[np.bool_]) -> pa.Array:
+    """Return the bytes of ``arrays``, one for each row that is ``valid``."""
+    each = iter(arrays)
+    return pa.array([_canonical_array(next(each)) if v else None for v in valid], pa.binary())
 
 
 def canonical_value(value: object) -> Any:
@@ -134,6 +148,13 @@ def conflict(
     message = f'row {number} of "{name}": column "{column}" holds {got}, and {before} before'
     help_ = "make the values of a column agree, for example all text"
     return SourceError(Problem("T0405", message, help_, row=f"{name}:{number}", column=column))
+
+
+def _canonical(value: object, column: str, name: str, number: int) -> Any:
+    try:
+        return canonical_value(value)
+    except (TypeError, ValueError) as error:
+        raise _refusal(name, number, column, value, str(error)) from error
 
 
 def _make_array(values: list[Any], column: str, name: str, first: int) -> Any:

@@ -23,6 +23,7 @@ from ..terminal import print_json, say, told_warnings
 from .compare import diff
 from .debug import ledger, peek, replay, why
 from .error import error
+from .export import export
 from .language import slots
 from .look import explain, graph
 from .ops import ops
@@ -34,6 +35,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     train,
     evaluate,
     infer,
+    export,
     explain,
     graph,
     diff,

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
 from taskloom.ops.host.bpe import Bpe
-from taskloom.pipeline import Source, Task
+from taskloom.pipeline import Source, Task, building, open_plan, why
 from taskloom.pipeline.dataset import open_dataset
+from taskloom.storage.source import register_source
 from taskloom.storage.store import Store
 
 from .rows import (
@@ -39,6 +46,9 @@ from .rows import (
         pytest.param("rows", ["train", "test"], id="rows per split"),
         pytest.param("function", ["all"], id="a function"),
         pytest.param("generator", ["all"], id="a generator"),
+        pytest.param("polars", ["train", "test"], id="a polars frame per split"),
+        pytest.param("lazy", ["all"], id="a polars lazy frame"),
+        pytest.param("hugging face", ["all"], id="a Hugging Face dataset"),
     ],
 )
 def test_every_kind_of_source_gives_the_same_columns(
@@ -48,7 +58,15 @@ def test_every_kind_of_source_gives_the_same_columns(
         if kind in ("parquet", "csv", "jsonl"):
             write = {"parquet": write_parquet, "csv": write_csv, "jsonl": write_jsonl}[kind]
             return write(tmp_path / f"{name}.{kind}", rows)
-        return {"rows": rows, "function": lambda: rows, "generator": iter(rows)}[kind]
+        given: dict[str, Callable[[], Any]] = {
+            "rows": lambda: rows,
+            "function": lambda: lambda: rows,
+            "generator": lambda: iter(rows),
+            "polars": lambda: pl.DataFrame(rows),
+            "lazy": lambda: pl.LazyFrame(rows),
+            "hugging face": lambda: datasets.Dataset.from_list(rows),
+        }
+        return given[kind]()
 
     rows = [{"id": i, "note": f"note {i % 4}", "label": str(i % 3)} for i in range(20)]
     if len(parts) > 1:
@@ -107,6 +125,46 @@ def test_appended_files_build_only_their_partitions(tmp_path: Path) -> None:
     assert (second.partitions, second.cached, second.rows) == (3, 6, 20)
     assert not second.fitted
     assert before.items() <= stamps(store / "columns").items()
+
+
+def test_a_frame_that_grows_builds_the_partitions_it_gained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "register_source", partial(register_source, partition_rows=20))
+    frame = pl.DataFrame(digit_rows(60))
+    first = run(mix(digits_task(Source("digits", frame[:40]))), tmp_path)
+    assert (first.partitions, first.cached) == (6, 0)
+    before = {n: s for n, s in stamps(tmp_path / "columns").items() if not n.endswith(".lock")}
+    same = run(mix(digits_task(Source("digits", frame[:40].lazy()))), tmp_path)
+    assert (same.partitions, same.cached) == (0, 6)
+    grown = mix(digits_task(Source("digits", frame)))
+    second = run(grown, tmp_path)
+    assert (second.partitions, second.cached, second.rows) == (3, 6, 20)
+    assert before.items() <= stamps(tmp_path / "columns").items()
+    told = str(why(grown, tmp_path))
+    assert "source digits is given by a program: its rows are read by a build" in told
+    planned = open_plan(grown, Store.open(tmp_path))
+    (pixels,) = planned["digits.image/resize"].head(Source("digits", frame.lazy()), 1)
+    assert pixels.shape == (16, 16, 3)
+
+
+def test_a_tar_of_webdataset_is_built_in_ranges(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "digits-000.tar", "w") as archive:
+        for row in digit_rows():
+            for extension, content in (("png", row["image"]), ("cls", str(row["label"]).encode())):
+                member = tarfile.TarInfo(f"{row['id']}.{extension}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    instruction = "[IMAGE:png] what does the image describe? -> [TEXT:cls,closed_set]"
+    path = str(tmp_path / "digits-*.tar")
+    mixture = mix(digits_task(Source("digits", path), instruction, key="__key__"))
+    run(mixture, tmp_path / "tar")
+    store = Store.open(tmp_path / "tar")
+    assert store.source("digits").schema.names == ["__key__", "png", "cls"]
+    dataset = open_dataset(mixture, store)
+    bpe = Bpe(store.artifact_content(store.artifacts()["bpe-main"].digest))
+    ids: Any = dataset.target("digits", "cls")[0].take(np.arange(NUM_ROWS)).to_pylist()
+    assert [bpe.decode(row) for row in ids] == [str(row["label"]) for row in digit_rows()]
 
 
 def test_two_tasks_over_one_file_share_its_columns(tmp_path: Path) -> None:

@@ -188,7 +188,10 @@ text: {bpe_size: 3}
 model: {width: wide}
 train: {steps: 1.5, compile: maybe, seed: true, threads:}
 """
-    source = "must be a path, a list of paths, or one of these for each of train, valid and test"
+    source = (
+        "must be a path, a list of paths, a query (sql and connection), or one of these for each of "
+        "train, valid and test"
+    )
     assert refuse(tmp_path, text) == [
         ("T0805", "p.yaml:2: out must be text, got 3", ""),
         ("T0805", f"p.yaml:4: tasks.a.source {source}, got [1]", ""),
