@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .inspection import open_plan
     from .planning import Plan, plan
     from .reasons import Why, why
+    from .refitting import FitReport, fit
     from .report import BuildReport
     from .task import Mixture, Source, Task
     from .training import Run, train
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildReport",
     "Evaluation",
+    "FitReport",
     "Mixture",
     "Model",
     "Plan",
@@ -33,6 +35,7 @@ __all__ = [
     "Why",
     "build",
     "evaluate",
+    "fit",
     "open_plan",
     "plan",
     "train",
@@ -42,6 +45,7 @@ __all__ = [
 _HOMES = {
     "BuildReport": "report",
     "Evaluation": "evaluation",
+    "FitReport": "refitting",
     "Mixture": "task",
     "Model": "inference",
     "Plan": "planning",
@@ -52,6 +56,7 @@ _HOMES = {
     "Why": "reasons",
     "build": "building",
     "evaluate": "evaluation",
+    "fit": "refitting",
     "open_plan": "inspection",
     "plan": "planning",
     "train": "training",

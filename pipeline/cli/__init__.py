@@ -26,11 +26,12 @@ from .error import error
 from .language import slots
 from .look import explain, graph
 from .ops import ops
-from .run import build, evaluate, infer, train, verify
+from .run import build, evaluate, fit, infer, train, verify
 from .schema import schema
 
 VERBS: Final[tuple[Callable[..., Any], ...]] = (
     build,
+    fit,
     train,
     evaluate,
     infer,
