@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batching import open_batches
     from .building import build
     from .evaluation import Evaluation, evaluate
     from .inference import Model, Prediction
@@ -36,6 +37,7 @@ __all__ = [
     "build",
     "evaluate",
     "fit",
+    "open_batches",
     "open_plan",
     "plan",
     "train",
@@ -57,6 +59,7 @@ _HOMES = {
     "build": "building",
     "evaluate": "evaluation",
     "fit": "refitting",
+    "open_batches": "batching",
     "open_plan": "inspection",
     "plan": "planning",
     "train": "training",
