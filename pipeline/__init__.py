@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batching import open_batches
     from .building import build
     from .dask_graph import to_dask
     from .evaluation import Evaluation, evaluate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .mixing import Schedule, Temperature, Tokens, UniMax
     from .planning import Plan, plan
     from .reasons import Why, why
+    from .refitting import FitReport, fit
     from .report import BuildReport
     from .sql import Sql
     from .task import Mixture, Source, Task
@@ -28,6 +30,7 @@ __all__ = [
     "BuildReport",
     "Evaluation",
     "ExportReport",
+    "FitReport",
     "Mixture",
     "Model",
     "Plan",
@@ -44,6 +47,8 @@ __all__ = [
     "build",
     "evaluate",
     "export",
+    "fit",
+    "open_batches",
     "open_plan",
     "plan",
     "to_dask",
@@ -55,6 +60,7 @@ _HOMES = {
     "BuildReport": "report",
     "Evaluation": "evaluation",
     "ExportReport": "exporting",
+    "FitReport": "refitting",
     "Mixture": "task",
     "Model": "inference",
     "Plan": "planning",
@@ -71,6 +77,8 @@ _HOMES = {
     "build": "building",
     "evaluate": "evaluation",
     "export": "exporting",
+    "fit": "refitting",
+    "open_batches": "batching",
     "open_plan": "inspection",
     "plan": "planning",
     "to_dask": "dask_graph",

@@ -47,7 +47,6 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     dry_run: bool = False,
     on_error: Literal["ledger", "raise"] = "ledger",
     max_errors: float | None = None,
-    refit: Sequence[str] = (),
     progress: bool = True,
     timeout_s: float = 300.0,
 ) -> BuildReport:
@@ -65,7 +64,6 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
             filters of all tasks that need them never end a build.
         max_errors: Most bad rows, as a count or (below 1) as a share of the rows to compute, before the build
             ends; what was committed stays.
-        refit: Names of artifacts to fit again. What follows from them is computed again.
         progress: Whether to show how far the build has come.
         timeout_s: Seconds a worker process may go without progress.
 
@@ -78,7 +76,7 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
         KeyboardInterrupt: The build was interrupted; building again goes on with it.
     """
     start = time.perf_counter()
-    _check(workers=workers, on_error=on_error, max_errors=max_errors, timeout_s=timeout_s)
+    check_arguments(workers, timeout_s, on_error=on_error, max_errors=max_errors)
     mixture = as_mixture(mixture)
     # What is wrong without knowing any rows is said before they are read.
     plan(mixture)
@@ -86,11 +84,11 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     if not isinstance(store, Store):
         store = Store.create(store)
     store.sweep()
-    build_ = _Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
+    build_ = Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=progress) as shown:
         build_.register(sources, shown)
-        planned = build_.plan(refit)
-        with build_.measured, _open_scheduler(client, workers, timeout_s) as scheduler:
+        planned = build_.plan()
+        with build_.measured, open_scheduler(client, workers, timeout_s) as scheduler:
             if dry_run:
                 report = build_.estimate(planned, scheduler)
                 shown.say(str(report))
@@ -100,7 +98,7 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
                 fitted += fit_artifacts(
                     planned, build_.records, store, scheduler, build_.measured, shown
                 )
-                planned = build_.plan([name for name in refit if name not in fitted])
+                planned = build_.plan()
             report = build_.run(planned, scheduler, shown)
         report = replace(report, fitted=fitted, seconds=time.perf_counter() - start)
         build_.record(planned, report)
@@ -109,7 +107,7 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     return report
 
 
-class _Build:
+class Build:
     """One build on the way."""
 
     def __init__(
@@ -136,11 +134,11 @@ class _Build:
         if self.mixture.bpe_files is not None:
             self.store.pin(BPE, "bpe", Bpe.from_files(*self.mixture.bpe_files).to_bytes())
 
-    def plan(self, refit: Sequence[str] = ()) -> Plan:
-        """Plan with what the store holds now, without the artifacts to ``refit``.
+    def plan(self, again: Sequence[str] = ()) -> Plan:
+        """Plan with what the store holds now, without the artifacts to fit ``again``.
 
         Raises:
-            PlanError: The tasks cannot be planned, or have no artifact of a name in ``refit``.
+            PlanError: The tasks cannot be planned, or fit no artifact of a name in ``again``.
         """
         pinned = pinned_artifacts(self.store)
         given = [BPE] if self.mixture.bpe_files is not None else []
@@ -148,13 +146,13 @@ class _Build:
             self.mixture,
             columns={name: column_dtypes(record.schema) for name, record in self.records.items()},
             pinned={
-                name: pin for name, pin in pinned.items() if name not in refit or name in given
+                name: pin for name, pin in pinned.items() if name not in again or name in given
             },
             load=artifact_loader(self.store),
         )
-        if unknown := [name for name in refit if name not in planned.fits]:
-            message = f'refit: these tasks fit no artifact named "{unknown[0]}"'
-            known = {*planned.fits, *pinned} - {*refit}
+        if unknown := [name for name in again if name not in planned.fits]:
+            message = f'again: these tasks fit no artifact named "{unknown[0]}"'
+            known = {*planned.fits, *pinned} - {*again}
             raise PlanError.of("T0227", message, suggest(unknown[0], known))
         return planned
 
@@ -248,7 +246,12 @@ class _Build:
 
 
 @contextmanager
-def _open_scheduler(client: Any, workers: int | None, timeout_s: float) -> Generator[Scheduler]:
+def open_scheduler(client: Any, workers: int | None, timeout_s: float) -> Generator[Scheduler]:
+    """Open what runs the jobs: a `distributed.Client`, given or active, or this machine.
+
+    Raises:
+        MissingExtraError: A client was given, and `distributed` is not installed.
+    """
     if client is None and workers is None:
         client = _active_client()
     if client is None or client is False:
@@ -277,9 +280,18 @@ def _active_client() -> Any:
     return None if client.asynchronous else client
 
 
-def _check(
-    *, workers: int | None, on_error: str, max_errors: float | None, timeout_s: float
+def check_arguments(
+    workers: int | None,
+    timeout_s: float,
+    *,
+    on_error: str = "ledger",
+    max_errors: float | None = None,
 ) -> None:
+    """Raise unless every argument is in range.
+
+    Raises:
+        PlanError: One is not (T0227).
+    """
     wrong = {
         f"workers must be at least 1, got {workers}": workers is not None and workers < 1,
         f'on_error must be "ledger" or "raise", got "{on_error}"': on_error

@@ -293,7 +293,7 @@ def _refuse_small_block(
     (size,) = (block.size for block in vocabulary.blocks if block.name == BLOCK)
     if bpe.size > size:
         message = f"{BPE} has {bpe.size:,} ids, and the mixture asks for {size:,}"
-        help_ = f'set bpe_size={bpe.size}, or build with refit=["{BPE}"]'
+        help_ = f"set bpe_size={bpe.size}, or fit it again: taskloom fit PROJECT --again {BPE}"
         raise PlanError.of("T0228", message, help_)
 
 

@@ -7,8 +7,11 @@ its receipt, which shows truncation; flipped bytes are found when they are first
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -92,6 +95,16 @@ class ColumnReader:
         return int(self._partitions.edges[-1])
 
     @property
+    def partition_edges(self) -> npt.NDArray[np.int64]:
+        """Where the partitions that have rows begin and end, shape ``(num_partitions + 1,)``."""
+        return self._partitions.edges
+
+    @property
+    def mean_row_bytes(self) -> float:
+        """Bytes of all files over rows."""
+        return sum(receipt.bytes for receipt in self._filled) / max(1, self.num_rows)
+
+    @property
     def type(self) -> str:
         """Type of the values, as the graph spells it; empty without partitions."""
         return self._receipts[0].type if self._receipts else ""
@@ -144,6 +157,21 @@ class ColumnReader:
             row = str(int(position[0]))
             why = f"row {row} points outside it"
             raise StoreError(damage(self._store, receipt, "arrow", why, row)) from error
+
+    def read_ahead(self, partitions: Iterable[int]) -> None:
+        """Ask the operating system to read the values of ``partitions``, numbered as their edges are.
+
+        It returns at once, and does nothing where there is no such request.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for number in partitions:
+            receipt = self._filled[number]
+            for file in receipt.files:
+                path = self._store.file_path(
+                    receipt.source, receipt.key, receipt.partition, file.name
+                )
+                _will_need(path)
 
     def take(self, rows: npt.NDArray[np.int64]) -> Any:
         """Return ``rows`` as one Arrow array, null where there is no value. Slower than `gather`.
@@ -267,6 +295,15 @@ def _read_arrow(content: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:
     for batch in batches:
         batch.validate()
     return reader.schema, batches
+
+
+def _will_need(path: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
 
 
 def _shard_reader(layout: ShardLayout, number: int) -> Callable[[pa.Buffer], Mapped]:

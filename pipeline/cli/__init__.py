@@ -27,11 +27,12 @@ from .export import export
 from .language import slots
 from .look import explain, graph
 from .ops import ops
-from .run import build, evaluate, infer, train, verify, verify_resume
+from .run import build, evaluate, fit, infer, train, verify, verify_resume
 from .schema import schema
 
 VERBS: Final[tuple[Callable[..., Any], ...]] = (
     build,
+    fit,
     train,
     evaluate,
     infer,

@@ -1,4 +1,4 @@
-"""The verbs that compute: build, train, evaluate, infer, verify."""
+"""The verbs that compute: build, fit, train, evaluate, infer, verify."""
 
 from __future__ import annotations
 
@@ -22,9 +22,6 @@ def build(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads and processes; one a core by default.")
     ] = None,
-    refit: Annotated[
-        list[str] | None, typer.Option(help="Artifact to fit again; may be repeated.")
-    ] = None,
     max_errors: Annotated[
         float | None,
         typer.Option(min=0, help="Bad rows at most: a count or, below 1, a share."),
@@ -40,7 +37,6 @@ def build(
         loaded.store,
         dry_run=dry_run,
         workers=workers,
-        refit=refit or (),
         max_errors=max_errors,
         progress=not as_json,
     )
@@ -49,6 +45,37 @@ def build(
         facts["tasks"] = {name: count._asdict() for name, count in report.tasks.items()}
         facts["problems"] = [problem.to_dict() for problem in report.problems]
         print_json(facts)
+
+
+def fit(
+    project: ProjectPath,
+    *,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(help="Artifact to fit anew; may be repeated.", metavar="NAME"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fitted and what follows, and stop.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads and processes; one a core by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit what the store lacks and, anew, what --again names; say first which columns follow."""
+    loaded = load(project)
+    from ..refitting import fit as run  # noqa: PLC0415 - it imports torch
+
+    report = run(
+        loaded.mixture,
+        loaded.store,
+        again=again or (),
+        dry_run=dry_run,
+        workers=workers,
+        progress=not as_json,
+    )
+    if as_json:
+        print_json(asdict(report))
 
 
 def train(

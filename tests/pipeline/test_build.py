@@ -104,29 +104,6 @@ def test_a_dry_run_says_what_is_missing_and_what_it_takes_and_builds_nothing(
     assert str(run(mixture, tmp_path, dry_run=True)) == "0 column partitions to build, 3 cached"
 
 
-def test_fitting_again_replaces_an_artifact_and_what_follows(tmp_path: Path) -> None:
-    old, new = digit_rows(30), digit_rows(NUM_ROWS)
-    for row in old:
-        row["label"] = "one"
-    run(mix(digits_task(Source("digits", old))), tmp_path)
-    before = Store.open(tmp_path).artifacts()
-    mixture = mix(digits_task(Source("digits", new)))
-    run(mixture, tmp_path)
-    assert Store.open(tmp_path).artifacts() == before
-    report = run(mixture, tmp_path, refit=["closed-set-digits.label"])
-    assert report.fitted == ("closed-set-digits.label",)
-    assert report.partitions == 1
-    assert report.rejects == 0
-    after = Store.open(tmp_path).artifacts()
-    assert after["bpe-main"] == before["bpe-main"]
-    assert after["closed-set-digits.label"] != before["closed-set-digits.label"]
-
-
-def test_fitting_again_what_nobody_fits_is_refused(digits_dir: Path) -> None:
-    with pytest.raises(PlanError, match="did you mean bpe-main"):
-        run(digits_mixture(), digits_dir, refit=["bpe-mian"])
-
-
 def test_vocabulary_files_are_used_as_they_are(tmp_path: Path) -> None:
     source = Source("digits", digit_rows())
     run(mix(digits_task(source), bpe_size=280), tmp_path / "fitted")
@@ -144,17 +121,6 @@ def test_vocabulary_files_are_used_as_they_are(tmp_path: Path) -> None:
     before = stamps(tmp_path / "given")
     run(mixture, tmp_path / "given")
     assert stamps(tmp_path / "given") == before
-    with pytest.raises(PlanError, match="fit no artifact"):
-        run(mixture, tmp_path / "given", refit=["bpe-main"])
-
-
-def test_a_vocabulary_smaller_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
-    task = digits_task(Source("digits", digit_rows()))
-    run(mix(task, bpe_size=280), tmp_path)
-    with pytest.raises(PlanError, match=r"(?s)T0228.*refit") as caught:
-        run(mix(task, bpe_size=260), tmp_path)
-    assert "bpe-main has" in str(caught.value)
-    assert run(mix(task, bpe_size=260), tmp_path, refit=["bpe-main"]).fitted == ("bpe-main",)
 
 
 def test_records_tell_what_was_built(digits_dir: Path) -> None:

@@ -19,7 +19,7 @@ from .conftest import NUM_ROWS, Built, Project, make_rows
 
 # Listed so that the command line does not grow by accident: adding here is a decision.
 COMMANDS = {
-    "build": {"project", "--dry-run", "--workers", "--refit", "--max-errors", "--json"},
+    "build": {"project", "--dry-run", "--workers", "--max-errors", "--json"},
     "diff": {"old", "new", "--out", "-o", "--store"},
     "error": {"code"},
     "evaluate": {"project", "--split", "--model", "--json"},
@@ -35,6 +35,7 @@ COMMANDS = {
         "--images",
         "--json",
     },
+    "fit": {"project", "--again", "--dry-run", "--workers", "--json"},
     "graph": {"project", "--out", "-o", "--analyze", "--mode", "--store", "--samples"},
     "infer": {"model", "task", "rows", "--json"},
     "ledger": {"store", "--json"},
@@ -107,6 +108,17 @@ def test_a_dry_run_builds_nothing(project: Project) -> None:
     assert "5 column partitions to build, 0 cached" in done.err
     assert "fitting bpe-main, closed-set-digits.label, closed-set-parity.parity" in done.err
     assert not (project.folder / "store" / "columns").exists()
+
+
+def test_fit_says_which_columns_would_follow(built: Built) -> None:
+    again = ("--again", "closed-set-parity.parity", "--dry-run")
+    done = built.project.taskloom("fit", "project.yaml", *again, "--json")
+    assert done.code == 0, done.err
+    report = done.json
+    assert (report["names"], report["is_dry"]) == (["closed-set-parity.parity"], True)
+    (follower,) = report["followers"]
+    assert (follower["address"], follower["rows"]) == ("parity.parity/encode", NUM_ROWS)
+    assert follower["bytes"] > 0
 
 
 def test_train_writes_a_run(built: Built) -> None:
