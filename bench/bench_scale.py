@@ -20,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import dask
 import numpy as np
 
 from taskloom.graph.measure import Measure
@@ -93,10 +93,7 @@ def measure(number: int, where: str) -> dict[str, Any]:
         if where == "cluster":
             import distributed  # noqa: PLC0415 - it is an extra
 
-            cluster = distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, dashboard_address=None
-            )
-            client = distributed.Client(cluster)
+            client = distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=":0")
         count = building.Tally.add
 
         def count_tasks(tally: Any, report: Any) -> None:
@@ -109,7 +106,7 @@ def measure(number: int, where: str) -> dict[str, Any]:
         before = peak_bytes()
         with (
             patch.object(building, "_BUILD_PARTITION", "bench_scale:build_nothing"),
-            patch.object(building._Build, "count_rows", lambda *_: {}),  # noqa: SLF001
+            patch.object(building.Build, "count_rows", lambda *_: {}),
             patch.object(building.Tally, "add", count_tasks),
             patch.object(building, "register_source", timed("files", building.register_source)),
             patch.object(building, "fit_artifacts", timed("fits", fitting.fit_artifacts)),
@@ -121,7 +118,6 @@ def measure(number: int, where: str) -> dict[str, Any]:
         taken = peak_bytes() - before
         if client:
             client.close()
-            cluster.close()
     times["jobs"] = seconds - sum(times.values())
     return {
         "partitions": number,
@@ -159,7 +155,7 @@ def main() -> None:
             print(json.dumps(cases[-1]), file=sys.stderr)
     result = {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version(), "dask": dask.__version__},
+        "versions": {"python": platform.python_version(), "dask": version("dask")},
         "load average": round(os.getloadavg()[0], 1),
         "claim": f"a partition takes less than {CLAIM_BYTES:,} bytes of the client and the scheduler never "
         f"holds more than {CLAIM_TASKS} tasks",

@@ -55,7 +55,7 @@ def open_batches(
     if task is None and len(mixture.tasks) > 1:
         names = [one.name for one in mixture.tasks]
         raise PlanError.of("T0227", "task= names one of several tasks", suggest("", names))
-    chosen = mixture[task or mixture.tasks[0].name]
+    chosen = mixture[task or next(one.name for one in mixture.tasks)]
     store = store if isinstance(store, Store) else Store.open(store)
     dataset = open_dataset(mixture, store)
     columns = {

@@ -18,7 +18,7 @@ from dask.system import CPU_COUNT
 
 from ..graph.errors import PlanError
 from ..storage.store import Store
-from .building import _Build
+from .building import Build
 from .fitting import fit_artifacts
 from .job import Job
 from .machine import open_machine
@@ -65,7 +65,7 @@ def to_dask(
     sources = mixture.sources()
     store = store if isinstance(store, Store) else Store.create(store)
     store.sweep()
-    build_ = _Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
+    build_ = Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=False) as shown:
         build_.register(sources, shown)
         planned = _fitted(build_, fit=fit, timeout_s=timeout_s, shown=shown)
@@ -86,7 +86,7 @@ def to_dask(
     return delayed(_tell, pure=False)(parts, expected, max_errors)
 
 
-def _fitted(build_: _Build, *, fit: bool, timeout_s: float, shown: Shown) -> Plan:
+def _fitted(build_: Build, *, fit: bool, timeout_s: float, shown: Shown) -> Plan:
     """Return a plan that lacks no artifact."""
     planned = build_.plan()
     while planned.fits:

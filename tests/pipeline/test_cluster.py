@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dask
 import distributed
 import pytest
+from dask import config
 
 from taskloom.graph.errors import OpError
 from taskloom.graph.graph import Graph
@@ -87,7 +87,7 @@ def test_a_scheduler_that_is_killed_ends_the_build_and_loses_nothing_that_was_co
 ) -> None:
     moment = random.Random(seed).uniform(0.0, 3.0)
     with (
-        dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
+        config.set({"distributed.comm.timeouts.connect": "2s"}),
         processes.connect() as client,
     ):
         client.wait_for_workers(2, timeout=60)

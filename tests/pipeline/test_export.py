@@ -167,7 +167,8 @@ def test_a_tar_is_what_is_stored_and_a_source_again(
 ) -> None:
     export(mixture, store, tmp_path / "out", format="webdataset", images="npy", progress=False)
     with (tmp_path / "out/train-00000-of-00001.tar").open("rb") as file:
-        files: Any = ({**each, "__url__": ""} for each in wds.tar_file_iterator(file))  # type: ignore[arg-type]
+        tar: Any = file
+        files: Any = ({**each, "__url__": ""} for each in wds.tar_file_iterator(tar))
         theirs: list[Any] = list(wds.group_by_keys(files))
     other = Store.create(tmp_path / "again")
     record = register_source(other, "again", tmp_path / "out/train-*.tar")
@@ -192,6 +193,11 @@ def test_a_tar_is_what_is_stored_and_a_source_again(
         check(told, expected["train"])
 
 
+def load_split(path: Path, split: str) -> list[Any]:
+    found: Any = datasets.load_from_disk(str(path))
+    return list(found[split])
+
+
 def text(content: bytes | str) -> str:
     return content if isinstance(content, str) else content.decode()
 
@@ -213,10 +219,10 @@ def test_columns_of_the_source_are_those_of_its_rows(
             "image_png"
         ].to_pylist()
         return
-    rows = (
+    rows: list[dict[str, Any]] = (
         pl.read_parquet(tmp_path / "*.parquet").to_dicts()
         if format_ == "parquet"
-        else list(datasets.load_from_disk(str(tmp_path))["test"])
+        else load_split(tmp_path, "test")
     )
     assert [row["row"] for row in rows] == [row["row"] for row in expected["test"]]
     for row in rows:

@@ -211,7 +211,7 @@ def test_no_column_is_listed_twice(
         return committed(store, source, key)
 
     monkeypatch.setattr(Store, "committed", count)
-    monkeypatch.setattr(building._Build, "count_rows", lambda *_: {})  # noqa: SLF001 - reads columns
+    monkeypatch.setattr(building.Build, "count_rows", lambda *_: {})
     monkeypatch.setattr(building, "estimate_bytes", lambda *_: "")
     run(parts, tmp_path)
     assert len(listed) == len(set(listed)) > 0
