@@ -12,6 +12,7 @@ results.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -90,10 +91,13 @@ def measure(number: int, where: str) -> dict[str, Any]:
         source = Source("words", write_files(Path(name) / "rows", number))
         task = Task("words", "say [TEXT:note] -> [TEXT:label]", source=source)
         client: Any = False
+        cluster: Any = None
         if where == "cluster":
-            import distributed  # noqa: PLC0415 - it is an extra
-
-            client = distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+            distributed: Any = importlib.import_module("distributed")  # it is an extra
+            cluster = distributed.LocalCluster(
+                n_workers=2, threads_per_worker=1, dashboard_address=None
+            )
+            client = distributed.Client(cluster)
         count = building.Tally.add
 
         def count_tasks(tally: Any, report: Any) -> None:
@@ -105,8 +109,8 @@ def measure(number: int, where: str) -> dict[str, Any]:
 
         before = peak_bytes()
         with (
-            patch.object(building, "_BUILD_PARTITION", "bench_scale:build_nothing"),
-            patch.object(building.Build, "count_rows", lambda *_: {}),
+            patch.object(building, "BUILD_PARTITION", "bench_scale:build_nothing"),
+            patch.object(building.Build, "count_rows", lambda *_: {}),  # noqa: SLF001
             patch.object(building.Tally, "add", count_tasks),
             patch.object(building, "register_source", timed("files", building.register_source)),
             patch.object(building, "fit_artifacts", timed("fits", fitting.fit_artifacts)),
@@ -118,6 +122,7 @@ def measure(number: int, where: str) -> dict[str, Any]:
         taken = peak_bytes() - before
         if client:
             client.close()
+            cluster.close()
     times["jobs"] = seconds - sum(times.values())
     return {
         "partitions": number,

@@ -80,7 +80,8 @@ def test_a_row_that_kills_every_worker_costs_its_partition_and_no_other(
     errors: list[OpError] = []
     monkeypatch.setenv("POISONED", f"{poisoned}:{how}")
     with monkeypatch.context() as patched:
-        patched.setattr(building, "_BUILD_PARTITION", "worker_functions:build_poisoned")
+        patched.setattr(building, "BUILD_PARTITION", "worker_functions:build_poisoned")
+        errors: list[OpError] = []
         for _ in range(num_builds):
             with pytest.raises(OpError) as caught:
                 run(mixture, store, timeout_s=4.0)
