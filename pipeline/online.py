@@ -12,20 +12,19 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from ..graph.errors import OpError, PlanError, Problem
-from ..graph.node import Node, Value
+from ..graph.errors import OpError, Problem
+from ..graph.node import Value
 from ..graph.op import Rows
 from ..graph.passes.cut import Stage
-from ..graph.type import Layout, source_of
-from ..ops.draw import Keys, RowNumbers, digest_stream, make_keys
+from ..graph.type import source_of
+from ..ops.draw import Keys, RowNumbers, make_keys
 from ..storage.array_column import from_array, to_array
 from ..storage.online import OnlineColumn
 from ..storage.reader import ColumnReader
 from ..storage.template import Column, Columns, Gathered
 from .bisection import compute_rows
-from .execute import Execution, make_still
+from .online_call import Call
 from .planning import Plan
 
 Ints = npt.NDArray[np.int64]
@@ -71,7 +70,7 @@ class Segment:
 
     value: Value
     inputs: tuple[Value, ...]
-    calls: tuple[_Call, ...]
+    calls: tuple[Call, ...]
     partitions: Sequence[tuple[str, int]]
     seed: int | None
     beyond: tuple[int, int] | None
@@ -98,7 +97,7 @@ class Segment:
         return cls(
             value=value,
             inputs=inputs,
-            calls=tuple(_Call.make(plan, task, node, is_still=seed is None) for node in nodes),
+            calls=tuple(Call.make(plan, task, node, is_still=seed is None) for node in nodes),
             partitions=first.partitions,
             seed=seed,
             beyond=_find_beyond(plan, task, value),
@@ -134,14 +133,14 @@ class Segment:
             self.doing = ""
         return self._place(from_array(values[self.value]))
 
-    def _draw(self, call: _Call, numbers: Keys | None, passes: Ints | None) -> Keys | None:
+    def _draw(self, call: Call, numbers: Keys | None, passes: Ints | None) -> Keys | None:
         if self.seed is None or numbers is None or passes is None or not call.is_random:
             return None
         return make_keys(seed=self.seed, stream=call.stream, pass_number=passes, rows=numbers)
 
     def _run(
         self,
-        call: _Call,
+        call: Call,
         values: Mapping[Value, Any],
         keys: Keys | None,
         rows: Ints,
@@ -164,7 +163,7 @@ class Segment:
 
     def _blame(
         self,
-        call: _Call,
+        call: Call,
         inputs: Mapping[str, Any],
         keys: Keys | None,
         rows: Ints,
@@ -191,7 +190,7 @@ class Segment:
         return OpError(*told)
 
     def _tell(
-        self, call: _Call, problem: Problem, position: int, rows: Ints, passes: Ints
+        self, call: Call, problem: Problem, position: int, rows: Ints, passes: Ints
     ) -> Problem:
         """Return ``problem`` with the place of the row at ``position``, and how to meet it again."""
         partition = int(np.searchsorted(self._numbers.edges, rows[position], side="right")) - 1
@@ -209,98 +208,6 @@ class Segment:
         (end, step), (values, offsets) = self.beyond, gathered
         wide = values.astype(np.int32)
         return np.where(wide >= end, wide + np.int32(step), wide), offsets
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
-    """One op of a segment.
-
-    Attributes:
-        node: The node.
-        address: Its address in the task.
-        op: The op.
-        constants: Inputs that are the same for every row, by port.
-        stream: Of the numbers that it draws.
-        is_random: Whether it draws.
-        length_of: The value whose lengths say how long what it gives is; None for what is dense.
-    """
-
-    node: Node
-    address: str
-    op: Any
-    constants: Mapping[str, Any]
-    stream: int
-    is_random: bool
-    length_of: Value | None
-
-    @classmethod
-    def make(cls, plan: Plan, task: str, node: Node, *, is_still: bool) -> Self:
-        """Return the call of ``node``.
-
-        Raises:
-            PlanError: Nobody knows how long what it gives will be (T0237).
-        """
-        op: Any = plan.catalogue[node.op](**node.params)
-        address = _address_in(node, task)
-        return cls(
-            node=node,
-            address=address,
-            op=make_still(op) if is_still else op,
-            constants=_constants(plan, node),
-            stream=digest_stream(task, address),
-            is_random=op.traits.is_random and not is_still,
-            length_of=_find_length(plan, node, op),
-        )
-
-    @property
-    def sites(self) -> tuple[Any, ...]:
-        """Where the node stands in instructions."""
-        return tuple(sorted(self.node.note.sites))
-
-    def run(self, inputs: Mapping[str, Any], keys: Keys | None, rows: Ints | None) -> Any:
-        """Return what the op makes of all rows, or of some."""
-        if rows is not None:
-            inputs = {port: _take(array, rows) for port, array in inputs.items()}
-            keys = None if keys is None else keys[rows]
-        drawn = {"keys": keys} if self.is_random else {}
-        return self.op(**inputs, **self.constants, **drawn)
-
-    def plan_lengths(self, lengths: Ints, keys: Keys | None) -> Ints:
-        """Return how long what the op makes of rows of ``lengths`` is at most; in any pass without ``keys``."""
-        if not self.is_random:
-            return lengths
-        return np.asarray(self.op.plan_lengths(lengths, keys=keys), np.int64)
-
-
-def _find_length(plan: Plan, node: Node, op: Any) -> Value | None:
-    """Return the input whose lengths say how long what ``node`` gives is; None if that is dense.
-
-    Raises:
-        PlanError: None does (T0237).
-    """
-    if node.type.layout is not Layout.RAGGED:
-        return None
-    rows = [value for value in node.inputs.values() if value.node.rows]
-    ragged = [v for v in rows if plan.graph.type_of(v).layout is Layout.RAGGED]
-    if op.traits.is_random and ragged:
-        return ragged[0]
-    for value in ragged:
-        if plan.graph.type_of(value).shape[:1] == node.type.shape[:1]:
-            return value
-    message = f"{node.address} runs in every epoch, and nobody knows how long what it gives will be"
-    help_ = "let it keep the length of an input, or declare it random, with plan_lengths"
-    sites = tuple(sorted(node.note.sites))
-    raise PlanError(Problem("T0237", message, help_, sites, address=node.address))
-
-
-def _constants(plan: Plan, node: Node) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for port, value in node.inputs.items():
-        if not value.node.rows:
-            load: Any = plan.load
-            nodes = [needed.id for needed in plan.graph.needs([value])]
-            found[port] = Execution(plan.graph, nodes, plan.catalogue, load).constant(value)
-    return found
 
 
 def _find_beyond(plan: Plan, task: str, value: Value) -> tuple[int, int] | None:
@@ -322,20 +229,6 @@ def _find_beyond(plan: Plan, task: str, value: Value) -> tuple[int, int] | None:
                     past = vocabulary.offset(block) + size
                     return size, vocabulary.offset(entry["beyond"]) - past
     return None
-
-
-def _address_in(node: Node, task: str) -> str:
-    """Return the address that ``node`` has in ``task``: the same, whatever tasks share it."""
-    of_task = (f"{task}.", f"{task}/", f"{task}:")
-    own = sorted(address for address in node.note.addresses if address.startswith(of_task))
-    return own[0] if own else node.address
-
-
-def _take(array: Any, rows: Ints) -> Any:
-    indices = pa.array(rows, pa.int64())
-    if isinstance(array, pa.ExtensionArray):
-        return pa.ExtensionArray.from_storage(array.type, array.storage.take(indices))
-    return array.take(indices)
 
 
 _MAX_TOLD = 3
