@@ -201,7 +201,7 @@ class Build:
             rows[lack.name] += lack.rows
         jobs = missing.jobs(planned, self.store, raises=self.raises)
         with shown.tasks("build", rows, unit="rows") as bars:
-            for report in scheduler.map(_BUILD_PARTITION, jobs, bars.count):
+            for report in scheduler.map(BUILD_PARTITION, jobs, bars.count):
                 if isinstance(report, JobFailure):
                     bars.end(report.name, report.rows, 0)
                     tally.fail(report)
@@ -304,4 +304,4 @@ def check_arguments(
             raise PlanError.of("T0227", message)
 
 
-_BUILD_PARTITION = "taskloom.pipeline.partition:build_partition"
+BUILD_PARTITION = "taskloom.pipeline.partition:build_partition"

@@ -7,7 +7,7 @@ keys their columns lie, follows from them.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,12 @@ from dask.system import CPU_COUNT
 
 from ..graph.errors import PlanError
 from ..storage.store import Store
-from .building import Build
+from .building import BUILD_PARTITION, Build
 from .fitting import fit_artifacts
-from .job import Job
+from .job import Job, JobFailure
 from .machine import open_machine
+from .missing import find_missing
+from .partition import JobReport
 from .planning import Plan, plan
 from .pool import WorkerPool
 from .progress import Shown, open_progress
@@ -69,21 +71,16 @@ def to_dask(
     with open_progress(shown=False) as shown:
         build_.register(sources, shown)
         planned = _fitted(build_, fit=fit, timeout_s=timeout_s, shown=shown)
-        gathered = _Gathered()
-        expected = build_.run(planned, gathered, shown)
+        missing = find_missing(planned, build_.records, store)
         build_.record(planned, BuildReport(partitions=0, cached=0))
     # Jobs are not searched for collections: they hold none, and they are large.
     run = delayed(_run, pure=False, traverse=False)
     parts = [
-        run(
-            function,
-            job,
-            timeout_s,
-            dask_key_name=f"taskloom-{tokenize(job.place, str(job.graph))}",
-        )
-        for function, job in gathered.jobs
+        run(job, timeout_s, dask_key_name=f"taskloom-{tokenize(job.place, str(job.graph))}")
+        for job in missing.jobs(planned, store, raises=build_.raises)
     ]
-    return delayed(_tell, pure=False)(parts, expected, max_errors)
+    counts = (missing.rows, missing.partitions, missing.cached)
+    return delayed(_tell, pure=False)(parts, counts, max_errors)
 
 
 def _fitted(build_: Build, *, fit: bool, timeout_s: float, shown: Shown) -> Plan:
@@ -100,21 +97,8 @@ def _fitted(build_: Build, *, fit: bool, timeout_s: float, shown: Shown) -> Plan
     return planned
 
 
-class _Gathered:
-    """A scheduler that runs nothing, and keeps the jobs it was to run."""
-
-    def __init__(self) -> None:
-        self.jobs: list[tuple[str, Job]] = []
-
-    def map(self, function: str, jobs: Iterable[Job], bar: object) -> Iterator[Any]:
-        """Keep ``jobs``; there are no results."""
-        del bar  # nothing happens
-        self.jobs += [(function, job) for job in jobs]
-        return iter(())
-
-
-def _run(function: str, job: Job, timeout_s: float) -> Any:
-    return run_job(function, job, _pool(timeout_s))
+def _run(job: Job, timeout_s: float) -> Any:
+    return run_job(BUILD_PARTITION, job, _pool(timeout_s))
 
 
 @lru_cache(maxsize=1)
@@ -125,8 +109,17 @@ def _pool(timeout_s: float) -> WorkerPool:
     return pool
 
 
-def _tell(reports: Sequence[Any], expected: BuildReport, max_errors: float | None) -> BuildReport:
-    tally = Tally(rows=expected.rows, max_errors=max_errors)
+def _tell(
+    reports: Sequence[JobReport | JobFailure],
+    counts: tuple[int, int, int],
+    max_errors: float | None,
+) -> BuildReport:
+    rows, partitions, cached = counts
+    tally = Tally(rows=rows, max_errors=max_errors)
     for report in reports:
-        tally.add(report)
-    return tally.report(expected.partitions, expected.cached)
+        if isinstance(report, JobFailure):
+            tally.fail(report)
+        else:
+            tally.add(report)
+    tally.check_failures()
+    return tally.report(partitions, cached)

@@ -176,7 +176,7 @@ def test_builds_name_the_same_rows_and_write_the_same_bytes_whatever_the_partiti
     here = Path(__file__).parent
     monkeypatch.syspath_prepend(here)
     monkeypatch.setenv("PYTHONPATH", str(here))
-    monkeypatch.setattr(building, "_BUILD_PARTITION", "worker_functions:build_nameless")
+    monkeypatch.setattr(building, "BUILD_PARTITION", "worker_functions:build_nameless")
     for op in (DecodeImages, FormatTexts):  # restored after the test
         monkeypatch.setattr(op, "__call__", op.__call__)
     for name, starts, group_rows, workers in (
