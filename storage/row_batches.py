@@ -24,9 +24,10 @@ from .reader import ColumnReader
 Batch: TypeAlias = dict[str, npt.NDArray[Any]]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-BLOCK_BYTES: Final = 4 << 20
-"""About what is gathered in one go: few calls, and still in the cache when it is padded."""
 BLOCK_BATCHES: Final = 64
+"""Batches whose small values are gathered in one go, to make few calls."""
+PART_BYTES: Final = 8 << 20
+"""About what is gathered in one go of large values, of as many of those batches as it is enough for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +80,13 @@ class RowBatches:
         self.config = config
         self._columns = dict(columns)
         self._rows = np.asarray(rows, np.int64)
-        row_bytes = sum(column.mean_row_bytes for column in columns.values())
-        fitting = int(BLOCK_BYTES / max(1.0, row_bytes * config.batch_size))
-        self._block_rows = config.batch_size * min(max(1, fitting), BLOCK_BATCHES)
+        self._block_rows = config.batch_size * BLOCK_BATCHES
+        batch_bytes = {n: c.mean_row_bytes * config.batch_size for n, c in columns.items()}
+        small = {n for n, size in batch_bytes.items() if size * BLOCK_BATCHES <= PART_BYTES}
+        self._small = {name: column for name, column in columns.items() if name in small}
+        self._large = {name: column for name, column in columns.items() if name not in small}
+        large_bytes = sum(size for name, size in batch_bytes.items() if name not in small)
+        self._part_batches = max(1, int(PART_BYTES / large_bytes)) if large_bytes else BLOCK_BATCHES
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -117,7 +122,7 @@ class RowBatches:
 
     def _blocks(self, number: int, start: int) -> Iterator[list[Batch]]:
         """Yield lists of batches; the files of a window are asked for one window ahead."""
-        size, seen = self.config.batch_size, 0
+        size, seen, has_begun = self.config.batch_size, 0, False
         left = np.empty(0, np.int64)
         windows = self._windows(number)
         upcoming = next(windows, None)
@@ -130,8 +135,12 @@ class RowBatches:
                 self._read_ahead(upcoming[1])
             left = np.concatenate([left, rows[skipped:]])
             whole = len(left) if upcoming is None else len(left) // size * size
-            for begin in range(0, whole, self._block_rows):
-                yield self._gather(left[begin : min(begin + self._block_rows, whole)])
+            begin = 0
+            while begin < whole:
+                # The first batch comes alone, so that nobody waits for those behind it.
+                end = min(begin + (self._block_rows if has_begun else size), whole)
+                yield from self._gather(left[begin:end])
+                begin, has_begun = end, True
             left = left[whole:]
 
     def _windows(self, number: int) -> Iterator[tuple[Ints, Ints]]:
@@ -162,19 +171,31 @@ class RowBatches:
         for column in self._columns.values():
             column.read_ahead(partitions.tolist())
 
-    def _gather(self, rows: Ints) -> list[Batch]:
-        """Return the batches of ``rows``."""
-        size = self.config.batch_size
-        begins = np.arange(0, len(rows), size)
-        batches: list[Batch] = [{"rows": rows[begin : begin + size]} for begin in begins.tolist()]
-        for name, column in self._columns.items():
+    def _gather(self, rows: Ints) -> Iterator[list[Batch]]:
+        """Yield the batches of ``rows``, as many at a time as their large values allow."""
+        size, part = self.config.batch_size, self._part_batches
+        batches: list[Batch] = [
+            {"rows": rows[begin : begin + size]} for begin in range(0, len(rows), size)
+        ]
+        self._add(batches, self._small, rows)
+        parts = [batches[first : first + part] for first in range(0, len(batches), part)]
+        # Large values must not be held any longer than whoever is given them does.
+        del batches
+        for first, number in zip(range(0, len(rows), part * size), range(len(parts)), strict=True):
+            some, parts[number] = parts[number], []
+            self._add(some, self._large, rows[first : first + part * size])
+            yield some
+
+    def _add(self, batches: list[Batch], columns: Mapping[str, ColumnReader], rows: Ints) -> None:
+        """Give ``batches``, which are of ``rows``, the values of ``columns``."""
+        begins = np.arange(0, len(rows), self.config.batch_size)
+        for name, column in columns.items():
             gathered = column.gather(rows)
             if isinstance(gathered, tuple):
                 _add_lists(batches, name, *gathered, begins, self.config.pad)
-            else:
-                for batch, begin in zip(batches, begins.tolist(), strict=True):
-                    batch[name] = gathered[begin : begin + size]
-        return batches
+                continue
+            for batch, begin in zip(batches, begins.tolist(), strict=True):
+                batch[name] = gathered[begin : begin + self.config.batch_size]
 
 
 def _add_lists(

@@ -1,0 +1,185 @@
+"""What a build costs beyond the work itself, and what one costs that has nothing to do.
+
+Claims: building a text column takes at most 1.08 times the CPU of a bare loop that reads the same rows, encodes
+them with the same tokenizer and writes the ids, above 60 CPU-seconds of it; a rebuild of 16 partitions takes at
+most 0.2 s, the start of the process apart, of 20 the fastest.
+
+    python bench/bench_build.py [--out FILE] [--texts N] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+from epoch_data import cpu_seconds
+from tokenizers import Tokenizer
+
+from taskloom.pipeline import Mixture, Source, Task, build, fit
+from taskloom.storage.store import Store
+
+NUM_FILES = 16
+BATCH_ROWS = 1024
+WORDS_PER_TEXT = 55
+PROJECT = """
+store: store-0
+out: run
+sources: {texts: "*.parquet"}
+tasks:
+  echo:
+    instruction: "say [TEXT:text] -> [TEXT:label,closed_set]"
+    source: texts
+    holdout: 0.1
+    key: id
+text: {bpe_size: 8000}
+"""
+
+
+def write_texts(folder: Path, num_texts: int) -> None:
+    """Write texts of about 310 characters, whose words are as common as words are."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("etaoinshrdlucmfw"))
+    words = np.array(["".join(rng.choice(letters, n)) for n in rng.integers(1, 10, 20_000)])
+    per_file = -(-num_texts // NUM_FILES)
+    for number in range(NUM_FILES):
+        first = number * per_file
+        picked = (rng.zipf(1.3, (per_file, WORDS_PER_TEXT)) - 1) % len(words)
+        table = {
+            "id": np.arange(first, first + per_file),
+            "text": [" ".join(line) for line in words[picked]],
+            "label": [str(n % 7) for n in range(per_file)],
+        }
+        pa_parquet.write_table(pa.table(table), folder / f"{number:02}.parquet")
+
+
+def make_mixture(folder: Path) -> Mixture:
+    source = Source("texts", str(folder / "*.parquet"))
+    instruction = "say [TEXT:text] -> [TEXT:label,closed_set]"
+    task = Task("echo", instruction, source=source, holdout=0.1, key="id")
+    return Mixture([task], bpe_size=8000)
+
+
+def loop_bare(folder: Path, tokenizer: Tokenizer) -> None:
+    """Read, encode and write, with nothing around it: no nulls, no bad rows, no checksums, no lengths."""
+    for path in sorted(folder.glob("*.parquet")):
+        with pa.OSFile(str(path.with_suffix(".ids")), "wb") as file:
+            schema = pa.schema([("ids", pa.list_(pa.uint16()))])
+            with pa.ipc.new_file(file, schema) as writer:
+                for batch in pa_parquet.ParquetFile(path).iter_batches(
+                    BATCH_ROWS, columns=["text"]
+                ):
+                    texts = batch.column(0).to_pylist()
+                    rows = [one.ids for one in tokenizer.encode_batch_fast(texts)]
+                    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+                    ids = np.concatenate([np.array(row, np.uint16) for row in rows])
+                    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids))
+                    writer.write_batch(pa.RecordBatch.from_arrays([lists], schema=schema))
+
+
+def spend(work: Callable[[], object]) -> float:
+    """Return the CPU-seconds of ``work``, those of the processes that it started and that ended included."""
+    before = cpu_seconds()
+    work()
+    return cpu_seconds() - before
+
+
+def measure_overhead(folder: Path, num_rounds: int) -> dict[str, Any]:
+    """Return the CPU-seconds of builds and bare loops, interleaved."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    mixture = make_mixture(folder)
+    loops: list[float] = []
+    builds: list[float] = []
+    for number in range(num_rounds):
+        path = folder / f"store-{number}"
+        fit(mixture, path, progress=False)
+        store = Store.open(path)
+        content = store.artifact_content(store.artifacts()["bpe-main"].digest)
+        tokenizer = Tokenizer.from_str(content.decode())
+        loops.append(spend(partial(loop_bare, folder, tokenizer)))
+        builds.append(spend(partial(build, mixture, path, progress=False)))
+    return {
+        "bare loop, CPU-s": round(median(loops), 2),
+        "build, CPU-s": round(median(builds), 2),
+        "build over loop": round(
+            median(one / other for one, other in zip(builds, loops, strict=True)), 3
+        ),
+    }
+
+
+def measure_nothing(folder: Path, num_rounds: int) -> dict[str, Any]:
+    """Return the seconds of builds that have nothing to do: called, and as a command beside bare imports."""
+    (folder / "project.yaml").write_text(PROJECT)
+    calls: list[float] = []
+    mixture = make_mixture(folder)
+    for _ in range(20):
+        began = time.perf_counter()
+        report = build(mixture, folder / "store-0", progress=False)
+        calls.append(time.perf_counter() - began)
+        assert not report.partitions
+    command = [sys.executable, "-c", "from taskloom.pipeline.cli import main; main()"]
+    verb = [*command, "build", "project.yaml"]
+    start = "import taskloom.pipeline.cli, taskloom.pipeline.project, taskloom.pipeline.building"
+    subprocess.run(verb, cwd=folder, check=True, capture_output=True)
+    told = {"command": verb, "imports": [sys.executable, "-c", start]}
+    seconds: dict[str, list[float]] = {name: [] for name in told}
+    for _ in range(num_rounds):
+        for name, words in told.items():
+            began = time.perf_counter()
+            subprocess.run(words, cwd=folder, check=True, capture_output=True)
+            seconds[name].append(time.perf_counter() - began)
+    fastest = {name: min(values) for name, values in seconds.items()}
+    return {
+        "call, s": round(min(calls), 3),
+        "command, s": round(fastest["command"], 3),
+        "imports, s": round(fastest["imports"], 3),
+        "command beyond its imports, s": round(fastest["command"] - fastest["imports"], 3),
+    }
+
+
+def main() -> None:
+    """Measure and print the figures as JSON."""
+    parser = argparse.ArgumentParser(description="Time builds against the work they do.")
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
+    parser.add_argument("--texts", type=int, default=320_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--starts", type=int, default=20, help="processes to start")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_texts(folder, options.texts)
+        result = {
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+            "load average": round(os.getloadavg()[0], 1),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("pyarrow", "tokenizers", "dask")},
+            },
+            "texts": options.texts,
+            "overhead": measure_overhead(folder, options.rounds),
+            "nothing to do, 16 partitions": measure_nothing(folder, options.starts),
+            "peak of a worker, MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000,
+        }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
