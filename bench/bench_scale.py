@@ -110,7 +110,7 @@ def measure(number: int, where: str) -> dict[str, Any]:
         before = peak_bytes()
         with (
             patch.object(building, "BUILD_PARTITION", "bench_scale:build_nothing"),
-            patch.object(building.Build, "count_rows", lambda *_: {}),  # noqa: SLF001
+            patch.object(building.Build, "count_rows", lambda *_: {}),
             patch.object(building.Tally, "add", count_tasks),
             patch.object(building, "register_source", timed("files", building.register_source)),
             patch.object(building, "fit_artifacts", timed("fits", fitting.fit_artifacts)),

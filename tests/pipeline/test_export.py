@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import datasets
@@ -167,8 +167,7 @@ def test_a_tar_is_what_is_stored_and_a_source_again(
 ) -> None:
     export(mixture, store, tmp_path / "out", format="webdataset", images="npy", progress=False)
     with (tmp_path / "out/train-00000-of-00001.tar").open("rb") as file:
-        tar: Any = file
-        files: Any = ({**each, "__url__": ""} for each in wds.tar_file_iterator(tar))
+        files: Any = ({**each, "__url__": ""} for each in wds.tar_file_iterator(cast("Any", file)))
         theirs: list[Any] = list(wds.group_by_keys(files))
     other = Store.create(tmp_path / "again")
     record = register_source(other, "again", tmp_path / "out/train-*.tar")
@@ -193,11 +192,6 @@ def test_a_tar_is_what_is_stored_and_a_source_again(
         check(told, expected["train"])
 
 
-def load_split(path: Path, split: str) -> list[Any]:
-    found: Any = datasets.load_from_disk(str(path))
-    return list(found[split])
-
-
 def text(content: bytes | str) -> str:
     return content if isinstance(content, str) else content.decode()
 
@@ -219,10 +213,10 @@ def test_columns_of_the_source_are_those_of_its_rows(
             "image_png"
         ].to_pylist()
         return
-    rows: list[dict[str, Any]] = (
+    rows: list[Any] = (
         pl.read_parquet(tmp_path / "*.parquet").to_dicts()
         if format_ == "parquet"
-        else load_split(tmp_path, "test")
+        else list(datasets.load_from_disk(str(tmp_path))["test"])
     )
     assert [row["row"] for row in rows] == [row["row"] for row in expected["test"]]
     for row in rows:
@@ -233,23 +227,23 @@ def test_an_export_that_was_killed_goes_on_to_the_same_bytes(
     mixture: Mixture, store: Store, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    first = export(mixture, store, whole, shard_bytes=1, progress=False)
-    assert first.written == first.rows["digits"]  # a shard for each row
+    first = export(mixture, store, whole, shard_bytes=4000, progress=False)
+    assert first.written > 8
     script = tmp_path / "run.py"
     script.write_text(
         "import pickle, sys\n"
         "from taskloom.pipeline import export\n"
         "mixture = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "export(mixture, sys.argv[2], sys.argv[3], shard_bytes=1, progress=False)\n"
+        "export(mixture, sys.argv[2], sys.argv[3], shard_bytes=4000, progress=False)\n"
     )
     (tmp_path / "mixture").write_bytes(pickle.dumps(mixture))
     command = [sys.executable, script, tmp_path / "mixture", store.path, killed]
     with subprocess.Popen([str(word) for word in command]) as process:
-        while process.poll() is None and len(list(killed.glob("[!.]*.parquet"))) < 5:
+        while process.poll() is None and len(list(killed.glob("[!.]*.parquet"))) < 3:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     num_there = len(list(killed.glob("[!.]*.parquet")))
-    again = export(mixture, store, killed, shard_bytes=1, progress=False)
+    again = export(mixture, store, killed, shard_bytes=4000, progress=False)
     assert 0 < again.written == first.written - num_there < first.written
     assert tree(killed) == tree(whole)
 
