@@ -238,7 +238,7 @@ _SAME_NAME = {each.name for each in fields(LoaderState)} - {
 
 def _read_tasks(plain: Mapping[str, Any]) -> tuple[TaskState, ...]:
     names: list[str] = plain["tasks"]
-    lefts, seens = (read_masks(plain[name], len(names)) for name in ("left", "seen"))
+    lefts, masks = (read_masks(plain[name], len(names)) for name in ("left", "seen"))
     owed, digests = (
         [text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS)]
         for text in (plain["owed"], plain["digests"])
@@ -253,7 +253,7 @@ def _read_tasks(plain: Mapping[str, Any]) -> tuple[TaskState, ...]:
             seen=seen,
         )
         for name, digest, count, one, left, seen in zip(
-            names, digests, plain["counts"], owed, lefts, seens, strict=True
+            names, digests, plain["counts"], owed, lefts, masks, strict=True
         )
     )
 

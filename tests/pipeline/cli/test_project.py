@@ -126,7 +126,7 @@ mixture:
         ("{groups: {g: {tasks: [a, x]}}}", 'group "g" names task "x", which is not here'),
         ("{groups: {g: {tasks: [a]}, h: {tasks: [a]}}}", 'task "a" is in two groups'),
         ("{schedule: {0: {}}}", "one rule for each step"),
-        ("{temperatur: 2}", 'mixture.temperatur: unknown key "temperatur"'),
+        ("{sampling: {}}", 'mixture.sampling: unknown key "sampling"'),
         ("{groups: {g: {task: [a]}}}", 'mixture.groups.g.task: unknown key "task"'),
         ("{temperature: 0}", "the temperature must be positive, got 0"),
     ],
