@@ -5,9 +5,10 @@ attention over a tile of queries sees one short window of keys. A *group* is the
 share tiles of one stream, the first; groups are what packs are made of. In the second stream the
 documents of a group follow one another in the same order, as a *run*.
 
-Groups are formed from the longest document down. What it leaves of its tiles is filled with the shorter
-ones that fill it best, of all sums they make: best fit, which takes one document at a time, leaves 3% more
-where most documents are of about a fifth of a tile.
+Groups are formed from the longest document down, each put where it fits most tightly: short ones also fill
+the last tiles of long ones. Where that leaves much, as it does where documents take about a fifth of a tile
+each, what a document leaves of its tiles is filled with those of the others whose lengths add up best, which
+takes four times as long and fills such tiles 3% more.
 
 Source: J. N. D. Gupta and J. C. Ho, A new heuristic algorithm for the one-dimensional bin-packing problem,
 Production Planning and Control 10 (1999), for filling one bin as well as can be after another.
@@ -17,11 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+
+# Tiles as full as this are not tried to be filled better.
+_FULL: Final = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,45 @@ def restart_sums(values: Ints, owners: Ints) -> Ints:
 
 def _fill_tiles(lengths: Ints, tile: int) -> tuple[Ints, Ints, Ints]:
     """Return the group and the offset of each document, and the tiles of each group."""
+    fitted = _fit_best(lengths, tile)
+    total = int(lengths.sum())
+    is_full = total >= _FULL * tile * int(fitted[2].sum())
+    if is_full or int(lengths[lengths < tile].sum()) < total / 2:
+        return fitted
+    return min(fitted, _fit_sums(lengths, tile), key=lambda found: int(found[2].sum()))
+
+
+def _fit_best(lengths: Ints, tile: int) -> tuple[Ints, Ints, Ints]:
+    """Return what `_fill_tiles` does, having put each document where it fits most tightly."""
+    group = [0] * len(lengths)
+    offsets = [0] * len(lengths)
+    num_tiles: list[int] = []
+    # gaps[g] holds the groups with g free positions; bit g of the mask says that there are some.
+    gaps: list[list[int]] = [[] for _ in range(tile)]
+    mask = 0
+    order = np.argsort(-lengths, kind="stable")
+    for document, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        fitting = mask >> length if length else 0
+        if fitting:
+            gap = length + (fitting & -fitting).bit_length() - 1
+            this = gaps[gap].pop()
+            if not gaps[gap]:
+                mask ^= 1 << gap
+            offsets[document] = num_tiles[this] * tile - gap
+            left = gap - length
+        else:
+            this = len(num_tiles)
+            num_tiles.append(-(-length // tile))
+            left = num_tiles[this] * tile - length
+        group[document] = this
+        if left:
+            gaps[left].append(this)
+            mask |= 1 << left
+    return np.array(group, np.int64), np.array(offsets, np.int64), np.array(num_tiles, np.int64)
+
+
+def _fit_sums(lengths: Ints, tile: int) -> tuple[Ints, Ints, Ints]:
+    """Return what `_fill_tiles` does, having filled what each document leaves with the best sum of others."""
     group = np.empty(len(lengths), np.int64)
     offsets = np.zeros(len(lengths), np.int64)
     num_tiles: list[int] = []

@@ -123,7 +123,7 @@ def test_templates_of_a_task_are_measured_apart(mixture: Mixture, store_dir: Pat
     digits, spell = mixture.tasks
     assert isinstance(digits.instruction, str)
     several = (digits.instruction, digits.instruction.replace("describe", "show"))
-    both = replace(mixture, tasks=[replace(digits, instruction=several), spell])
+    both = replace(mixture, parts=[replace(digits, instruction=several), spell])
     taken = measure_steps(both, Store.open(store_dir), MODEL, CONFIG).measures
     documents = [cost for name, cost in taken.items() if "document" in name]
     assert len(documents) == 3
