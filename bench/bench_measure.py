@@ -22,7 +22,7 @@ import platform
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
@@ -39,7 +39,7 @@ from taskloom.pipeline import Mixture, Task, build, building, execute, partition
 from taskloom.pipeline.inspection import open_plan
 from taskloom.pipeline.measuring import BuildMeasures, build_measures
 from taskloom.pipeline.meter import Meter, Sums
-from taskloom.pipeline.progress import Bar
+from taskloom.pipeline.scheduler import Count
 from taskloom.pipeline.worker import resolve
 from taskloom.storage.store import Store
 
@@ -81,11 +81,17 @@ def _mix(path: Path, rows: list[dict[str, Any]], instruction: str, **more: Any) 
 class InProcess:
     """A scheduler that runs one job after the other, here."""
 
-    def map(self, function: str, jobs: Sequence[Any], bar: Bar) -> Iterator[Any]:
+    num_workers = 1
+
+    def map(self, function: str, jobs: Iterable[Any], count: Count) -> Iterator[Any]:
         """Yield results in order."""
         for job in jobs:
             yield resolve(function)(job, lambda _: None)
-        bar.advance(0)
+            count(job.name, job.rows, 0)
+
+    def fold(self, function: str, merge: str, jobs: Iterable[Any], count: Count) -> Any:
+        """Merge all results at once."""
+        return resolve(merge)(list(self.map(function, jobs, count)))
 
 
 class Unmeasured:
