@@ -104,7 +104,7 @@ def test_appended_rows_leave_full_partitions_as_they_are(store: Store) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_chunks_slices_and_what_lies_under_nulls_change_nothing(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
