@@ -85,3 +85,37 @@ def test_the_planning_bench_measures_every_part(tmp_path: Path) -> None:
     for seconds in report["CPU-seconds"].values():
         assert seconds["floor"] < seconds["plan"]
         assert {"parse", "of it passes", "verify anew", "view", "explain"} <= seconds.keys()
+
+
+@pytest.mark.slow
+def test_the_bench_of_epochs_runs_without_peers(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_epoch.py", "--rounds", "1", "--peers", str(tmp_path))
+    for case in report["cases"].values():
+        assert case["versions"] == {}
+        assert set(case["ours over"]) >= {"raw", "ours", "ours, thread"}
+
+
+@pytest.mark.slow
+def test_the_bench_of_builds_compares_with_a_bare_loop(tmp_path: Path) -> None:
+    arguments = ("--texts", "3200", "--rounds", "1", "--starts", "1")
+    report = run(tmp_path, "bench_build.py", *arguments)
+    assert report["overhead"]["build over loop"] > 1
+    assert report["nothing to do, 16 partitions"]["call, s"] > 0
+
+
+@pytest.mark.slow
+def test_the_bench_of_decoding_compares_epochs(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_decode.py", "--pictures", "200", "--rounds", "1")
+    assert report["stored over online, CPU"] > 1
+
+
+@pytest.mark.slow
+def test_the_bench_of_a_small_memory_reads_a_whole_epoch_in_windows(tmp_path: Path) -> None:
+    bench = str(ROOT / "bench" / "bench_memory.py")
+    write = f"import sys; sys.path.insert(0, {str(ROOT / 'bench')!r})\nfrom pathlib import Path\n"
+    write += "from bench_memory import write_store; write_store(Path('store'), 2000)"
+    subprocess.run([sys.executable, "-c", write], cwd=tmp_path, check=True)
+    for window, rows in ((["--window", "500"], {2000}), ([], range(200, 300))):
+        command = [sys.executable, bench, "--read", "store", "--rows", "2000", *window]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["rows"] in rows

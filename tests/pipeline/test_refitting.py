@@ -18,6 +18,8 @@ from taskloom.storage.store import Store
 from .rows import DIGITS, NUM_ROWS, WORDS, digit_rows, digits_task, mix, run, stamps
 
 CLOSED = "closed-set-digits.label"
+NOTED = DIGITS.replace("describe?", "describe? [TEXT:note]")
+"""Two columns of ids, one of them of a closed set."""
 
 
 def fit_again(mixture: Mixture | Task, store: Path, *again: str, **settings: Any) -> FitReport:
@@ -30,7 +32,7 @@ def with_labels(label: str | None = None, **more: Any) -> Mixture:
     rows = digit_rows(30 if label else NUM_ROWS)
     for row in rows:
         row["label"] = label or row["label"]
-    return mix(digits_task(Source("digits", rows)), **more)
+    return mix(digits_task(Source("digits", rows), NOTED), **more)
 
 
 def test_what_follows_is_said_with_its_rows_and_bytes_before_anything_is_fitted(
@@ -42,9 +44,12 @@ def test_what_follows_is_said_with_its_rows_and_bytes_before_anything_is_fitted(
     report = fit(mixture, tmp_path, again=["bpe-main"], dry_run=True)
     assert stamps(tmp_path) == before
     assert report.names == ("bpe-main",)
-    (follower,) = report.followers
-    assert (follower.address, follower.tasks) == ("digits.label/encode", ("digits",))
-    assert (follower.partitions, follower.rows) == (1, NUM_ROWS)
+    assert [one.address for one in report.followers] == [
+        "digits.note/encode",
+        "digits.label/encode",
+    ]
+    follower = report.followers[1]
+    assert (follower.tasks, follower.partitions, follower.rows) == (("digits",), 1, NUM_ROWS)
     store = Store.open(tmp_path)
     (partition,) = store.committed("digits", follower.column)
     receipt = read_receipt(store, "digits", follower.column, partition)
@@ -52,7 +57,9 @@ def test_what_follows_is_said_with_its_rows_and_bytes_before_anything_is_fitted(
     assert follower.bytes == receipt.bytes
     told = capfd.readouterr().err
     assert str(report) in told
-    assert "bpe-main to fit; if it comes out different, 1 column to compute again: 60 rows" in told
+    assert (
+        "bpe-main to fit; if it comes out different, 2 columns to compute again: 120 rows" in told
+    )
 
 
 def test_exactly_the_columns_that_were_foretold_are_built_afterwards(tmp_path: Path) -> None:
@@ -63,6 +70,7 @@ def test_exactly_the_columns_that_were_foretold_are_built_afterwards(tmp_path: P
     foretold = fit_again(mixture, tmp_path, CLOSED, dry_run=True).followers
     report = fit_again(mixture, tmp_path, CLOSED)
     assert report.followers == foretold
+    assert [one.address for one in foretold] == ["digits.label/encode"]
     assert report.changed == report.names == (CLOSED,)
     assert "a build computes what follows" in str(report)
     now = Store.open(tmp_path).artifacts()

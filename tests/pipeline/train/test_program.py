@@ -148,6 +148,32 @@ def test_every_call_that_runs_is_of_a_device_node_of_the_graph(
     assert set(addresses_of(traced)) == device_addresses(stream.plan)
 
 
+@pytest.mark.parametrize(("device", "is_pinned"), [("cuda", True), ("cpu", False)])
+def test_a_gpu_is_given_its_inputs_from_pinned_memory_without_waiting(
+    device: str,
+    is_pinned: bool,  # noqa: FBT001 - a parameter of the test
+    stream: Stream,
+    packs: list[Pack],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No GPU is needed to see what is asked for: nothing is copied here.
+    asked: list[str] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        asked.append("pin")
+        return tensor
+
+    def move(tensor: Tensor, to: torch.device, *, non_blocking: bool) -> Tensor:
+        asked.append(f"{to.type} {non_blocking}")
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    monkeypatch.setattr(Tensor, "to", move)
+    inputs = to_inputs(stream.plan, packs[0], torch.device(device))
+    each = ["pin", f"{device} True"] if is_pinned else [f"{device} True"]
+    assert asked == each * len(inputs)
+
+
 @the_compilers_own
 def test_compiled_layers_know_their_node_forward_and_backward(
     stream: Stream, program: Program, packs: list[Pack]
