@@ -103,6 +103,15 @@ def test_normalize(text: str, expected: str) -> None:
     assert normalize(NormalizeTexts(), text) == [expected]
 
 
+SPACES = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)).startswith("Z")]
+
+
+@given(st.lists(st.text(st.sampled_from([*"\t\n\v\f\r\x85", *SPACES, *"  ab"]), max_size=12)))
+def test_any_run_of_white_space_becomes_one_space(given_texts: list[str]) -> None:
+    expected = [" ".join(text.split()) for text in given_texts]
+    assert normalize(NormalizeTexts(), *given_texts) == expected
+
+
 def test_lower_case_reaches_beyond_ascii() -> None:
     assert normalize(NormalizeTexts(is_lowercase=True), "ÄRGER Д") == ["ärger д"]
 
