@@ -247,10 +247,10 @@ class _Build:
                 nodes = [value.node for value in (*values, *(k for task in keeps for k in task))]
                 graphs[values] = _part(planned.graph, nodes, values)
             job = Job(
-                store=self.store.path,
+                store=self.store,
                 source=only_partition(record, number),
                 graph=graphs[values],
-                needs_process=segment.needs_process,
+                needs_process=segment.needs_process and self.store.folder.is_shared,
                 keeps=keeps,
                 raises=self.raises,
             )

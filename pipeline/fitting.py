@@ -95,10 +95,10 @@ def _jobs(
     small = Graph(nodes, {f"input-{i}": value for i, value in enumerate(wanted)})
     return [
         Job(
-            store=store.path,
+            store=store,
             source=only_partition(record, number),
             graph=small,
-            needs_process=True,
+            needs_process=store.folder.is_shared,
             fits=tuple(parts),
         )
         for number in range(len(record.partitions))

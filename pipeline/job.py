@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..graph.errors import OpError, TaskloomError
@@ -15,6 +14,7 @@ from ..graph.graph import Graph
 from ..graph.node import NodeId, Value
 from ..ops.catalogue import host_catalogue
 from ..storage.record import SourceRecord
+from ..storage.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Job:
     """One segment over one partition.
 
     Attributes:
-        store: Folder of the store.
+        store: The store.
         source: The source, of which only the one partition is known here.
         graph: The nodes to run; its outputs are the values to store.
         needs_process: Whether it runs in a process of its own.
@@ -50,7 +50,7 @@ class Job:
         raises: Whether a bad row ends the build instead of going to the ledger.
     """
 
-    store: Path
+    store: Store
     source: SourceRecord
     graph: Graph
     needs_process: bool

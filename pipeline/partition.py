@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +99,7 @@ def build_partition(job: Job, report: Report) -> JobReport:
         RowError: A row is bad and the job was told to raise.
         TaskloomError: The partition cannot be read or written.
     """
-    store = Store.open(job.store)
+    store = job.store
     execution = _execution(job)
     meter = Meter(execution.readers)
     bad = _BadRows(job, execution)
@@ -137,7 +136,7 @@ def observe_partition(job: Job, report: Report) -> Observation:
     Raises:
         TaskloomError: The partition cannot be read, or there is too much to learn.
     """
-    store = Store.open(job.store)
+    store = job.store
     learned: dict[NodeId, Any] = {}
     execution = _execution(job)
     meter = Meter(execution.readers)
@@ -268,9 +267,8 @@ def _usable(arrays: Mapping[Value, pa.Array]) -> list[pa.Array]:
 
 
 @lru_cache(maxsize=8)
-def _artifacts(path: Path) -> LoadArtifact:
+def _artifacts(store: Store) -> LoadArtifact:
     """Return a loader of the store's artifacts that loads each once in this process."""
-    store = Store.open(path)
 
     @lru_cache(maxsize=64)
     def load(kind: str, digest: str) -> object:

@@ -6,14 +6,14 @@ A file is named after its content, so capturing equal rows again writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ..graph.errors import SourceError, StoreError
 from .batches import small_batches
-from .files import digest_bytes, write_atomic
+from .files import digest_bytes
+from .folder import Folder
 from .record import ID_LENGTH, SourceFile
 from .tabular import PARTITION_BYTES
 from .unify import unify_types
@@ -21,13 +21,20 @@ from .values import canonical_row, conflict, make_table, weigh
 
 
 def capture_rows(
-    data: Any, directory: Path, *, name: str, split: int | None, partition_rows: int
+    data: Any,
+    folder: Folder,
+    directory: str,
+    *,
+    name: str,
+    split: int | None,
+    partition_rows: int,
 ) -> tuple[list[tuple[SourceFile, int]], pa.Schema]:
     """Write the rows of ``data`` below ``directory``.
 
     Args:
         data: An iterable of mappings, or a function that returns one.
-        directory: Folder of the source.
+        folder: That of the store.
+        directory: That of the source, in ``folder``.
         name: What the rows are called in messages.
         split: Position of their split, if the source is given by split.
         partition_rows: Most rows in a file.
@@ -51,7 +58,7 @@ def capture_rows(
                 row = first + table.column(field.name).is_valid().index(value=True).as_py()
                 raise conflict(name, row, field.name, field.type, before)
             types[field.name] = united
-        files.append((_store(table, directory, split), len(rows)))
+        files.append((_store(table, folder, directory, split), len(rows)))
         first += len(rows)
     return files, pa.schema(list(types.items()))
 
@@ -99,14 +106,14 @@ def iterate_rows(data: Any, name: str) -> Iterator[Any]:
         number += 1
 
 
-def _store(table: pa.Table, directory: Path, split: int | None) -> SourceFile:
+def _store(table: pa.Table, folder: Folder, directory: str, split: int | None) -> SourceFile:
     content = encode_table(table)
     digest = digest_bytes(memoryview(content))
-    path = directory / f"{digest[:ID_LENGTH]}.arrow"
-    if not path.exists() or path.stat().st_size != content.size:
-        write_atomic(path, memoryview(content))
+    name = f"{digest[:ID_LENGTH]}.arrow"
+    if folder.size(f"{directory}/{name}") != content.size:
+        folder.write(f"{directory}/{name}", memoryview(content))
     return SourceFile(
-        path=path.name,
+        path=name,
         kind="arrow",
         bytes=content.size,
         mtime_ns=0,

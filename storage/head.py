@@ -49,10 +49,10 @@ def _read(data: Any, num_rows: int, name: str) -> Iterator[pa.Table]:
         rows = list(islice(iterate_rows(data, name), num_rows))
         yield to_table(rows, name=name)
         return
-    for path, kind in find_files(data):
+    for file, kind in find_files(data):
         if num_rows <= 0:
             return
-        with blaming(path):
+        with file.whole() as path, blaming(file.name):
             table = FORMATS[kind].head(path, num_rows)
         num_rows -= table.num_rows
         yield table

@@ -1,7 +1,8 @@
 """Reading columns: many partitions as one array of rows, in memory-mapped files.
 
 Rows are numbered over the partitions in the order given. Opening a column compares the size of every file with
-its receipt, which shows truncation; flipped bytes are the business of `verify`.
+its receipt, which shows truncation; flipped bytes are the business of `verify`. Values behind a URL are fetched
+partition by partition when rows of them are asked for, and compared with their checksums then.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import pyarrow as pa
 
 from ..graph.errors import Problem, StoreError
 from .body import Blocks, Body, DamagedRowError, FixedBody, Gathered, make_body, take_rows
-from .column import LENGTHS, read_receipt
+from .column import LENGTHS, read_receipts
+from .far import FarBody
 from .memory import Mapped
 from .receipt import LEDGER, Receipt
 from .store import Store
 from .zarr_file import ShardLayout
 
 METADATA: Final = "zarr/zarr.json"
+OPEN_SHARE: Final = 8
+"""A column behind a URL holds partitions open that are at most this part of the cache."""
 
 
 def open_column(store: Store, source: str, key: str, partitions: Sequence[str]) -> ColumnReader:
@@ -32,14 +36,16 @@ def open_column(store: Store, source: str, key: str, partitions: Sequence[str]) 
     Raises:
         StoreError: Some partitions were never built (T0507), or a file is gone or truncated (T0504).
     """
-    receipts = [read_receipt(store, source, key, partition) for partition in partitions]
+    receipts = read_receipts(store, source, key, partitions)
     if missing := [p for p, r in zip(partitions, receipts, strict=True) if r is None]:
         message = (
             f"column {source}/{key} lacks {len(missing)} of {len(partitions)} partitions, "
             f"first {missing[0]}"
         )
         raise StoreError.of("T0507", message, "build again: only these are built")
-    return ColumnReader(store, [receipt for receipt in receipts if receipt is not None])
+    found = [receipt for receipt in receipts if receipt is not None]
+    _check_sizes(store, found)
+    return ColumnReader(store, found, in_parts=not store.folder.is_near)
 
 
 def damage(store: Store, receipt: Receipt, name: str, why: str, rows: str = "") -> Problem:
@@ -52,8 +58,10 @@ def damage(store: Store, receipt: Receipt, name: str, why: str, rows: str = "") 
         why: What is wrong with it.
         rows: Rows of the partition that are concerned, such as ``"0-99"``.
     """
-    place = store.file_path(receipt.source, receipt.key, receipt.partition, name)
-    mark = store.file_path(receipt.source, receipt.key, receipt.partition, "receipt")
+    place, mark = (
+        store.folder.spell(store.file_name(receipt.source, receipt.key, receipt.partition, each))
+        for each in (name, "receipt")
+    )
     return Problem(
         "T0504",
         f"{place} is damaged: {why}",
@@ -66,17 +74,20 @@ def damage(store: Store, receipt: Receipt, name: str, why: str, rows: str = "") 
 class ColumnReader:
     """The rows of one column; get one from `open_column`."""
 
-    def __init__(self, store: Store, receipts: Sequence[Receipt]) -> None:
+    def __init__(
+        self, store: Store, receipts: Sequence[Receipt], *, in_parts: bool = False
+    ) -> None:
         self._store = store
         self._receipts = receipts
         self._partitions = Blocks.of([receipt.rows for receipt in receipts if receipt.rows])
         self._filled = [receipt for receipt in receipts if receipt.rows]
         self._arrays: list[Any] = []
         self._type: Any = pa.null()
-        for receipt in receipts:
-            self._check_sizes(receipt)
         self._is_dense = any(file.name == METADATA for r in receipts for file in r.files)
-        self._body: Body = self._open_dense() if self._is_dense else self._open_arrow()
+        self._far = self._open_far() if in_parts and self._filled else None
+        self._body: Body = self._far or (
+            self._open_dense() if self._is_dense else self._open_arrow()
+        )
 
     @property
     def num_rows(self) -> int:
@@ -143,6 +154,8 @@ class ColumnReader:
             IndexError: A row is out of range.
         """
         rows = self._check_rows(rows)
+        if self._far:
+            return self._far.take(rows)
         if not self._is_dense:
             return take_rows(self._arrays, rows, self._type)
         values: Any = self._body.gather(rows)
@@ -181,15 +194,14 @@ class ColumnReader:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {self.num_rows}")
         return rows
 
-    def _check_sizes(self, receipt: Receipt) -> None:
-        for file in receipt.files:
-            if file.name == LEDGER:
-                continue  # rows that failed, not needed to read those that did not
-            path = self._store.file_path(receipt.source, receipt.key, receipt.partition, file.name)
-            size = path.stat().st_size if path.exists() else 0
-            if size != file.bytes:
-                why = f"it has {size} bytes instead of {file.bytes}"
-                raise StoreError(damage(self._store, receipt, file.name, why))
+    def _open_far(self) -> FarBody:
+        self._check_one(sorted({receipt.type for receipt in self._filled}))
+        return FarBody(
+            self._partitions,
+            [receipt.bytes for receipt in self._filled],
+            self._store.access.cache_bytes // OPEN_SHARE,
+            lambda number: ColumnReader(self._store, [self._filled[number]]),
+        )
 
     def _open_arrow(self) -> Body:
         types: dict[str, Any] = {}
@@ -228,14 +240,36 @@ class ColumnReader:
 
     def _map(self, receipt: Receipt, name: str, read: Callable[[pa.Buffer], Any]) -> Any:
         """Return what ``read`` makes of a file's content, which stays mapped as long as it is needed."""
-        path = self._store.file_path(receipt.source, receipt.key, receipt.partition, name)
+        path = self._store.file_name(receipt.source, receipt.key, receipt.partition, name)
+        (stored,) = (file for file in receipt.files if file.name == name)
+        folder = self._store.folder
         try:
             # The buffer keeps the mapping, so the file need not stay open: columns have many files.
-            with pa.memory_map(str(path)) as file:
+            with (
+                folder.borrowed(path, stored.xxh3, stored.bytes) as here,
+                pa.memory_map(str(here)) as file,
+            ):
                 content = file.read_buffer()
             return read(content)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise StoreError(damage(self._store, receipt, name, str(error))) from error
+
+
+def _check_sizes(store: Store, receipts: Sequence[Receipt]) -> None:
+    """Compare the size of every file with its receipt."""
+    files = {
+        store.file_name(receipt.source, receipt.key, receipt.partition, file.name): (receipt, file)
+        for receipt in receipts
+        for file in receipt.files
+        if file.name != LEDGER  # rows that failed, not needed to read those that did not
+    }
+    if not files:
+        return
+    sizes = store.folder.sizes(store.column_folder(receipts[0].source, receipts[0].key), files)
+    for name, (receipt, file) in files.items():
+        if (size := sizes.get(name, 0)) != file.bytes:
+            why = f"it has {size} bytes instead of {file.bytes}"
+            raise StoreError(damage(store, receipt, file.name, why))
 
 
 def _read_arrow(content: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:
