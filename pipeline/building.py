@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ..graph.errors import MissingExtraError, PlanError, SourceError, suggest
+from ..graph.errors import MissingExtraError, PlanError, SourceError, StoreError, suggest
 from ..graph.graph import Graph
 from ..graph.node import NodeId, Value
 from ..graph.passes.segment import Segment
@@ -51,6 +51,7 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     refit: Sequence[str] = (),
     progress: bool = True,
     timeout_s: float = 300.0,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> BuildReport:
     """Compute what the tasks of ``mixture`` need and ``store`` lacks.
 
@@ -67,6 +68,8 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
         refit: Names of artifacts to fit again. What follows from them is computed again.
         progress: Whether to show how far the build has come.
         timeout_s: Seconds a worker process may go without progress.
+        storage_options: How URLs of the store and its sources are opened, as for `Store.create`; a `Store` has
+            its own.
 
     Raises:
         SourceError: Rows cannot be read.
@@ -82,7 +85,10 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     plan(mixture)
     sources = mixture.sources()
     if not isinstance(store, Store):
-        store = Store.create(store)
+        store = Store.create(store, storage_options=storage_options)
+    if client is not None and not store.folder.is_shared:
+        message = f"{store} is seen by this process alone, and a client computes in others"
+        raise StoreError.of("T0501", message, "leave client out, or build into another store")
     store.sweep()
     build_ = _Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=progress) as shown:

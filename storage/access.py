@@ -16,9 +16,6 @@ from urllib.parse import urlsplit
 from ..graph.errors import MissingExtraError, StoreError, TaskloomError, suggest
 from .files import scheme_of
 
-CACHE_BYTES: Final = 10_000_000_000
-"""Most bytes of the files that are kept of stores and sources behind URLs."""
-
 WITH_QUERY: Final = frozenset({"http", "https"})
 _COMMON: Final = ("s3", "gs", "abfs", "hdfs", "sftp", "https", "memory", "file")
 _SHORTEST_SECRET: Final = 3
@@ -30,14 +27,14 @@ class Access:
 
     Attributes:
         options: Options of the file system.
-        cache_bytes: Most bytes of files to keep on this machine.
+        cache_bytes: Most bytes of files to keep on this machine; if not given, what its environment says.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, hash=False)
-    cache_bytes: int = CACHE_BYTES
+    cache_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.cache_bytes < 1:
+        if self.cache_bytes is not None and self.cache_bytes < 1:
             raise StoreError.of("T0501", f"cache_bytes must be positive, got {self.cache_bytes}")
 
     def file_system(self, url: str) -> Any:

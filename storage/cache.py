@@ -17,10 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..graph.errors import StoreError
 from .files import digest_file, locked, reporting, sweep, temporary_path
 
-VARIABLE: Final = "TASKLOOM_CACHE"
+FOLDER: Final = "TASKLOOM_CACHE"
 """Environment variable with the cache's folder."""
+
+LIMIT: Final = "TASKLOOM_CACHE_BYTES"
+"""Environment variable with the most bytes of files to keep."""
+
+NUM_BYTES: Final = 10_000_000_000
+"""Most bytes of files to keep, if nobody says."""
 
 Download = Callable[[Path], None]
 
@@ -33,11 +40,21 @@ class Cache:
     num_bytes: int
 
     @classmethod
-    def of_user(cls, num_bytes: int) -> Cache:
-        """Return the cache in the folder that `VARIABLE` names, by default in the user's folder for caches."""
-        named = os.environ.get(VARIABLE)
+    def of_user(cls, num_bytes: int | None = None) -> Cache:
+        """Return the cache in the folder that `FOLDER` names, by default in the user's folder for caches.
+
+        Args:
+            num_bytes: Most bytes to keep; by default what `LIMIT` says.
+
+        Raises:
+            StoreError: `LIMIT` is no number.
+        """
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return cls(Path(named or Path(base) / "taskloom").expanduser().absolute(), num_bytes)
+        path = Path(os.environ.get(FOLDER) or Path(base) / "taskloom").expanduser().absolute()
+        text = os.environ.get(LIMIT) or str(NUM_BYTES)
+        if not text.isdecimal() or not int(text):
+            raise StoreError.of("T0501", f'{LIMIT} must be a number of bytes, got "{text}"')
+        return cls(path, num_bytes or int(text))
 
     @contextmanager
     def borrow(

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from ..graph.errors import Problem, StoreError
 from .body import Blocks, Body, DamagedRowError, FixedBody, Gathered, make_body, take_rows
+from .cache import Cache
 from .column import LENGTHS, read_receipts
 from .far import FarBody
 from .memory import Mapped
@@ -199,7 +200,7 @@ class ColumnReader:
         return FarBody(
             self._partitions,
             [receipt.bytes for receipt in self._filled],
-            self._store.access.cache_bytes // OPEN_SHARE,
+            Cache.of_user(self._store.access.cache_bytes).num_bytes // OPEN_SHARE,
             lambda number: ColumnReader(self._store, [self._filled[number]]),
         )
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ..graph.errors import StoreError, suggest
-from .access import CACHE_BYTES, Access, check_url
+from .access import Access, check_url
 from .files import decode_json, digest_bytes, encode_json, local_path, scheme_of
 from .folder import Folder, LocalFolder
 from .receipt import LEDGER
@@ -75,7 +75,7 @@ class Store:
         location: str | os.PathLike[str],
         *,
         storage_options: Mapping[str, Any] | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
     ) -> Self:
         """Make a store, or open the one that is there.
 
@@ -83,7 +83,8 @@ class Store:
             location: A path, or a URL such as ``s3://bucket/store``.
             storage_options: How its file system is opened, in the words of its library, and those of the
                 sources: URLs of the same scheme, or of any where the store is a path.
-            cache_bytes: Most bytes of files behind URLs to keep on this machine.
+            cache_bytes: Most bytes of files behind URLs to keep on this machine; 10 GB, or what
+                ``TASKLOOM_CACHE_BYTES`` says, if not given.
 
         Raises:
             StoreError: The URL cannot be used (T0501) or reached (T0520), something else is there (T0503), it
@@ -107,7 +108,7 @@ class Store:
         location: str | os.PathLike[str],
         *,
         storage_options: Mapping[str, Any] | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
     ) -> Self:
         """Open a store that is there.
 

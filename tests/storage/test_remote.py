@@ -22,6 +22,7 @@ from taskloom.graph.type import Type
 from taskloom.storage.column import discard, open_writer, read_receipt
 from taskloom.storage.ledger import read_bad_rows
 from taskloom.storage.reader import ColumnReader, open_column
+from taskloom.storage.remote import RemoteFolder
 from taskloom.storage.source import read_batches, register_source
 from taskloom.storage.store import Store
 from taskloom.storage.verify import verify
@@ -205,15 +206,14 @@ def test_two_unequal_writers_at_once_leave_nothing_and_say_so(
     first, second = (open_writer(store, "s", "k", "p", IDS) for _ in range(2))
     first.write(ids([[1]]))
     second.write(ids([[2]]))
-    kind = type(store.folder)
-    put = kind._put  # noqa: SLF001
+    put = RemoteFolder._put  # noqa: SLF001
 
     def put_late(folder: Any, files: Any) -> None:
-        monkeypatch.setattr(kind, "_put", put)
+        monkeypatch.setattr(RemoteFolder, "_put", put)
         first.commit()
         put(folder, files)
 
-    monkeypatch.setattr(kind, "_put", put_late)
+    monkeypatch.setattr(RemoteFolder, "_put", put_late)
     with pytest.raises(StoreError, match=r"(?s)T0520.*two builds wrote .*p.receipt.*not the same"):
         second.commit()
     assert store.missing("s", "k", ["p"]) == ("p",)

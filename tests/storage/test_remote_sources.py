@@ -16,6 +16,7 @@ import pytest
 from taskloom.graph.errors import SourceError, StoreError
 from taskloom.storage.head import read_head
 from taskloom.storage.record import SourceRecord
+from taskloom.storage.remote import RemoteFolder
 from taskloom.storage.source import read_batches, register_source
 from taskloom.storage.store import Store
 
@@ -61,9 +62,7 @@ def put(files: Files, name: str, *values: int) -> str:
 def put_bytes(files: Files, name: str, content: bytes) -> str:
     """Put a file; return its URL."""
     store, url = files
-    there = Store.create(f"{url}/a-store", storage_options=store.access_to(url).options).folder
-    kind = type(there)
-    kind(url, store.access_to(url)).write(name, content)
+    RemoteFolder(url, store.access_to(url)).write(name, content)
     return f"{url}/{name}"
 
 
@@ -135,8 +134,9 @@ def test_a_file_that_changed_or_went_since_is_told(files: Files, cache: Path) ->
         register_source(store, "s", f"{url}/c.parquet")
     with pytest.raises(SourceError, match=rf"T0401.*no file matches {url}/x-\*.parquet"):
         register_source(store, "s", f"{url}/x-*.parquet")
-    with pytest.raises(SourceError, match=r"(?s)T0402.*a-store is a folder.*a-store/\*.parquet"):
-        register_source(store, "s", f"{url}/a-store")
+    put(files, "folder/a.parquet", 1)
+    with pytest.raises(SourceError, match=r"(?s)T0402.*folder is a folder.*folder/\*.parquet"):
+        register_source(store, "s", f"{url}/folder")
 
 
 @pytest.mark.parametrize(
