@@ -94,7 +94,8 @@ class Store:
         access = Access(storage_options or {}, cache_bytes)
         folder = _open_folder(location, access)
         if folder.size(_MARK) is None:
-            if not _is_free(folder):
+            # Somebody else may have made the store since: the mark is asked for again.
+            if not _is_free(folder) and folder.size(_MARK) is None:
                 message = f"{folder.spell()} holds other files, and no store.json"
                 help_ = "give the path of a store, or of a folder that is empty or absent"
                 raise StoreError.of("T0503", message, help_)
