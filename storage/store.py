@@ -22,21 +22,17 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ..graph.errors import StoreError, suggest
-from .access import Access, check_url
-from .files import decode_json, digest_bytes, encode_json, local_path, scheme_of
+from .access import Access
+from .files import decode_json, digest_bytes, encode_json, scheme_of
 from .folder import Folder, LocalFolder
+from .opening import FORMAT, MARK, check_format, is_free, open_folder
 from .receipt import LEDGER
 from .record import SourceRecord
-from .remote import RemoteFolder
-
-FORMAT: Final = 1
 
 SOURCE: Final = "source.json"
 """Name of the file that describes a source, in its folder."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_MARK: Final = "store.json"
-_READ_ONLY: Final = frozenset({"http", "https", "data", "github", "git"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +88,15 @@ class Store:
             MissingExtraError: The library for such URLs is not installed.
         """
         access = Access(storage_options or {}, cache_bytes)
-        folder = _open_folder(location, access)
-        if folder.size(_MARK) is None:
+        folder = open_folder(location, access)
+        if folder.size(MARK) is None:
             # Somebody else may have made the store since: the mark is asked for again.
-            if not _is_free(folder) and folder.size(_MARK) is None:
+            if not is_free(folder) and folder.size(MARK) is None:
                 message = f"{folder.spell()} holds other files, and no store.json"
                 help_ = "give the path of a store, or of a folder that is empty or absent"
                 raise StoreError.of("T0503", message, help_)
-            folder.create(_MARK, encode_json({"format": FORMAT}))
-        _check_format(folder)
+            folder.create(MARK, encode_json({"format": FORMAT}))
+        check_format(folder)
         return cls(folder, access)
 
     @classmethod
@@ -124,8 +120,8 @@ class Store:
             MissingExtraError: The library for such URLs is not installed.
         """
         access = Access(storage_options or {}, cache_bytes)
-        folder = _open_folder(location, access)
-        _check_format(folder)
+        folder = open_folder(location, access)
+        check_format(folder)
         return cls(folder, access)
 
     def __str__(self) -> str:
@@ -315,39 +311,3 @@ def check_name(what: str, name: str) -> str:
 
 def _artifact_file(digest: str) -> str:
     return f"artifacts/{check_name('artifact', digest)}.bin"
-
-
-def _open_folder(location: str | os.PathLike[str], access: Access) -> Folder:
-    if not scheme_of(location):
-        return LocalFolder(local_path(location))
-    url = os.fspath(location)
-    check_url(url)
-    if (scheme := scheme_of(url)) in _READ_ONLY:
-        message = f"a store cannot be on {scheme}, which is only read"
-        raise StoreError.of("T0501", message, "give a path, or a URL of an object store")
-    return RemoteFolder(url.rstrip("/"), access)
-
-
-def _is_free(folder: Folder) -> bool:
-    return folder.size("") is None and not folder.files("") and not folder.folders("")
-
-
-def _check_format(folder: Folder) -> None:
-    """Refuse what is no store, and what is one of a newer format."""
-    where, mark = folder.spell(), folder.spell(_MARK)
-    try:
-        version = decode_json(folder.read(_MARK), mark)["format"]
-    except FileNotFoundError:
-        message = f"there is no store at {where}"
-        if not _is_free(folder):
-            message = f"{where} is not a store: it has no store.json"
-        help_ = "give the path that was built into; a build makes the store"
-        raise StoreError.of("T0503", message, help_) from None
-    except (KeyError, TypeError):
-        version = None
-    if not isinstance(version, int):
-        raise StoreError.of("T0504", f"{mark} is damaged: it names no format")
-    if version > FORMAT:
-        message = f"{where} has format {version}, and this taskloom reads up to {FORMAT}"
-        help_ = "use the version of taskloom that made it, or a newer one"
-        raise StoreError.of("T0502", message, help_)

@@ -48,6 +48,7 @@ def lasting(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if not name.startswith(varying)}
 
 
+@pytest.mark.slow
 def test_workers_build_into_a_bucket_what_they_build_into_a_folder(
     s3: dict[str, Any], digits_dir: Path
 ) -> None:

@@ -13,9 +13,10 @@ from PIL import Image
 
 from taskloom.pipeline import Mixture, Source, Task, build
 from taskloom.storage.ledger import read_bad_rows
+from taskloom.storage.opening import FORMAT
 from taskloom.storage.reader import open_column
 from taskloom.storage.source import read_batches
-from taskloom.storage.store import FORMAT, Store
+from taskloom.storage.store import Store
 from taskloom.storage.verify import verify
 
 from .columns import tree

@@ -57,8 +57,15 @@ def new_url(options: dict[str, Any]) -> str:
 
 
 @pytest.fixture(params=["memory", "s3"])
-def place(request: pytest.FixtureRequest) -> Place:
+def anywhere(request: pytest.FixtureRequest) -> Place:
     """Where to put a store, and how to get there."""
+    options = request.getfixturevalue("s3") if request.param == "s3" else {}
+    return new_url(options), options
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.slow)])
+def place(request: pytest.FixtureRequest) -> Place:
+    """The same, in memory alone where time is short."""
     options = request.getfixturevalue("s3") if request.param == "s3" else {}
     return new_url(options), options
 
@@ -75,13 +82,13 @@ def damage_object(place: Place, name: str, change: Callable[[bytes], bytes]) -> 
     store.folder.write(name, change(store.folder.read(name)))
 
 
-def test_a_url_holds_byte_for_byte_what_a_folder_does(place: Place, tmp_path: Path) -> None:
+def test_a_url_holds_byte_for_byte_what_a_folder_does(anywhere: Place, tmp_path: Path) -> None:
     local = Store.create(tmp_path / "store")
     crashing.write_everything(local)
-    store = create(place)
+    store = create(anywhere)
     crashing.write_everything(store)
-    assert objects(*place) == tree(local.path)
-    opened = Store.open(place[0], storage_options=place[1])
+    assert objects(*anywhere) == tree(local.path)
+    opened = Store.open(anywhere[0], storage_options=anywhere[1])
     assert opened.sources() == local.sources()
     assert opened.columns() == local.columns()
     assert opened.source("s") == local.source("s")
@@ -114,7 +121,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 
 
 @given(st.sampled_from(sorted(KINDS)), st.data())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_any_rows_read_as_from_a_folder_however_small_the_cache(
     kind: str, data: st.DataObject
 ) -> None:
@@ -185,8 +192,8 @@ def test_of_two_writers_of_a_partition_the_first_is_kept(place: Place) -> None:
     assert verify(store).problems == ()
 
 
-def test_only_one_of_many_creates_an_object(place: Place) -> None:
-    folder = create(place).folder
+def test_only_one_of_many_creates_an_object(anywhere: Place) -> None:
+    folder = create(anywhere).folder
     won: list[bool] = []
     threads = [
         threading.Thread(target=lambda i=i: won.append(folder.create("a", b"%d" % i)))
@@ -200,9 +207,9 @@ def test_only_one_of_many_creates_an_object(place: Place) -> None:
 
 
 def test_two_unequal_writers_at_once_leave_nothing_and_say_so(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    anywhere: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = create(place)
+    store = create(anywhere)
     first, second = (open_writer(store, "s", "k", "p", IDS) for _ in range(2))
     first.write(ids([[1]]))
     second.write(ids([[2]]))
