@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taskloom.graph.errors import SourceError, StoreError
+from taskloom.storage.access import Access
 from taskloom.storage.head import read_head
 from taskloom.storage.record import SourceRecord
 from taskloom.storage.remote import RemoteFolder
@@ -165,8 +166,10 @@ def test_the_first_rows_are_read_without_a_store() -> None:
 def test_options_are_for_urls_of_the_scheme_of_the_store(tmp_path: Path) -> None:
     options = {"key": "k"}
     assert Store.create(tmp_path, storage_options=options).access_to("s3://b/a").options == options
-    store = Store.create(f"memory://other-{next(NUMBERS)}")
-    assert store.access_to("memory://b").options == {}
+    url = f"memory://other-{next(NUMBERS)}"
+    store = Store.create(url, storage_options=options, cache_bytes=9)
+    assert store.access_to("memory://b").options == options
+    assert store.access_to("s3://b/a") == Access({}, 9)
     with pytest.raises(StoreError, match=r"T0501.*cache_bytes must be positive"):
         Store.create(tmp_path, cache_bytes=0)
 
