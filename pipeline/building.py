@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ..graph.errors import MissingExtraError, PlanError, SourceError, suggest
+from ..graph.errors import MissingExtraError, PlanError, SourceError, StoreError, suggest
 from ..ops.host.bpe import Bpe
 from ..ops.recipe.text import BPE
 from ..storage.record import SourceRecord
@@ -49,6 +49,7 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     max_errors: float | None = None,
     progress: bool = True,
     timeout_s: float = 300.0,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> BuildReport:
     """Compute what the tasks of ``mixture`` need and ``store`` lacks.
 
@@ -66,6 +67,8 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
             ends; what was committed stays.
         progress: Whether to show how far the build has come.
         timeout_s: Seconds a worker process may go without progress.
+        storage_options: How URLs of the store and its sources are opened, as for `Store.create`; a `Store` has
+            its own.
 
     Raises:
         SourceError: Rows cannot be read.
@@ -82,7 +85,11 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     plan(mixture)
     sources = mixture.sources()
     if not isinstance(store, Store):
-        store = Store.create(store)
+        store = Store.create(store, storage_options=storage_options)
+    if not store.folder.is_shared:
+        if client:
+            raise unshared(store, "a client")
+        client = False  # nor may an active one be taken
     store.sweep()
     build_ = Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=progress) as shown:
@@ -105,6 +112,12 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
         report = replace(report, tasks=build_.count_rows(planned))
         shown.say(str(report))
     return report
+
+
+def unshared(store: Store, who: str) -> StoreError:
+    """Return the error of a store in memory that ``who`` is to build."""
+    message = f"{store} is seen by this process alone, and {who} computes in others"
+    return StoreError.of("T0501", message, f"do without {who}, or build into another store")
 
 
 class Build:

@@ -53,7 +53,7 @@ class Capsule:
     graph: Graph
     artifacts: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
-    receipts: tuple[Path, ...] = ()
+    receipts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: Store, bad: BadRow) -> Self:
@@ -65,10 +65,8 @@ class Capsule:
         graph, node = _find_graph(store, bad)
         made_of = graph.needs([Value(node)])
         digests = {str(each.params["digest"]) for each in made_of if each.op == "load_artifacts"}
-        receipts = [
-            (store.file_path(bad.source, key, bad.partition, RECEIPT), key) for key in bad.columns
-        ]
-        noted = [read_receipt(store, bad.source, key, bad.partition) for _, key in receipts]
+        noted = [read_receipt(store, bad.source, key, bad.partition) for key in bad.columns]
+        receipts = [store.file_name(bad.source, k, bad.partition, RECEIPT) for k in bad.columns]
         return cls(
             source=bad.source,
             node=node,
@@ -77,7 +75,7 @@ class Capsule:
             graph=Graph({each.id: each for each in made_of}, {}),
             artifacts={digest: store.artifact_content(digest) for digest in sorted(digests)},
             versions={k: v for receipt in noted if receipt for k, v in receipt.libraries.items()},
-            receipts=tuple(path for path, _ in receipts),
+            receipts=tuple(map(store.folder.spell, receipts)),
         )
 
     @classmethod
@@ -144,7 +142,7 @@ def _find_graph(store: Store, bad: BadRow) -> tuple[Graph, NodeId]:
         for node in (NodeId(bad.entry.node, bad.source), *graph.nodes):
             if node.key == bad.entry.node and node.rows and node in graph.nodes:
                 return graph, node
-    message = f"no graph in {store.path} has the node that refused row {bad.row}"
+    message = f"no graph in {store} has the node that refused row {bad.row}"
     help_ = "its task was built otherwise since: build again, and take the row's new id"
     raise StoreError.of("T0515", message, help_).at(row=bad.row, address=bad.entry.address)
 

@@ -18,7 +18,7 @@ from dask.system import CPU_COUNT
 
 from ..graph.errors import PlanError
 from ..storage.store import Store
-from .building import BUILD_PARTITION, Build
+from .building import BUILD_PARTITION, Build, unshared
 from .fitting import fit_artifacts
 from .job import Job, JobFailure
 from .machine import open_machine
@@ -66,6 +66,8 @@ def to_dask(
     plan(mixture)
     sources = mixture.sources()
     store = store if isinstance(store, Store) else Store.create(store)
+    if not store.folder.is_shared:
+        raise unshared(store, "a Dask graph")
     store.sweep()
     build_ = Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=False) as shown:

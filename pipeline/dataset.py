@@ -61,7 +61,7 @@ def known_columns(mixture: Mixture, store: Store) -> dict[str, dict[str, str]]:
             *(
                 Problem(
                     "T0511",
-                    f'task "{task}" is not built: {store.path} lacks its source "{names[task]}"',
+                    f'task "{task}" is not built: {store} lacks its source "{names[task]}"',
                     help_,
                     address=task,
                 )
@@ -103,7 +103,7 @@ def open_dataset(mixture: Mixture, store: Store, model: ModelConfig | None = Non
     if planned.fits:
         names = ", ".join(sorted(planned.fits))
         tasks = ", ".join(task.name for task in mixture.tasks)
-        message = f"{store.path} is not built for {tasks}: it lacks {names}"
+        message = f"{store} is not built for {tasks}: it lacks {names}"
         raise StoreError.of("T0511", message, "build the store with these tasks first")
     return Dataset.open(planned, store)
 

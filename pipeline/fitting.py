@@ -94,10 +94,10 @@ def _jobs(
     for first in range(0, number, step):
         yield Job(
             name=f"fit {record.name}",
-            store=store.path,
+            store=store,
             source=only_partitions(record, range(first, min(first + step, number))),
             graph=small,
-            needs_process=True,
+            needs_process=store.folder.is_shared,
             fits=parts,
             raises=True,  # nothing of a fit is kept, so there is no use in going on
         )

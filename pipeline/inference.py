@@ -29,6 +29,7 @@ from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
 from ..ops.recipe.text import BLOCK, BPE
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
+from ..storage.files import local_path
 from .document import make_templates
 from .given_rows import RowReader
 from .planning import Plan, plan
@@ -97,8 +98,9 @@ class Model:
             CheckpointError: There is no whole checkpoint, it was made by another version of some op, or its
                 parts do not fit each other.
             TrainingError: There is no such device.
+            StoreError: ``path`` is a URL.
         """
-        path = Path(path)
+        path = local_path(path)
         chosen = choose_device(device)
         checkpoint = read_checkpoint(latest_checkpoint(path) or path)
         record, path = checkpoint.record, checkpoint.path

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ..graph.errors import OpError, TaskloomError
@@ -15,6 +14,7 @@ from ..graph.graph import Graph
 from ..graph.node import NodeId, Value
 from ..ops.catalogue import host_catalogue
 from ..storage.record import Partition, SourceRecord
+from ..storage.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Job:
 
     Attributes:
         name: What it works on, for people; many jobs share it.
-        store: Folder of the store.
+        store: The store.
         source: The source, of which only the partitions of the job are known here.
         graph: The nodes to run; its outputs are the values to store.
         needs_process: Whether it runs in a process of its own.
@@ -52,7 +52,7 @@ class Job:
     """
 
     name: str
-    store: Path
+    store: Store
     source: SourceRecord
     graph: Graph
     needs_process: bool

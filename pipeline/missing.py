@@ -54,10 +54,10 @@ class Lack:
                 graphs[values] = part_of(planned.graph, read, values)
             yield Job(
                 name=self.name,
-                store=store.path,
+                store=store,
                 source=only_partitions(self.record, [number]),
                 graph=graphs[values],
-                needs_process=self.segment.needs_process,
+                needs_process=self.segment.needs_process and store.folder.is_shared,
                 keeps=keeps,
                 raises=raises,
             )

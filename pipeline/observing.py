@@ -57,7 +57,7 @@ def observe_partitions(job: Job, report: Report) -> Observation:
     Raises:
         TaskloomError: A partition cannot be read, or there is too much to learn.
     """
-    store = Store.open(job.store)
+    store = job.store
     execution = execution_of(job)
     seen = (_observe(job, store, execution, p, report) for p in job.source.partitions)
     return merge_observations(seen)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -90,7 +89,7 @@ def build_partition(job: Job, report: Report) -> JobReport:
         RowError: A row is bad and the job was told to raise.
         TaskloomError: The partition cannot be read or written.
     """
-    store = Store.open(job.store)
+    store = job.store
     execution = execution_of(job)
     meter = Meter(execution.readers)
     bad = _BadRows(job, execution)
@@ -125,7 +124,7 @@ def weigh_partition(job: Job, report: Report) -> dict[Value, float]:
     """Return how many bytes a row of each output takes, as the first record batch of the partition has it."""
     del report  # one record batch is all there is
     execution = execution_of(job)
-    batches = read_batches(Store.open(job.store), job.source, job.partition, execution.columns)
+    batches = read_batches(job.store, job.source, job.partition, execution.columns)
     for batch in batches:
         values, _ = execution.run(batch)
         made = {value: values[value].nbytes / batch.num_rows for value in job.values}
@@ -218,9 +217,8 @@ def _commit(writer: ColumnWriter, bad: _BadRows, value: Value) -> Receipt:
 
 
 @lru_cache(maxsize=8)
-def _artifacts(path: Path) -> LoadArtifact:
+def _artifacts(store: Store) -> LoadArtifact:
     """Return a loader of the store's artifacts that loads each once in this process."""
-    store = Store.open(path)
 
     @lru_cache(maxsize=64)
     def load(kind: str, digest: str) -> object:

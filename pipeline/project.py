@@ -13,18 +13,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..graph.errors import Problem, ProjectError, TaskloomError, suggest
+from ..graph.errors import Problem, ProjectError, StoreError, TaskloomError, suggest
 from ..graph.resolve import check_default
 from ..ops.device.config import ModelConfig
-from ..storage.files import local_path
+from ..storage.access import check_url
+from ..storage.files import local_path, scheme_of
 from .mixture_section import MixtureSection, mix_tasks
 from .sections import Sections, read_sections
 from .settings import TrainConfig
 from .sql import SQLITE, Sql
 from .task import Mixture, Source, Task
 from .yaml_file import YamlFile, read_yaml
+
+if TYPE_CHECKING:
+    from ..storage.store import Store
 
 T = TypeVar("T")
 
@@ -35,7 +39,8 @@ class Project:
 
     Attributes:
         path: The file.
-        store: Folder of the store.
+        store: Folder or URL of the store.
+        storage_options: How URLs of the store and its sources are opened.
         out: Folder of the training run.
         mixture: The tasks.
         model: Sizes of the model.
@@ -43,11 +48,45 @@ class Project:
     """
 
     path: Path
-    store: Path
+    store: Path | str
     out: Path
     mixture: Mixture
     model: ModelConfig
     train: TrainConfig
+    storage_options: Mapping[str, Any] = dataclasses.field(repr=False)
+
+    def make_store(self) -> Store:
+        """Open the store, made if there is none.
+
+        Raises:
+            StoreError: It cannot be read or made.
+        """
+        from ..storage.store import Store  # noqa: PLC0415 - it imports pyarrow
+
+        return Store.create(self.store, storage_options=self.storage_options)
+
+    def open_store(self) -> Store:
+        """Open the store.
+
+        Raises:
+            StoreError: There is none, or it cannot be read.
+        """
+        from ..storage.store import Store  # noqa: PLC0415 - it imports pyarrow
+
+        return Store.open(self.store, storage_options=self.storage_options)
+
+    def find_store(self) -> Store | None:
+        """Open the store if it was made.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        try:
+            return self.open_store()
+        except StoreError as error:
+            if error.problems[0].code != "T0503":
+                raise
+            return None
 
 
 def load_project(path: str | Path) -> Project:
@@ -76,7 +115,7 @@ class _Maker:
             ProjectError: Something is wrong.
         """
         sections = self.sections
-        store = self._try(("store",), lambda: local_path(self._absolute(sections.store)))
+        store = self._try(("store",), lambda: _locate(self._absolute(sections.store)))
         out = self._try(("out",), lambda: local_path(self._absolute(sections.out)))
         model = self._try(("model",), lambda: ModelConfig(**dict(sections.model)))
         train = self._try(("train",), lambda: TrainConfig(**dict(sections.train)))
@@ -84,7 +123,15 @@ class _Maker:
         if not (store and out and model and train and mixture) or self.problems:
             raise ProjectError(*self.problems)
         path = self.file.path
-        return Project(path=path, store=store, out=out, mixture=mixture, model=model, train=train)
+        return Project(
+            path=path,
+            store=store,
+            out=out,
+            mixture=mixture,
+            model=model,
+            train=train,
+            storage_options=sections.storage_options,
+        )
 
     def _mixture(self) -> Mixture | None:
         sections = self.sections
@@ -172,3 +219,10 @@ class _Maker:
                 for problem in error.problems
             )
             return None
+
+
+def _locate(store: str) -> Path | str:
+    if not scheme_of(store):
+        return local_path(store)
+    check_url(store)
+    return store

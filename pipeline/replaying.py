@@ -22,6 +22,7 @@ from ..graph.node import Node, Value
 from ..ops.artifact import load_artifact
 from ..ops.catalogue import host_catalogue
 from ..ops.host.read import SPLIT_COLUMN
+from ..storage.files import scheme_of
 from ..storage.ledger import find_bad_rows, shorten
 from ..storage.store import Store
 from .capsule import Capsule
@@ -74,7 +75,8 @@ class Replay:
         if not self.capsule.receipts:
             return (*told, "build again where the row comes from")
         paths = " ".join(shlex.quote(_spell(path)) for path in self.capsule.receipts)
-        return (*told, f"rm {paths}", "build again: only these partitions are rebuilt")
+        remove = "delete" if any(map(scheme_of, self.capsule.receipts)) else "rm"
+        return (*told, f"{remove} {paths}", "build again: only these partitions are rebuilt")
 
     def _where(self) -> str:
         node = self.capsule.graph.nodes[self.capsule.node]
@@ -147,7 +149,7 @@ def tell_replay(store: Store, problem: Problem, partitions: Sequence[str]) -> Pr
     if not colon or not offset.isdecimal():
         return problem
     command = (
-        f"replay: taskloom replay {shlex.quote(_spell(store.path))} {short[partition]}:{offset}"
+        f"replay: taskloom replay {shlex.quote(_spell(str(store)))} {short[partition]}:{offset}"
     )
     return replace(problem, help=f"{problem.help}\n{command}".strip())
 
@@ -221,7 +223,7 @@ def _changed(capsule: Capsule) -> list[str]:
     return ops + libraries
 
 
-def _spell(path: Path) -> str:
-    """Return ``path`` as it is called from here, if it lies below."""
-    here = Path.cwd()
-    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
+def _spell(location: str) -> str:
+    """Return a path as it is called from here, if it lies below; a URL as it is."""
+    path, here = Path(location), Path.cwd()
+    return os.path.relpath(path, here) if path.is_relative_to(here) else location

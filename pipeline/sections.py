@@ -182,14 +182,21 @@ class Sections(BaseModel):
     """A whole file."""
 
     model_config = _STRICT
-    store: str = Field(description="Folder of the store; made if there is none.")
+    store: str = Field(
+        description="Folder of the store, or a URL such as `s3://bucket/store`; made if there is none."
+    )
     out: str = Field(description="Folder of the training run.")
     tasks: dict[str, TaskSection] = Field(min_length=1, description="Tasks, by name.")
     sources: dict[str, Rows] = Field(
         default_factory=dict,
-        description='Rows, by name: a path, a pattern such as `"part-*.parquet"`, a list of them, '
+        description='Rows, by name: a path or URL, a pattern such as `"part-*.parquet"`, a list of them, '
         'a query, `{sql: "select …", connection: "sqlite:///rows.db"}`, or one of these for each of '
         "`train`, `valid` and `test`.",
+    )
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="How URLs of the store and the sources are opened, in the words of the file system's "
+        "library. Secrets are better left to the environment.",
     )
     slots: dict[str, dict[str, Scalar]] = Field(
         default_factory=dict,

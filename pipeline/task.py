@@ -24,6 +24,7 @@ from ..graph.templates import parse_instructions
 from ..ops.catalogue import recipes
 from ..ops.host.bpe import Bpe
 from ..ops.recipe.text import TextRecipe
+from ..storage.files import scheme_of
 from ..storage.formats import is_files
 from ..storage.frame import Frame
 from .mixing import Weights, check_weights
@@ -141,7 +142,9 @@ class Task:
             help_ = "give it source=…, or use it for inference only"
             raise PlanError.of("T0218", f'task "{self.name}" has no source', help_)
         if isinstance(self.source, str | os.PathLike):
-            path = os.path.abspath(str(self.source))  # noqa: PTH100 - globs and URLs are no paths
+            path = str(self.source)
+            if not scheme_of(path):
+                path = os.path.abspath(path)  # noqa: PTH100 - globs are no paths
             stem = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(path).stem) or "source"
             return Source(
                 f"{stem.strip('.-_') or 'source'}-{xxhash.xxh3_64_hexdigest(path.encode())[:6]}",

@@ -16,6 +16,7 @@ from typing import Any
 from ..graph.errors import Problem, TrainingError, suggest
 from ..ops.device.config import ModelConfig
 from ..storage.checkpoint import keep_last, latest_checkpoint, read_checkpoint
+from ..storage.files import local_path
 from ..storage.loader import Loader
 from ..storage.store import Store
 from .blame import NAME, find_documents
@@ -75,7 +76,7 @@ def train(
         settings: Fields of `TrainConfig` to set, such as ``steps=300``.
 
     Raises:
-        StoreError: Some task is not built, or was built otherwise than it stands now.
+        StoreError: Some task is not built, or was built otherwise than it stands now; or ``out`` is a URL.
         LoaderError: Some task has no training rows.
         CheckpointError: ``out`` holds a run of other tasks or settings.
         TrainingError: A setting is unknown or out of range, or the loss is no longer a number.
@@ -89,7 +90,7 @@ def train(
         capacity = run_capacity(Path(out))
         stream = open_stream(mixture, store, model or ModelConfig(), config, capacity)
         learner = Learner.make(stream.plan, config, device)
-        run = _Run(Path(out), mixture, stream, run_record(mixture, stream), learner, shown)
+        run = _Run(local_path(out), mixture, stream, run_record(mixture, stream), learner, shown)
         loader = run.begin()
         for line in (header := stream.header(loader, learner)):
             shown.say(line)

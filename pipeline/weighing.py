@@ -7,6 +7,7 @@ from typing import Final
 
 from ..graph.node import Value
 from ..graph.passes.weigh import Size
+from ..storage.column import read_receipts
 from ..storage.receipt import Receipt
 from ..storage.store import Store
 from .planning import Plan
@@ -46,4 +47,5 @@ def _read_receipts(store: Store, source: str, key: str) -> list[Receipt]:
     known = store.committed(source, key)
     ids = [p.id for p in store.source(source).partitions if p.id in known]
     some = ids[:: -(-len(ids) // _MAX_RECEIPTS)] if ids else []
-    return [Receipt.read(store.file_path(source, key, id_, "receipt")) for id_ in some]
+    found = read_receipts(store, source, key, some)
+    return [receipt for receipt in found if receipt is not None]

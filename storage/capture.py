@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import pyarrow as pa
 
 from ..graph.errors import SourceError, TaskloomError
 from .batches import cut_points, row_bytes, small_batches
-from .files import digest_bytes, write_atomic
+from .files import digest_bytes
+from .folder import Folder
 from .frame import ACCEPTED, is_frame, read_frame
 from .record import ID_LENGTH, SourceFile
 from .tabular import PARTITION_BYTES
@@ -25,13 +25,20 @@ from .values import canonical_row, cast_column, conflict, make_table, weigh
 
 
 def capture_rows(
-    data: Any, directory: Path, *, name: str, split: int | None, partition_rows: int
+    data: Any,
+    folder: Folder,
+    directory: str,
+    *,
+    name: str,
+    split: int | None,
+    partition_rows: int,
 ) -> tuple[list[tuple[SourceFile, int]], pa.Schema]:
     """Write the rows of ``data`` below ``directory``.
 
     Args:
         data: A frame, an iterable of mappings or of tables, or a function that returns one of these.
-        directory: Folder of the source.
+        folder: That of the store.
+        directory: That of the source, in ``folder``.
         name: What the rows are called in messages.
         split: Position of their split, if the source is given by split.
         partition_rows: Most rows in a file.
@@ -48,7 +55,7 @@ def capture_rows(
     first = 0
     for table in _pieces(iterate_rows(data, name), name, partition_rows):
         _widen(types, table, name, first)
-        files.append((_store(table, directory, split), table.num_rows))
+        files.append((_store(table, folder, directory, split), table.num_rows))
         first += table.num_rows
     return files, pa.schema(list(types.items()))
 
@@ -149,14 +156,14 @@ def _widen(types: dict[str, pa.DataType], table: pa.Table, name: str, first: int
         types[field.name] = united
 
 
-def _store(table: pa.Table, directory: Path, split: int | None) -> SourceFile:
+def _store(table: pa.Table, folder: Folder, directory: str, split: int | None) -> SourceFile:
     content = encode_table(table)
     digest = digest_bytes(memoryview(content))
-    path = directory / f"{digest[:ID_LENGTH]}.arrow"
-    if not path.exists() or path.stat().st_size != content.size:
-        write_atomic(path, memoryview(content))
+    name = f"{digest[:ID_LENGTH]}.arrow"
+    if folder.size(f"{directory}/{name}") != content.size:
+        folder.write(f"{directory}/{name}", memoryview(content))
     return SourceFile(
-        path=path.name,
+        path=name,
         kind="arrow",
         bytes=content.size,
         mtime_ns=0,

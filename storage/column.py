@@ -19,16 +19,7 @@ import pyarrow as pa
 from ..graph.errors import StoreError
 from ..graph.type import CONSTANT_ROWS, Layout, Type
 from .arrow_file import ArrowWriter, arrow_type, value_lengths
-from .files import (
-    locked,
-    make_directory,
-    publish,
-    remove,
-    reporting,
-    sync_directory,
-    temporary_path,
-    write_atomic,
-)
+from .files import remove
 from .hashed import HashedFile
 from .ledger import LedgerEntry, write_ledger
 from .receipt import LEDGER, Receipt, StoredFile
@@ -71,21 +62,32 @@ def read_receipt(store: Store, source: str, key: str, partition: str) -> Receipt
     Raises:
         StoreError: The receipt is damaged.
     """
-    try:
-        return Receipt.read(store.file_path(source, key, partition, RECEIPT))
-    except FileNotFoundError:
-        return None
+    return read_receipts(store, source, key, [partition])[0]
+
+
+def read_receipts(
+    store: Store, source: str, key: str, partitions: Sequence[str]
+) -> list[Receipt | None]:
+    """Return the receipts of partitions; nothing for those that do not exist.
+
+    Raises:
+        StoreError: A receipt is damaged.
+    """
+    names = [store.file_name(source, key, partition, RECEIPT) for partition in partitions]
+    found = store.folder.read_many(names)
+    return [
+        Receipt.decode(found[name], store.folder.spell(name)) if name in found else None
+        for name in names
+    ]
 
 
 def discard(store: Store, source: str, key: str, partition: str) -> None:
     """Let a partition exist no more; the next build makes it again."""
-    directory = store.column_dir(source, key)
-    if not directory.is_dir():
-        return
-    with locked(directory):
-        for name in (RECEIPT, "arrow", "zarr", LENGTHS, LEDGER):
-            remove(store.file_path(source, key, partition, name))
-        sync_directory(directory)
+    mark, *others = (
+        store.file_name(source, key, partition, name)
+        for name in (RECEIPT, "arrow", "zarr", LENGTHS, LEDGER)
+    )
+    store.folder.discard(mark, others)
 
 
 class ColumnWriter:
@@ -98,8 +100,6 @@ class ColumnWriter:
         self._names = (source, key, partition)
         self._store = store
         self._type = replace(type_, rows=CONSTANT_ROWS)
-        self._directory = store.column_dir(source, key)
-        make_directory(self._directory)
         self._staged: dict[str, Path] = {}
         self._lengths: list[npt.NDArray[np.uint32]] = []
         self._valid: list[npt.NDArray[np.bool_]] = []
@@ -161,9 +161,7 @@ class ColumnWriter:
         try:
             files = [*self._body.finish(), self._write_lengths()]
             files += [self._write_ledger(entries, graph)] if entries else []
-            receipt = self._receipt(files, extra or {}, libraries or {})
-            with locked(self._directory):
-                return self._publish(receipt)
+            return self._publish(self._receipt(files, extra or {}, libraries or {}))
         finally:
             self.abort()
 
@@ -175,17 +173,13 @@ class ColumnWriter:
             self._clean()
 
     def _publish(self, receipt: Receipt) -> Receipt:
-        if (theirs := read_receipt(self._store, *self._names)) is not None:
-            return theirs
-        for name, path in self._staged.items():
-            publish(path, self._path(name))
-        if LEDGER not in self._staged:
-            remove(self._path(LEDGER))
-        with reporting(self._directory):
-            for directory in {self._path(name).parent for name in self._staged}:
-                sync_directory(directory)
-        write_atomic(self._path(RECEIPT), receipt.encode())
-        return receipt
+        staged = {self._name(name): path for name, path in self._staged.items()}
+        stale = () if LEDGER in self._staged else (self._name(LEDGER),)
+        mark = self._name(RECEIPT)
+        theirs = self._store.folder.commit(staged, stale, mark, receipt.encode())
+        if theirs is None:
+            return receipt
+        return Receipt.decode(theirs, self._store.folder.spell(mark))
 
     def _receipt(
         self, files: Sequence[StoredFile], extra: Mapping[str, Any], libraries: Mapping[str, str]
@@ -216,15 +210,14 @@ class ColumnWriter:
             file.abandon()
 
     def _write_ledger(self, entries: Sequence[LedgerEntry], graph: str) -> StoredFile:
-        make_directory(self._path(LEDGER).parent)
         return write_ledger(self._stage(LEDGER), entries, graph)
 
     def _stage(self, name: str) -> Path:
-        self._staged[name] = temporary_path(self._path(name))
+        self._staged[name] = self._store.folder.stage(self._name(name))
         return self._staged[name]
 
-    def _path(self, name: str) -> Path:
-        return self._store.file_path(*self._names, name)
+    def _name(self, name: str) -> str:
+        return self._store.file_name(*self._names, name)
 
     def _clean(self) -> None:
         for path in self._staged.values():

@@ -35,6 +35,12 @@ _COUNTER = itertools.count()
 _HOST = xxhash.xxh3_64_hexdigest(socket.gethostname().encode())[:8]
 
 
+def scheme_of(location: str | os.PathLike[str]) -> str:
+    """Return the scheme of a URL, such as ``"s3"``; empty for a path, and for a URL of one (``file://``)."""
+    scheme = _SCHEME.match(os.fspath(location))
+    return "" if scheme is None or scheme[1] == "file" else scheme[1]
+
+
 def local_path(location: str | os.PathLike[str]) -> Path:
     """Return ``location`` as an absolute path.
 
@@ -42,13 +48,13 @@ def local_path(location: str | os.PathLike[str]) -> Path:
         StoreError: It is the URL of something that is not on this machine's file systems.
     """
     text = os.fspath(location)
-    scheme = _SCHEME.match(text)
-    if scheme is None:
-        return Path(text).expanduser().absolute()
-    if scheme[1] == "file":
+    if scheme := scheme_of(text):
+        message = f"a folder of this machine is needed, and this one is on {scheme}"
+        help_ = "give a path: stores and files of rows may be behind URLs, runs and checkpoints not"
+        raise StoreError.of("T0501", message, help_)
+    if text.startswith("file:"):
         return Path(text.removeprefix("file://")).absolute()
-    message = f'"{text}" is on {scheme[1]}, which cannot be used yet'
-    raise StoreError.of("T0501", message, "give a path on this machine, or mount it as a folder")
+    return Path(text).expanduser().absolute()
 
 
 @contextmanager
@@ -63,6 +69,11 @@ def reporting(path: Path, need: int = 0) -> Generator[None]:
         yield
     except OSError as error:
         raise _explain(error, path, need) from error
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether ``error`` says that there is no room."""
+    return error.errno in _FULL
 
 
 def digest_bytes(content: bytes | memoryview) -> str:
@@ -175,6 +186,21 @@ def encode_json(record: Mapping[str, Any]) -> bytes:
     return f"{text}\n".encode()
 
 
+def read_file(path: Path) -> bytes:
+    """Return the content of ``path``.
+
+    Raises:
+        StoreError: The file cannot be read.
+        FileNotFoundError: It is not there; only the caller knows what that means.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(str(path)) from error
+    except OSError as error:
+        raise _explain(error, path, 0) from error
+
+
 def read_json(path: Path) -> Any:
     """Return the record in ``path``.
 
@@ -182,14 +208,19 @@ def read_json(path: Path) -> Any:
         StoreError: The file is damaged or cannot be read.
         FileNotFoundError: It is not there; only the caller knows what that means.
     """
+    return decode_json(read_file(path), str(path))
+
+
+def decode_json(content: bytes, name: str) -> Any:
+    """Return the record that ``content`` of the file called ``name`` holds.
+
+    Raises:
+        StoreError: The file is damaged.
+    """
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _explain(error, path, 0) from error
+        return json.loads(content)
     except ValueError as error:
-        message = f"{path} is damaged: {error}"
+        message = f"{name} is damaged: {error}"
         raise StoreError.of("T0504", message, "restore it from a copy, or build again") from error
 
 

@@ -6,7 +6,6 @@ gives record batches of one range, ``head`` the first rows without a scan.
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from ..graph.errors import SourceError, suggest
-from .files import local_path
+from .access import no_options
 from .huggingface import name_splits
 from .record import SPLITS, Range
+from .row_file import AccessTo, FoundFile, find_row_files
 from .tabular import (
     head_arrow,
     head_parquet,
@@ -95,51 +95,39 @@ def is_files(data: Any) -> bool:
     return isinstance(data, str | os.PathLike)
 
 
-def find_files(data: Any) -> list[tuple[Path, str]]:
+def find_files(data: Any, access_to: AccessTo = no_options) -> list[tuple[FoundFile, str]]:
     """Return the files that ``data`` names, with their kinds; those of a glob are sorted.
+
+    Args:
+        data: A path, URL or glob, or a list of them.
+        access_to: How a URL is opened; without options by default.
 
     Raises:
         SourceError: A file is missing or of an unknown kind, or a glob matches nothing.
-        StoreError: A path is a URL.
+        StoreError: A URL cannot be used (T0501) or reached (T0520).
     """
     given = data if isinstance(data, list | tuple) else [data]
-    paths = [path for item in given for path in _expand(local_path(item))]
-    return [(path, _kind_of(path)) for path in paths]
+    files = [file for item in given for file in find_row_files(item, access_to)]
+    return [(file, _kind_of(file.name)) for file in files]
 
 
 @contextmanager
-def blaming(path: Path) -> Generator[None]:
-    """Turn what a library says about the content of ``path`` into a `SourceError`."""
+def blaming(name: str) -> Generator[None]:
+    """Turn what a library says about the content of the file called ``name`` into a `SourceError`."""
     try:
         yield
     except SourceError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        message = f"cannot read {path}: {error}"
+        message = f"cannot read {name}: {error}"
         raise SourceError.of(
             "T0401", message, "is the file whole, and of the kind it says?"
         ) from error
 
 
-def _expand(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        message = f"{path} is a folder"
-        raise SourceError.of("T0402", message, f'name its files, for example "{path}/*.parquet"')
-    text = str(path)
-    if glob.has_magic(text):
-        if found := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - the pattern is absolute
-            return [Path(item) for item in found if Path(item).is_file()]
-        raise SourceError.of("T0401", f"no file matches {text}")
-    folder = path.parent
-    known = [item.name for item in folder.iterdir()] if folder.is_dir() else []
-    help_ = suggest(path.name, known) if known else f"there is no folder {folder}"
-    raise SourceError.of("T0401", f"there is no file {path}", help_)
-
-
-def _kind_of(path: Path) -> str:
-    if kind := SUFFIXES.get(path.suffix.lower()):
+def _kind_of(name: str) -> str:
+    suffix = Path(name).suffix
+    if kind := SUFFIXES.get(suffix.lower()):
         return kind
-    message = f'{path} is of no known kind: "{path.suffix}"'
+    message = f'{name} is of no known kind: "{suffix}"'
     raise SourceError.of("T0402", message, f"known: {', '.join(sorted(SUFFIXES))}")

@@ -47,10 +47,10 @@ def _read(data: Any, num_rows: int, name: str) -> Iterator[pa.Table]:
     if not is_files(data):
         yield _read_rows(data, num_rows, name)
         return
-    for path, kind in find_files(data):
+    for file, kind in find_files(data):
         if num_rows <= 0:
             return
-        with blaming(path):
+        with file.whole() as path, blaming(file.name):
             table = FORMATS[kind].head(path, num_rows)
         num_rows -= table.num_rows
         yield table

@@ -145,10 +145,10 @@ def read_bad_rows(
         with_capsules: Whether to read the capsules, which may be large.
     """
     found: dict[tuple[str, str, int, str], BadRow] = {}
-    for name, key, partition, path in _files(store, source):
-        if keys is not None and key not in keys:
-            continue
-        table, graph = _read(path, offset, with_capsules=with_capsules)
+    for name, key, partition in _files(store, source, keys):
+        file = store.file_name(name, key, partition, LEDGER)
+        with store.folder.copied(file) as path:
+            table, graph = _read(path, offset, with_capsules=with_capsules)
         for row in table.to_pylist():
             identity = (name, partition, row["offset"], row["node"])
             bad = found.setdefault(identity, _bad_row(name, partition, graph, row))
@@ -225,7 +225,7 @@ def _unknown(store: Store, identity: str) -> StoreError:
     short = shorten(each.partition for each in bad)
     ids = {short_id(each, short) for each in bad}
     help_ = suggest(identity, ids) if 0 < len(ids) <= _FEW else "`taskloom ledger` lists them"
-    message = f'the ledger of {store.path} has no row "{identity}"'
+    message = f'the ledger of {store} has no row "{identity}"'
     return StoreError.of("T0513", message, help_ if ids else "it has no bad rows at all")
 
 
@@ -253,14 +253,21 @@ def _bad_row(source: str, partition: str, graph: str, row: Mapping[str, Any]) ->
     return BadRow(source=source, partition=partition, entry=entry, graph=graph)
 
 
-def _files(store: Store, source: str | None) -> Iterator[tuple[str, str, str, Path]]:
-    folder = store.path / "ledger"
-    pattern = f"{source or '*'}/*/*.arrow"
-    for path in sorted(folder.glob(pattern)) if folder.is_dir() else ():
-        partition, key, name = path.stem, path.parent.name, path.parent.parent.name
-        # A file without a receipt was left by a build that was killed.
-        if store.file_path(name, key, partition, "receipt").exists():
-            yield name, key, partition, path
+def _files(
+    store: Store, source: str | None, keys: Collection[str] | None
+) -> Iterator[tuple[str, str, str]]:
+    for name in sorted(store.folder.folders("ledger")) if source is None else [source]:
+        for key in sorted(store.folder.folders(f"ledger/{name}")):
+            if keys is not None and key not in keys:
+                continue
+            found = {
+                file.removesuffix(".arrow")
+                for file in store.folder.files(f"ledger/{name}/{key}")
+                if file.endswith(".arrow")
+            }
+            # A file without a receipt was left by a build that was killed.
+            for partition in sorted(found & store.committed(name, key)):
+                yield name, key, partition
 
 
 _FEW: Final = 20

@@ -1,7 +1,8 @@
 """Reading columns: many partitions as one array of rows, in memory-mapped files.
 
-Rows are numbered over the partitions in the order given. Opening a column compares the size of every file with
-its receipt, which shows truncation; flipped bytes are found when they are first touched (`touch`).
+Rows are numbered over the partitions in the order given. Opening a column compares the size of every file
+with its receipt, which shows truncation; flipped bytes are found when they are first touched (`touch`). Behind
+a URL, values are fetched partition by partition when rows of them are asked for, and compared then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import pyarrow as pa
 
 from ..graph.errors import Problem, StoreError
 from .body import Blocks, Body, DamagedRowError, FixedBody, Gathered, make_body, take_rows
-from .column import LENGTHS, read_receipt
+from .cache import Cache
+from .column import LENGTHS, read_receipts
+from .far import FarBody
 from .memory import Mapped
 from .receipt import LEDGER, Receipt
 from .store import Store
@@ -28,6 +31,8 @@ from .touch import FirstTouch, MappedFile, check_whole, find_rows
 from .zarr_file import ShardLayout
 
 METADATA: Final = "zarr/zarr.json"
+OPEN_SHARE: Final = 8
+"""A column behind a URL holds partitions open that are at most this part of the cache."""
 
 
 def open_column(store: Store, source: str, key: str, partitions: Sequence[str]) -> ColumnReader:
@@ -36,14 +41,16 @@ def open_column(store: Store, source: str, key: str, partitions: Sequence[str]) 
     Raises:
         StoreError: Some partitions were never built (T0507), or a file is gone or truncated (T0504).
     """
-    receipts = [read_receipt(store, source, key, partition) for partition in partitions]
+    receipts = read_receipts(store, source, key, partitions)
     if missing := [p for p, r in zip(partitions, receipts, strict=True) if r is None]:
         message = (
             f"column {source}/{key} lacks {len(missing)} of {len(partitions)} partitions, "
             f"first {missing[0]}"
         )
         raise StoreError.of("T0507", message, "build again: only these are built")
-    return ColumnReader(store, [receipt for receipt in receipts if receipt is not None])
+    found = [receipt for receipt in receipts if receipt is not None]
+    _check_sizes(store, found)
+    return ColumnReader(store, found, in_parts=not store.folder.is_near)
 
 
 def damage(store: Store, receipt: Receipt, name: str, why: str, rows: str = "") -> Problem:
@@ -56,8 +63,10 @@ def damage(store: Store, receipt: Receipt, name: str, why: str, rows: str = "") 
         why: What is wrong with it.
         rows: Rows of the partition that are concerned, such as ``"0-99"``.
     """
-    place = store.file_path(receipt.source, receipt.key, receipt.partition, name)
-    mark = store.file_path(receipt.source, receipt.key, receipt.partition, "receipt")
+    place, mark = (
+        store.folder.spell(store.file_name(receipt.source, receipt.key, receipt.partition, each))
+        for each in (name, "receipt")
+    )
     return Problem(
         "T0504",
         f"{place} is damaged: {why}",
@@ -70,18 +79,21 @@ def damage(store: Store, receipt: Receipt, name: str, why: str, rows: str = "") 
 class ColumnReader:
     """The rows of one column; get one from `open_column`."""
 
-    def __init__(self, store: Store, receipts: Sequence[Receipt]) -> None:
+    def __init__(
+        self, store: Store, receipts: Sequence[Receipt], *, in_parts: bool = False
+    ) -> None:
         self._store = store
         self._receipts = receipts
         self._partitions = Blocks.of([receipt.rows for receipt in receipts if receipt.rows])
         self._filled = [receipt for receipt in receipts if receipt.rows]
         self._arrays: list[Any] = []
         self._type: Any = pa.null()
-        for receipt in receipts:
-            self._check_sizes(receipt)
         self._is_dense = any(file.name == METADATA for r in receipts for file in r.files)
         self._mapped: list[MappedFile] = []
-        self._body: Body = self._open_dense() if self._is_dense else self._open_arrow()
+        self._far = self._open_far() if in_parts and self._filled else None
+        self._body: Body = self._far or (
+            self._open_dense() if self._is_dense else self._open_arrow()
+        )
         self._touch = FirstTouch(self._mapped, self._arrays, self._damage)
 
     @property
@@ -161,17 +173,19 @@ class ColumnReader:
     def read_ahead(self, partitions: Iterable[int]) -> None:
         """Ask the operating system to read the values of ``partitions``, numbered as their edges are.
 
-        It returns at once, and does nothing where there is no such request.
+        It returns at once, and does nothing where there is no such request, or the values lie behind a URL.
         """
-        if not hasattr(os, "posix_fadvise"):
+        folder = self._store.folder
+        if not folder.is_near or not hasattr(os, "posix_fadvise"):
             return
         for number in partitions:
             receipt = self._filled[number]
             for file in receipt.files:
-                path = self._store.file_path(
+                name = self._store.file_name(
                     receipt.source, receipt.key, receipt.partition, file.name
                 )
-                _will_need(path)
+                with folder.borrowed(name, file.xxh3, file.bytes) as path:
+                    _will_need(path)
 
     def take(self, rows: npt.NDArray[np.int64]) -> Any:
         """Return ``rows`` as one Arrow array, null where there is no value. Slower than `gather`.
@@ -180,6 +194,8 @@ class ColumnReader:
             IndexError: A row is out of range.
         """
         rows = self._check_rows(rows)
+        if self._far:
+            return self._far.take(rows)
         self._touch.check(rows)
         if not self._is_dense:
             return take_rows(self._arrays, rows, self._type)
@@ -219,15 +235,14 @@ class ColumnReader:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {self.num_rows}")
         return rows
 
-    def _check_sizes(self, receipt: Receipt) -> None:
-        for file in receipt.files:
-            if file.name == LEDGER:
-                continue  # rows that failed, not needed to read those that did not
-            path = self._store.file_path(receipt.source, receipt.key, receipt.partition, file.name)
-            size = path.stat().st_size if path.exists() else 0
-            if size != file.bytes:
-                why = f"it has {size} bytes instead of {file.bytes}"
-                raise StoreError(damage(self._store, receipt, file.name, why))
+    def _open_far(self) -> FarBody:
+        self._check_one(sorted({receipt.type for receipt in self._filled}))
+        return FarBody(
+            self._partitions,
+            [receipt.bytes for receipt in self._filled],
+            Cache.of_user(self._store.access.cache_bytes).num_bytes // OPEN_SHARE,
+            lambda number: ColumnReader(self._store, [self._filled[number]]),
+        )
 
     def _open_arrow(self) -> Body:
         types: dict[str, Any] = {}
@@ -267,13 +282,16 @@ class ColumnReader:
 
     def _map(self, receipt: Receipt, name: str, read: Callable[[pa.Buffer], Any]) -> Any:
         """Return what ``read`` makes of a file's content, which stays mapped as long as it is needed."""
-        path = self._store.file_path(receipt.source, receipt.key, receipt.partition, name)
+        path = self._store.file_name(receipt.source, receipt.key, receipt.partition, name)
         (stored,) = (file for file in receipt.files if file.name == name)
         try:
             # The buffer keeps the mapping, so the file need not stay open: columns have many files.
-            with pa.memory_map(str(path)) as file:
+            with (
+                self._store.folder.borrowed(path, stored.xxh3, stored.bytes) as here,
+                pa.memory_map(str(here)) as file,
+            ):
                 mapped = MappedFile(receipt, stored, file.read_buffer())
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._damage(receipt, name, str(error), "") from error
         try:
             made = read(mapped.content)
@@ -287,6 +305,23 @@ class ColumnReader:
 
     def _damage(self, receipt: Receipt, name: str, why: str, rows: str) -> StoreError:
         return StoreError(damage(self._store, receipt, name, why, rows))
+
+
+def _check_sizes(store: Store, receipts: Sequence[Receipt]) -> None:
+    """Compare the size of every file with its receipt."""
+    files = {
+        store.file_name(receipt.source, receipt.key, receipt.partition, file.name): (receipt, file)
+        for receipt in receipts
+        for file in receipt.files
+        if file.name != LEDGER  # rows that failed, not needed to read those that did not
+    }
+    if not files:
+        return
+    sizes = store.folder.sizes(store.column_folder(receipts[0].source, receipts[0].key), files)
+    for name, (receipt, file) in files.items():
+        if (size := sizes.get(name, 0)) != file.bytes:
+            why = f"it has {size} bytes instead of {file.bytes}"
+            raise StoreError(damage(store, receipt, file.name, why))
 
 
 def _read_arrow(content: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import xxhash
 
 from ..graph.errors import StoreError
-from .files import encode_json, read_json
+from .files import decode_json, encode_json
 
 LEDGER: Final = "ledger"
 """Name, among the files of a receipt, of the one that lies outside the column's folder."""
@@ -95,23 +94,22 @@ class Receipt:
         return encode_json(record | {SEAL: _digest(record)})
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Return the receipt in ``path``.
+    def decode(cls, content: bytes, name: str) -> Self:
+        """Return the receipt that ``content`` of the file called ``name`` holds.
 
         Raises:
             StoreError: The file is damaged.
-            FileNotFoundError: The partition does not exist.
         """
-        record: Any = read_json(path)
+        record: Any = decode_json(content, name)
         try:
-            _check_seal(record, path.read_bytes())
+            _check_seal(record, content)
             record["files"] = tuple(
                 StoredFile(**(file | {"blocks": tuple(Block(*block) for block in file["blocks"])}))
                 for file in record["files"]
             )
             return cls(**record)
         except (KeyError, TypeError) as error:
-            message = f"{path} is damaged: it is no receipt"
+            message = f"{name} is damaged: it is no receipt"
             help_ = "delete it and build again: only this partition is rebuilt"
             raise StoreError.of("T0504", message, help_) from error
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 import xxhash
 
 from ..graph.errors import SourceError, StoreError, suggest
-from .files import read_json
+from .access import is_url
+from .files import decode_json, encode_json
 
 SPLITS: Final = ("train", "valid", "test")
 SPLIT_COLUMN: Final = "__split__"
@@ -45,13 +46,14 @@ class SourceFile:
     """A file that rows are read from.
 
     Attributes:
-        path: Absolute, or relative to the source's folder in the store for captured rows.
+        path: Absolute, or a URL, or relative to the source's folder in the store for captured rows.
         kind: Format: ``parquet``, ``arrow``, ``csv``, ``jsonl`` or ``tar``.
         bytes: Size.
         mtime_ns: When it was last written; 0 for captured rows, which never change.
         digest: Digest of its content.
         schema: The columns it has, in its own types.
         split: Position in `SPLITS`, if the source was given by split.
+        etag: What its file system says of its content, behind a URL.
     """
 
     path: str
@@ -61,6 +63,12 @@ class SourceFile:
     digest: str
     schema: pa.Schema
     split: int | None = None
+    etag: str = ""
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether it lies in the store."""
+        return not is_url(self.path) and not Path(self.path).is_absolute()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +153,11 @@ class SourceRecord:
                 known = suggest(name, self.schema.names)
                 raise SourceError.of("T0403", message, known).at(column=name)
 
-    def encode(self) -> dict[str, Any]:
-        """Return the record as plain data."""
+    def encode(self) -> bytes:
+        """Return the content of the record's file."""
         schemas = {_encode_schema(schema): None for schema in (f.schema for f in self.files)}
         index = {schema: i for i, schema in enumerate(schemas)}
-        return {
+        record = {
             "name": self.name,
             "version": self.version,
             "partition_rows": self.partition_rows,
@@ -165,32 +173,34 @@ class SourceRecord:
                     f.digest,
                     index[_encode_schema(f.schema)],
                     f.split,
+                    *([f.etag] if f.etag else []),
                 ]
                 for f in self.files
             ],
             "partitions": [[p.id, p.file, *p.range] for p in self.partitions],
         }
+        return encode_json(record)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Return the record in ``path``.
+    def decode(cls, content: bytes, name: str) -> Self:
+        """Return the record that ``content`` of the file called ``name`` holds.
 
         Raises:
             StoreError: The file is damaged.
-            FileNotFoundError: It is not there.
         """
-        record = read_json(path)
+        record = decode_json(content, name)
         try:
             return cls._decode(record)
         except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
-            message = f"{path} is damaged: it is no record of a source"
+            message = f"{name} is damaged: it is no record of a source"
             raise StoreError.of("T0504", message, "delete it and build again") from error
 
     @classmethod
     def _decode(cls, record: Mapping[str, Any]) -> Self:
         schemas = [_decode_schema(text) for text in record["schemas"]]
-        names = ("path", "kind", "bytes", "mtime_ns", "digest", "schema", "split")
-        files = [dict(zip(names, values, strict=True)) for values in record["files"]]
+        names = ("path", "kind", "bytes", "mtime_ns", "digest", "schema", "split", "etag")
+        # Files behind a URL have an etag beside the rest.
+        files = [dict(zip(names, values, strict=False)) for values in record["files"]]
         return cls(
             name=record["name"],
             schema=_decode_schema(record["schema"]),

@@ -17,7 +17,6 @@ import pyarrow as pa
 from ..graph.errors import SourceError, StoreError
 from .batches import READ_ROWS, small_batches
 from .capture import capture_rows
-from .files import digest_file, write_json
 from .formats import FORMATS, blaming, by_split, find_files, is_files
 from .record import (
     SPLIT_COLUMN,
@@ -28,7 +27,9 @@ from .record import (
     SourceRecord,
     make_partitions,
 )
-from .store import Store
+from .remote import Facts
+from .row_file import CapturedFile, FoundFile, RowFile, row_file
+from .store import SOURCE, Store
 from .unify import unify_types
 from .values import cast_column
 
@@ -73,7 +74,7 @@ def register_source(
         return before
     record = _Draft(store, name, before, partition_rows).record(parts, version)
     if before is None or before.encode() != record.encode():
-        write_json(store.source_dir(name) / "source.json", record.encode())
+        store.write_source(record)
     known = {partition.id for partition in before.partitions} if before else set[str]()
     return replace(record, num_new=sum(part.id not in known for part in record.partitions))
 
@@ -117,17 +118,19 @@ def read_batches(
     record.check_columns(names)
     part = record.partition(partition)
     file = record.files[part.file]
-    path = store.source_dir(record.name) / file.path  # an absolute path stays what it is
-    _check_unchanged(path, file)
+    rows = _row_file(store, record.name, file)
+    _check_unchanged(rows, file)
     num_rows = 0
-    with blaming(path):
+    with rows.opened(file.digest, file.bytes) as path, blaming(rows.name):
         for batch in _read(path, file, part, names, record):
             first = part.range.start + num_rows
             yield from small_batches(_conform(batch, names, record, file, first))
             num_rows += batch.num_rows
-    _check_unchanged(path, file)
+    _check_unchanged(rows, file)
     if num_rows != part.rows:
-        message = f"{path} gives {num_rows} rows for partition {partition}, which had {part.rows}"
+        message = (
+            f"{rows.name} gives {num_rows} rows for partition {partition}, which had {part.rows}"
+        )
         raise SourceError.of("T0406", message, "build again: the file is then read anew")
 
 
@@ -168,16 +171,17 @@ class _Draft:
     def add(self, split: int | None, data: Any) -> None:
         """Add one part of the source."""
         if is_files(data):
-            for path, kind in find_files(data):
-                file, ranges = self._known(path, kind) or _scan(path, kind, self.partition_rows)
+            for rows, kind in find_files(data, self.store.access_to):
+                file, ranges = self._known(rows, kind) or _scan(rows, kind, self.partition_rows)
                 self.files.append(replace(file, split=split))
                 self.ranges.append(ranges)
-                self.schemas.append((str(path), file.schema))
+                self.schemas.append((rows.name, file.schema))
             return
         label = self.name if split is None else f"{self.name}[{SPLITS[split]}]"
         captured, schema = capture_rows(
             data,
-            self.store.source_dir(self.name),
+            self.store.folder,
+            self.store.source_folder(self.name),
             name=label,
             split=split,
             partition_rows=self.partition_rows,
@@ -186,52 +190,67 @@ class _Draft:
         self.ranges += [[Range(0, num_rows)] for _, num_rows in captured]
         self.schemas.append((label, schema))
 
-    def _known(self, path: Path, kind: str) -> tuple[SourceFile, list[Range]] | None:
+    def _known(self, rows: FoundFile, kind: str) -> tuple[SourceFile, list[Range]] | None:
         """Return what the record before says of a file that has not been touched since."""
         if self.before is None or self.before.partition_rows != self.partition_rows:
             return None
-        stat = path.stat()
-        recorded = self.store.source_dir(self.name) / "source.json"
-        if recorded.stat().st_mtime_ns - stat.st_mtime_ns < _CLOCK_TICK_NS:
+        facts = rows.facts()
+        if facts is None or not self._is_settled(facts):
             return None
         for number, file in enumerate(self.before.files):
-            facts = (file.path, file.kind, file.bytes, file.mtime_ns)
-            if facts == (str(path), kind, stat.st_size, stat.st_mtime_ns):
+            if (file.path, file.kind, _facts_of(file)) == (rows.name, kind, facts):
                 partitions = self.before.partitions
                 return file, [part.range for part in partitions if part.file == number]
         return None
 
+    def _is_settled(self, facts: Facts) -> bool:
+        """Return whether a file that is written again, after the record before, tells so."""
+        record = f"{self.store.source_folder(self.name)}/{SOURCE}"
+        written = self.store.folder.written_ns(record)
+        return bool(facts.etag) or written - facts.mtime_ns >= _CLOCK_TICK_NS
 
-def _scan(path: Path, kind: str, partition_rows: int) -> tuple[SourceFile, list[Range]]:
-    with blaming(path):
-        stat = path.stat()
-        digest = digest_file(path)
+
+def _scan(rows: FoundFile, kind: str, partition_rows: int) -> tuple[SourceFile, list[Range]]:
+    with blaming(rows.name):
+        facts, digest = rows.facts() or Facts(0, 0, ""), rows.digest()
+    with rows.opened(digest, facts.num_bytes) as path, blaming(rows.name):
         schema, ranges = FORMATS[kind].scan(path, partition_rows)
     file = SourceFile(
-        path=str(path),
+        path=rows.name,
         kind=kind,
-        bytes=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
+        bytes=facts.num_bytes,
+        mtime_ns=facts.mtime_ns,
         digest=digest,
         schema=schema,
+        etag=facts.etag,
     )
-    _check_unchanged(path, file)
+    _check_unchanged(rows, file, is_new=True)
     return file, ranges
 
 
-def _check_unchanged(path: Path, file: SourceFile) -> None:
-    is_captured = not Path(file.path).is_absolute()
-    try:
-        stat = path.stat()
-    except FileNotFoundError as error:
-        if is_captured:
-            raise StoreError.of("T0504", f"{path} is gone", "build again") from error
-        raise SourceError.of("T0401", f"{path} is gone", "put it back, or build again") from error
-    if is_captured and stat.st_size != file.bytes:
-        message = f"{path} is damaged: it has {stat.st_size} bytes instead of {file.bytes}"
+def _row_file(store: Store, source: str, file: SourceFile) -> RowFile:
+    if file.is_captured:
+        return CapturedFile(store.folder, f"{store.source_folder(source)}/{file.path}")
+    return row_file(file.path, store.access_to)
+
+
+def _facts_of(file: SourceFile) -> Facts:
+    return Facts(file.bytes, file.mtime_ns, file.etag)
+
+
+def _check_unchanged(rows: RowFile, file: SourceFile, *, is_new: bool = False) -> None:
+    if rows.is_compared and not is_new:
+        return
+    facts = rows.facts()
+    if facts is None and file.is_captured:
+        raise StoreError.of("T0504", f"{rows.name} is gone", "build again")
+    if facts is None:
+        raise SourceError.of("T0401", f"{rows.name} is gone", "put it back, or build again")
+    if file.is_captured and facts.num_bytes != file.bytes:
+        message = f"{rows.name} is damaged: it has {facts.num_bytes} bytes instead of {file.bytes}"
         raise StoreError.of("T0504", message, "delete it and build again")
-    if not is_captured and (stat.st_size, stat.st_mtime_ns) != (file.bytes, file.mtime_ns):
-        message = f"{path} has changed since it was last looked at"
+    if not file.is_captured and facts != _facts_of(file):
+        message = f"{rows.name} has changed since it was last looked at"
         raise SourceError.of("T0406", message, "build again when nobody writes to it")
 
 

@@ -48,17 +48,12 @@ class Report:
 def verify(store: Store) -> Report:
     """Read every column, ledger, captured row, artifact and record of ``store`` again."""
     problems = [p for name in store.sources() for p in _verify_source(store, name)]
-    columns = [
-        (source, key)
-        for source in sorted(path.name for path in (store.path / "columns").glob("*/"))
-        for key in store.keys(source)
-    ]
+    columns = store.columns()
     num_partitions = num_bytes = 0
     for source, key in columns:
         problems += verify_column(store, source, key)
         num_partitions += len(store.committed(source, key))
-        files = (path for path in store.column_dir(source, key).rglob("*.*") if path.is_file())
-        num_bytes += sum(file.stat().st_size for file in files)
+        num_bytes += store.folder.total(store.column_folder(source, key))
     try:
         for artifact in store.artifacts().values():
             store.artifact_content(artifact.digest)
@@ -91,9 +86,10 @@ def verify_column(
 
 
 def _verify_file(store: Store, receipt: Receipt, file: StoredFile) -> Iterator[Problem]:
-    path = store.file_path(receipt.source, receipt.key, receipt.partition, file.name)
+    name = store.file_name(receipt.source, receipt.key, receipt.partition, file.name)
     try:
-        size, wrong, digest = _check(path, file)
+        with store.folder.copied(name) as path:
+            size, wrong, digest = _check(path, file)
     except FileNotFoundError:
         yield damage(store, receipt, file.name, "it is gone")
         return
@@ -147,10 +143,20 @@ def _verify_source(store: Store, name: str) -> Iterator[Problem]:
         return
     for partition in record.partitions:
         file = record.files[partition.file]
-        path = store.source_dir(name) / file.path
-        if Path(file.path).is_absolute() or (path.exists() and digest_file(path) == file.digest):
+        if not file.is_captured:
             continue
-        why = "does not match its checksum" if path.exists() else "is gone"
-        rows = f"{partition.id}:0-{partition.rows - 1}"
-        help_ = f"delete it and build again with the rows of {name}"
-        yield Problem("T0504", f"{path} is damaged: it {why}", help_, row=rows, column=name)
+        path = f"{store.source_folder(name)}/{file.path}"
+        if why := _look_at(store, path, file.digest):
+            rows = f"{partition.id}:0-{partition.rows - 1}"
+            help_ = f"delete it and build again with the rows of {name}"
+            message = f"{store.folder.spell(path)} is damaged: it {why}"
+            yield Problem("T0504", message, help_, row=rows, column=name)
+
+
+def _look_at(store: Store, name: str, digest: str) -> str:
+    """Return what is wrong with a file, or nothing."""
+    try:
+        with store.folder.copied(name) as path:
+            return "" if digest_file(path) == digest else "does not match its checksum"
+    except FileNotFoundError:
+        return "is gone"

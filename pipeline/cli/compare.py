@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ...graph.errors import ProjectError, StoreError
+from ...graph.errors import ProjectError
 from .argument import load
 from .look import StorePath, check_ending, describe, write_view
 
 if TYPE_CHECKING:
     from ...graph.view_form import View
+    from ..project import Project
 
 _PROJECTS: Final = (".yaml", ".yml")
 
@@ -46,13 +47,9 @@ def diff(
     from ...storage.store import Store  # noqa: PLC0415
     from ..compared import read_holdings  # noqa: PLC0415
 
-    path = next(filter(None, [store, _store_of(new), _store_of(old)]), None)
-    try:
-        opened = None if path is None else Store.open(path)
-    except StoreError:
-        if store is not None:
-            raise
-        opened = None  # a project that was never built has none
+    # A project that was never built has no store.
+    projects = filter(None, map(_project_of, (new, old)))
+    opened = Store.open(store) if store else next((p.find_store() for p in projects), None)
     holdings = None if opened is None else read_holdings(views[0], opened)
     view = compare(*views, holdings=holdings)
     if out is None:
@@ -61,7 +58,7 @@ def diff(
         write_view(view, out)
 
 
-def _read(side: str, store: Path | None) -> View:
+def _read(side: str, store: str | None) -> View:
     """Return the view of one side; a file is known by its ending, or by how it begins."""
     if "->" in side or Path(side).suffix in _PROJECTS:
         return describe(side, "train", store)
@@ -79,6 +76,6 @@ def _read(side: str, store: Path | None) -> View:
     return read_view(text, name=Path(side).name)
 
 
-def _store_of(side: str) -> Path | None:
+def _project_of(side: str) -> Project | None:
     is_project = "->" not in side and Path(side).suffix in _PROJECTS
-    return load(Path(side)).store if is_project else None
+    return load(Path(side)) if is_project else None

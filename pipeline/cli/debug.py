@@ -10,16 +10,15 @@ import typer
 
 from ...graph.errors import ProjectError
 from ..terminal import print_json, say, write_text
-from .argument import Json, ProjectPath, load
+from .argument import Json, ProjectPath, is_store, load, open_store
 
 if TYPE_CHECKING:
-    from ...storage.store import Store
     from ..capsule import Capsule
     from ..project import Project
     from ..task import Task
     from ..trace import Trace
 
-StorePath = Annotated[Path, typer.Argument(help="A store, or a project file.", metavar="STORE")]
+StorePath = Annotated[str, typer.Argument(help="A store, or a project file.", metavar="STORE")]
 
 
 def why(
@@ -34,7 +33,7 @@ def why(
         _ = loaded.mixture[task]  # a name that is none is told before torch is imported
     from ..reasons import why as run  # noqa: PLC0415
 
-    found = run(loaded.mixture, loaded.store, task=task)
+    found = run(loaded.mixture, loaded.open_store(), task=task)
     if as_json:
         columns = [asdict(column) | {"why": str(column)} for column in found]
         print_json({"columns": columns, "fits": found.fits, "remarks": found.remarks})
@@ -93,12 +92,11 @@ def peek(
 def _trace(loaded: Project, task: Task, row: str, split: Any, at: str | None) -> tuple[Trace, str]:
     """Return the trace of a row, and what a person should know of how it was made."""
     from ...storage.checkpoint import latest_checkpoint  # noqa: PLC0415
-    from ...storage.store import Store  # noqa: PLC0415
     from ..inspection import open_plan  # noqa: PLC0415 - it imports torch
     from ..pick import pick_row  # noqa: PLC0415 - so does this
     from ..trace import trace_node, trace_row  # noqa: PLC0415 - and this
 
-    store = Store.open(loaded.store) if (loaded.store / "store.json").exists() else None
+    store = loaded.find_store()
     planned = open_plan(loaded.mixture, store, model=loaded.model)
     node = None if at is None else planned[at].node
     picked = pick_row(planned, task, store, row, split)
@@ -134,7 +132,7 @@ def ledger(store: StorePath, *, as_json: Json = False) -> None:
 
     Of a project, those of the columns that it needs as it stands now.
     """
-    opened, keys = _open_store(store), _column_keys(store)
+    opened, keys = open_store(store), _column_keys(store)
     from ..bad_rows import group_bad_rows  # noqa: PLC0415
 
     groups = group_bad_rows(opened, keys)
@@ -151,7 +149,7 @@ def ledger(store: StorePath, *, as_json: Json = False) -> None:
 
 def replay(
     store: Annotated[
-        Path,
+        str,
         typer.Argument(help="A store, a project file, or a saved capsule.", metavar="STORE|FILE"),
     ],
     row: Annotated[
@@ -197,16 +195,16 @@ def replay(
         raise typer.Exit(1)
 
 
-def _capsules(path: Path, row: str | None) -> list[Capsule]:
+def _capsules(location: str, row: str | None) -> list[Capsule]:
     from ...storage.ledger import find_bad_rows  # noqa: PLC0415
     from ..capsule import Capsule  # noqa: PLC0415
 
-    if row is None and not path.is_dir():
-        return [Capsule.load(path)]
+    if row is None and not is_store(location):
+        return [Capsule.load(Path(location))]
     if row is None:
-        message = f"{path} is a store: which of its rows is to be tried again?"
+        message = f"{location} is a store: which of its rows is to be tried again?"
         raise ProjectError.of("T0806", message, "`taskloom ledger` lists their ids")
-    opened = _open_store(path)
+    opened = open_store(location)
     return [Capsule.of(opened, bad) for bad in find_bad_rows(opened, row)]
 
 
@@ -220,20 +218,12 @@ def _describe_replay(replay: Any) -> dict[str, Any]:
     }
 
 
-def _open_store(path: Path) -> Store:
-    folder = path if path.is_dir() else load(path).store
-    from ...storage.store import Store  # noqa: PLC0415
-
-    return Store.open(folder)
-
-
-def _column_keys(path: Path) -> set[str] | None:
+def _column_keys(location: str) -> set[str] | None:
     """Return the ids of the columns that a project needs; None for a store, where all count."""
-    if path.is_dir():
+    if is_store(location):
         return None
-    loaded = load(path)
-    from ...storage.store import Store  # noqa: PLC0415
+    loaded = load(Path(location))
     from ..inspection import open_plan  # noqa: PLC0415 - it imports torch
 
-    planned = open_plan(loaded.mixture, Store.open(loaded.store), model=loaded.model)
+    planned = open_plan(loaded.mixture, loaded.open_store(), model=loaded.model)
     return {value.column_id for value in planned.cut.stored}

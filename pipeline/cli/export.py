@@ -43,7 +43,7 @@ def export(
         "columns": columns,
         "images": images,
     }
-    report = run(loaded.mixture, loaded.store, out, progress=not as_json, **choices)
+    report = run(loaded.mixture, loaded.open_store(), out, progress=not as_json, **choices)
     if as_json:
         files = {name: [str(path) for path in paths] for name, paths in report.files.items()}
         facts = {"rows": report.rows, "files": files, "written": report.written}

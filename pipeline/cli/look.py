@@ -17,7 +17,7 @@ Described = Annotated[
 ]
 Mode = Annotated[str, typer.Option(help="train, or infer.", metavar="MODE")]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", help="A store, instead of the project's.", metavar="STORE")
+    str | None, typer.Option("--store", help="A store, instead of the project's.", metavar="STORE")
 ]
 Analyze = Annotated[
     bool,
@@ -92,7 +92,7 @@ def write_view(view: Any, out: Path) -> None:
 def describe(
     project: str,
     mode: str,
-    store_path: Path | None,
+    store_path: str | None,
     *,
     is_analyzed: bool = False,
     of_passes: bool = False,
@@ -106,11 +106,12 @@ def describe(
         raise ProjectError.of("T0806", f'--mode is train or infer, got "{mode}"')
     loaded = None if "->" in project else load(Path(project))
     mixture = Mixture([Task("task", project)]) if loaded is None else loaded.mixture
-    path = store_path or (loaded.store if loaded else None)
-    is_built = path is not None and (path / "store.json").exists()
-    if is_analyzed and (loaded is None or mode == "infer" or not is_built):
-        raise _nothing_measured(mode, path, is_project=loaded is not None)
-    store = Store.open(path) if path and (is_built or store_path) else None
+    if store_path:
+        store = Store.open(store_path, storage_options=loaded.storage_options if loaded else None)
+    else:
+        store = loaded.find_store() if loaded else None
+    if is_analyzed and (loaded is None or mode == "infer" or store is None):
+        raise _nothing_measured(mode, loaded.store if loaded else "", is_project=loaded is not None)
     for task in mixture.tasks:
         task.parse(mixture.modalities())  # what is wrong here is told before torch is imported
     from ..analysis import analyze  # noqa: PLC0415
@@ -135,7 +136,7 @@ def describe(
     )
 
 
-def _nothing_measured(mode: str, store: Path | None, *, is_project: bool) -> ProjectError:
+def _nothing_measured(mode: str, store: Path | str, *, is_project: bool) -> ProjectError:
     """Return why nothing can be analyzed: there is no store, or none that tells of ``mode``."""
     if not is_project:
         message, help_ = "an instruction alone has never run", "give a project file with its rows"

@@ -10,7 +10,7 @@ import typer
 
 from ...graph.errors import ProjectError
 from ..terminal import print_json, read_rows, say, say_answer
-from .argument import Json, ProjectPath, load
+from .argument import Json, ProjectPath, load, open_store
 
 
 def build(
@@ -34,7 +34,7 @@ def build(
 
     report = run(
         loaded.mixture,
-        loaded.store,
+        loaded.make_store(),
         dry_run=dry_run,
         workers=workers,
         max_errors=max_errors,
@@ -68,7 +68,7 @@ def fit(
 
     report = run(
         loaded.mixture,
-        loaded.store,
+        loaded.make_store(),
         again=again or (),
         dry_run=dry_run,
         workers=workers,
@@ -93,7 +93,7 @@ def train(
     settings = {} if steps is None else {"steps": steps}
     done = run(
         loaded.mixture,
-        loaded.store,
+        loaded.open_store(),
         out=loaded.out,
         model=loaded.model,
         config=loaded.train,
@@ -119,11 +119,10 @@ def evaluate(
     if split not in ("test", "valid"):
         raise ProjectError.of("T0806", f'--split is test or valid, got "{split}"')
     loaded = load(project)
-    from ...storage.store import Store  # noqa: PLC0415
     from ..evaluation import evaluate as run  # noqa: PLC0415 - it imports torch
     from ..inference import Model  # noqa: PLC0415 - so does this
 
-    store = Store.open(loaded.store)
+    store = loaded.open_store()
     scores = run(Model.load(model or loaded.out), loaded.mixture, store, split=split)
     if as_json:
         print_json(scores.to_json())
@@ -166,16 +165,15 @@ def infer(
 
 
 def verify(
-    project: Annotated[Path, typer.Argument(help="A project file, or a store.", metavar="PROJECT")],
+    project: Annotated[str, typer.Argument(help="A project file, or a store.", metavar="PROJECT")],
     *,
     as_json: Json = False,
 ) -> None:
     """Read every checksum of the store again."""
-    path = project if project.is_dir() else load(project).store
-    from ...storage.store import Store  # noqa: PLC0415
+    opened = open_store(project)
     from ...storage.verify import verify as check  # noqa: PLC0415
 
-    report = check(Store.open(path))
+    report = check(opened)
     if as_json:
         facts = {name: getattr(report, name) for name in ("columns", "partitions", "bytes")}
         print_json(facts | {"problems": [problem.to_dict() for problem in report.problems]})
@@ -199,7 +197,7 @@ def verify_resume(
 
     report = run(
         loaded.mixture,
-        loaded.store,
+        loaded.open_store(),
         out=loaded.out,
         model=loaded.model,
         config=loaded.train,

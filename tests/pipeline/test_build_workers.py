@@ -107,12 +107,13 @@ def test_a_worker_that_dies_once_is_replaced_and_the_build_goes_on(
 
 
 def test_a_job_that_dies_half_way_says_how_far_it_had_come(digits_dir: Path) -> None:
-    record = Store.open(digits_dir).source("digits")
+    store = Store.open(digits_dir)
+    record = store.source("digits")
     graph = plan(digits_mixture()).graph
     nodes = graph.needs([Value(graph["digits.image/resize"].id)])
     job = Job(
         name="digits",
-        store=digits_dir,
+        store=store,
         source=only_partitions(record, [0]),
         graph=Graph({node.id: node for node in nodes}, {}),
         needs_process=True,

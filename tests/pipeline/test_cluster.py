@@ -179,10 +179,11 @@ def test_a_bad_row_ends_a_build_on_a_cluster_where_that_is_asked_for(
 def test_a_job_that_kills_every_machine_it_runs_on_is_told_with_its_partition(
     client: Any, digits_dir: Path
 ) -> None:
-    record = Store.open(digits_dir).source("digits")
+    store = Store.open(digits_dir)
+    record = store.source("digits")
     job = Job(
         name="digits",
-        store=digits_dir,
+        store=store,
         source=only_partitions(record, [0]),
         graph=Graph({}, {}),
         needs_process=False,

@@ -8,7 +8,7 @@ import pytest
 from dask.delayed import delayed
 from distributed import Client, LocalCluster
 
-from taskloom.graph.errors import OpError, PlanError
+from taskloom.graph.errors import OpError, PlanError, StoreError
 from taskloom.pipeline import BuildReport, Source, to_dask
 
 from .rows import digit_rows, digits_task, mix, run, spoiled, tree
@@ -48,6 +48,11 @@ def test_the_graph_is_part_of_a_workflow_on_a_cluster(tmp_path: Path) -> None:
     ):
         assert delayed(follow)(graph).compute() == (6, 39)
     assert tree(tmp_path / "graph") == tree(tmp_path / "built")
+
+
+def test_no_graph_is_made_for_a_store_in_memory() -> None:
+    with pytest.raises(StoreError, match=r"(?s)T0501.*this process alone.*do without a Dask graph"):
+        to_dask(spoiled(), "memory://graph/store")
 
 
 def test_what_is_still_to_be_fitted_is_named(tmp_path: Path) -> None:

@@ -77,7 +77,6 @@ def test_a_row_that_kills_every_worker_costs_its_partition_and_no_other(
         content = fitted.artifact_content(artifact.digest)
         Store.create(store).pin(name, artifact.kind, content, artifact.made_by)
     poisoned = fitted.source("digits").partitions[1].id
-    errors: list[OpError] = []
     monkeypatch.setenv("POISONED", f"{poisoned}:{how}")
     with monkeypatch.context() as patched:
         patched.setattr(building, "BUILD_PARTITION", "worker_functions:build_poisoned")

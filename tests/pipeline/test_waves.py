@@ -31,8 +31,8 @@ class Maker:
     """Jobs that do nothing, made one after the other; counts them."""
 
     def __init__(self, store: Path, number: int) -> None:
-        self._store = store
-        self._source = only_partitions(Store.open(store).source("digits"), [0])
+        self._store = Store.open(store)
+        self._source = only_partitions(self._store.source("digits"), [0])
         self._number = number
         self.made = 0
 

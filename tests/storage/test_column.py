@@ -142,7 +142,9 @@ def test_dense_rows_come_back_through_zarr_whatever_the_calls(
         store = Store.create(folder)
         type_ = replace(IMAGES, dtype=dtype, shape=(3, 2))
         write_column(store, "k", "p0", type_, *pieces(array, cuts))
-        opened: Any = zarr.open_array(store.file_path("s", "k", "p0", "zarr"), mode="r")
+        opened: Any = zarr.open_array(
+            store.path / store.file_name("s", "k", "p0", "zarr"), mode="r"
+        )
         assert opened.dtype == values.dtype
         np.testing.assert_array_equal(opened[:], expected)
         reader = open_column(store, "s", "k", ["p0"])
@@ -160,7 +162,9 @@ def test_a_partition_larger_than_64_mb_has_several_shards_of_1_mb_chunks() -> No
         receipt = write_column(store, "k", "p0", type_, tensors(values[:3]), tensors(values[3:]))
         shards = [file for file in receipt.files if file.name.startswith("zarr/c.")]
         assert [len(file.blocks) for file in shards] == [64, 2]
-        opened: Any = zarr.open_array(store.file_path("s", "k", "p0", "zarr"), mode="r")
+        opened: Any = zarr.open_array(
+            store.path / store.file_name("s", "k", "p0", "zarr"), mode="r"
+        )
         np.testing.assert_array_equal(opened[62:66], values[62:])
 
 
@@ -172,7 +176,7 @@ def test_an_arrow_column_is_an_ipc_file_of_large_record_batches(tmp_path: Path) 
     write_column(store, "bytes", "p0", replace(TEXTS, dtype="binary"), large)
     expected = {"ids": [65_536, 34_464], "bytes": [16, 16, 8]}
     for key, sizes in expected.items():
-        with pa.ipc.open_file(store.file_path("s", key, "p0", "arrow")) as file:
+        with pa.ipc.open_file(store.path / store.file_name("s", key, "p0", "arrow")) as file:
             batches = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
         receipt = read_receipt(store, "s", key, "p0")
         assert receipt is not None
@@ -199,7 +203,7 @@ def test_values_of_another_type_are_refused(
     refusal = pytest.raises(StoreError, match=f"T0508.*column s/k, partition p0.*{message}")
     with open_writer(store, "s", "k", "p0", type_) as writer, refusal:
         writer.write(array)
-    assert [path.name for path in store.column_dir("s", "k").iterdir()] == []
+    assert [path.name for path in (store.path / store.column_folder("s", "k")).iterdir()] == []
 
 
 def test_a_column_without_a_promised_type_takes_that_of_its_values(tmp_path: Path) -> None:
@@ -233,8 +237,8 @@ def test_a_second_commit_keeps_the_first_and_leftovers_give_way(
     before = tree(store.path)
     assert write_column(store, "k", "p0", type_, array.slice(0, 1)) == first
     assert tree(store.path) == before
-    store.file_path("s", "k", "p0", "receipt").unlink()
-    for path in store.column_dir("s", "k").rglob("*.*"):
+    (store.path / store.file_name("s", "k", "p0", "receipt")).unlink()
+    for path in (store.path / store.column_folder("s", "k")).rglob("*.*"):
         if path.is_file():
             path.write_bytes(b"half")
     write_column(store, "k", "p0", type_, array)
@@ -264,6 +268,6 @@ def test_receipts_hold_versions_and_what_the_writer_adds(tmp_path: Path) -> None
     assert receipt.type == "text<uint16[T] ragged>@host"
     assert receipt.bytes == sum(
         len(content)
-        for name, content in tree(store.column_dir("s", "k")).items()
+        for name, content in tree(store.path / store.column_folder("s", "k")).items()
         if "receipt" not in name
     )

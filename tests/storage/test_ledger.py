@@ -123,7 +123,7 @@ def test_a_row_is_found_by_a_short_id_and_what_is_none_or_several_is_told(tmp_pa
 def test_a_ledger_goes_with_its_partition(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
     commit(store, "a", "k", entry(0, "n"))
-    receipt = store.file_path("a", "k", "p0", "receipt")
+    receipt = store.path / store.file_name("a", "k", "p0", "receipt")
     content = receipt.read_bytes()
     receipt.unlink()
     assert (

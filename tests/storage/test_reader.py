@@ -185,7 +185,7 @@ def test_a_truncated_or_missing_file_is_seen_on_opening(tmp_path: Path, name: st
         write_column(store, "k", "p0", IMAGES, tensors(np.ones((9, 3, 2, 3), np.uint8)))
     else:
         write_column(store, "k", "p0", IDS, ids([[1], [2, 3]]))
-    path = store.file_path("s", "k", "p0", name)
+    path = store.path / store.file_name("s", "k", "p0", name)
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(StoreError) as caught:
         open_column(store, "s", "k", ["p0"])
@@ -204,7 +204,7 @@ def test_an_offset_that_is_flipped_after_the_first_touch_is_no_address(tmp_path:
     store = Store.create(tmp_path)
     write_column(store, "k", "p0", IDS, ids([[1, 2, 3]]))
     write_column(store, "k", "p1", IDS, ids([[5], [6, 7]]))
-    path = store.file_path("s", "k", "p1", "arrow")
+    path = store.path / store.file_name("s", "k", "p1", "arrow")
     content = path.read_bytes()
     offsets = np.array([0, 1, 3], np.int32).tobytes()
     assert content.count(offsets) == 1

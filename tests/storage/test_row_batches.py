@@ -165,7 +165,7 @@ def test_wrong_settings_and_no_rows_are_refused(columns: dict[str, ColumnReader]
 def test_a_damaged_row_is_told_where_batches_are_read(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
     write_column(store, "k", "p0", IDS, ids([[1, 2, 3]] * 100))
-    path = store.file_path("s", "k", "p0", "arrow")
+    path = store.path / store.file_name("s", "k", "p0", "arrow")
     content = bytearray(path.read_bytes())
     place = content.find(np.arange(0, 303, 3).astype(np.int32).tobytes())
     content[place + 40 : place + 44] = np.int32(1 << 30).tobytes()

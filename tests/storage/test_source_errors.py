@@ -107,11 +107,6 @@ def test_an_unknown_column_or_partition_is_named(store: Store) -> None:
         next(read_batches(store, record, "0000"))
 
 
-def test_a_url_is_refused(store: Store) -> None:
-    with pytest.raises(StoreError, match=r"T0501.*is on s3"):
-        register_source(store, "s", "s3://bucket/*.parquet")
-
-
 def test_damaged_captured_rows_are_refused(store: Store) -> None:
     record = register_source(store, "s", ROWS)
     (path,) = (store.path / "sources" / "s").glob("*.arrow")

@@ -23,7 +23,9 @@ def test_a_store_is_made_once_and_opened_afterwards(tmp_path: Path) -> None:
     ("content", "message"),
     [
         pytest.param(None, r"T0503.*there is no store at .*(?s:.)*a build makes", id="missing"),
-        pytest.param({}, r"T0503.*is not a store: it has no store.json", id="another folder"),
+        pytest.param(
+            {"a": ""}, r"T0503.*is not a store: it has no store.json", id="another folder"
+        ),
         pytest.param({"store.json": '{"format": 2}'}, r"T0502.* format 2, .* up to 1", id="newer"),
         pytest.param({"store.json": '{"form'}, r"T0504.*store.json is damaged", id="torn"),
         pytest.param({"store.json": "[]"}, r"T0504.*names no format", id="no format"),
@@ -92,4 +94,4 @@ def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="T0509"):
         store.write_task(name, {})
     with pytest.raises(StoreError, match="T0509"):
-        store.source_dir(name)
+        store.source_folder(name)

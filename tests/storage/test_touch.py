@@ -76,7 +76,7 @@ def test_any_flipped_bit_is_found_by_verify_and_by_reading(
     receipt = read_receipt(store, "s", key, "p1")
     assert receipt is not None
     names = [file.name for file in receipt.files] + ["receipt"]
-    path = store.file_path("s", key, "p1", data.draw(st.sampled_from(names)))
+    path = store.path / store.file_name("s", key, "p1", data.draw(st.sampled_from(names)))
     position = data.draw(st.integers(0, path.stat().st_size - 1))
     with Flipped(path, position, data.draw(st.integers(0, 7))):
         found = list(verify_column(store, "s", key))
@@ -115,7 +115,7 @@ def test_a_sound_column_is_compared_once(store: Store) -> None:
 
 
 def test_blocks_that_nobody_touches_are_not_read(store: Store) -> None:
-    path = store.file_path("s", "ids", "p1", "arrow")
+    path = store.path / store.file_name("s", "ids", "p1", "arrow")
     receipt = read_receipt(store, "s", "ids", "p1")
     assert receipt is not None
     (arrow,) = (file for file in receipt.files if file.name == "arrow")
@@ -129,7 +129,7 @@ def test_blocks_that_nobody_touches_are_not_read(store: Store) -> None:
 
 
 def test_receipts_without_a_seal_are_read(store: Store) -> None:
-    path = store.file_path("s", "ids", "p0", "receipt")
+    path = store.path / store.file_name("s", "ids", "p0", "receipt")
     content = path.read_bytes()
     without = re.sub(rb',"seal":"[0-9a-f]{16}"', b"", content)
     assert without != content

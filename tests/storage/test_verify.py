@@ -59,7 +59,7 @@ def test_any_flipped_byte_or_truncation_is_reported_with_its_place(
     assert receipt is not None
     file = data.draw(st.sampled_from(receipt.files))
     position = data.draw(st.integers(0, file.bytes - 1))
-    path = whole.file_path("s", key, "p0", file.name)
+    path = whole.path / whole.file_name("s", key, "p0", file.name)
     content = path.read_bytes()
     if data.draw(st.booleans()):
         flipped = content[position] ^ (1 << data.draw(st.integers(0, 7)))
@@ -117,7 +117,7 @@ def test_a_missing_file_is_reported_and_a_deleted_receipt_makes_room(
     del whole
     store = Store.create(tmp_path)
     write_column(store, "k", "p0", IDS, ids([[1]]))
-    store.file_path("s", "k", "p0", "arrow").unlink()
+    (store.path / store.file_name("s", "k", "p0", "arrow")).unlink()
     (problem,) = verify(store).problems
     assert problem.message.endswith("p0.arrow is damaged: it is gone")
     receipt = re.search(r"delete (\S+) and build again", problem.help)

@@ -112,7 +112,7 @@ def test_another_store_may_be_named(
 ) -> None:
     project = copy_built()
     other = (project.folder / "store").rename(project.folder / "elsewhere")
-    cli.explain(str(project.file), analyze=True, store=other, as_json=True)
+    cli.explain(str(project.file), analyze=True, store=str(other), as_json=True)
     view = json.loads(capsys.readouterr().out)
     assert measured(view)["digits.image/decode"]["rows_out"] == NUM_ROWS
 

@@ -87,8 +87,7 @@ def call(project: Project, *arguments: str, stdin: str = "") -> Done:
 def trace(project: Project, task: str, which: str, split: str | None = None) -> Trace:
     """Return the trace of a row."""
     loaded = load_project(project.file)
-    is_built = (loaded.store / "store.json").exists()
-    store = Store.open(loaded.store) if is_built else None
+    store = loaded.find_store()
     planned = open_plan(loaded.mixture, store, model=loaded.model)
     picked = pick_row(planned, loaded.mixture[task], store, which, split)  # pyright: ignore[reportArgumentType]
     return trace_row(planned, task, picked.table, row=picked.row)

@@ -227,7 +227,7 @@ train: {steps: 1.5, compile: maybe, seed: true, threads:}
 
 def test_all_problems_of_sense_are_shown_together_with_line_and_key(tmp_path: Path) -> None:
     text = """\
-store: s3://bucket/store
+store: s3://me:word@bucket/store
 out: o
 sources: {"a/b": rows.csv}
 tasks:

@@ -1,0 +1,82 @@
+"""A server that speaks S3, for tests: moto's, in a thread of this process or in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+SECRET = "a-secret-that-nobody-may-see"
+
+
+def options_for(port: int) -> dict[str, Any]:
+    """Return the storage options for the server at ``port``."""
+    return {"key": "AKIATEST", "secret": SECRET, "endpoint_url": f"http://127.0.0.1:{port}"}
+
+
+@contextmanager
+def serving() -> Generator[dict[str, Any]]:
+    """Serve from a thread; give the storage options."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - it takes a second
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        yield options_for(server.get_host_and_port()[1])
+    finally:
+        server.stop()
+
+
+@contextmanager
+def serving_apart() -> Generator[dict[str, Any]]:
+    """Serve from a process of its own; give the storage options."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet) as process:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        try:
+            _wait_for(port)
+            yield options_for(port)
+        finally:
+            process.kill()
+
+
+def make_bucket(options: dict[str, Any], name: str) -> str:
+    """Make an empty bucket, and return its URL."""
+    file_system(options).mkdir(name)
+    return f"s3://{name}"
+
+
+def file_system(options: dict[str, Any]) -> Any:
+    """Return the file system of the server."""
+    import fsspec  # noqa: PLC0415
+
+    return fsspec.filesystem("s3", use_listings_cache=False, **options)
+
+
+def objects(url: str, options: dict[str, Any]) -> dict[str, bytes]:
+    """Return the content of every object below ``url`` by its name from there."""
+    import fsspec  # noqa: PLC0415
+
+    files = fsspec.filesystem(url.partition("://")[0], use_listings_cache=False, **options)
+    root = files._strip_protocol(url)  # noqa: SLF001
+    return {path[len(root) + 1 :]: files.cat_file(path) for path in files.find(root)}
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError("the server does not start")
