@@ -181,8 +181,8 @@ class Segment:
         except OpError as error:  # on no rows at all
             return error.at(address=call.address, sites=call.sites)
         if not found:
-            help_ = "it gives other results when it is called again"
-            problem = Problem("T0303", f"{call.node.op} failed, and then did not", help_)
+            message = f"{call.node.op} raised, and gave a result when it was called again"
+            problem = Problem("T0303", message, "its result is to depend on its inputs alone")
             return OpError(self._tell(call, problem, 0, rows, passes))
         told = [
             self._tell(call, found[row], row, rows, passes) for row in sorted(found)[:_MAX_TOLD]

@@ -144,7 +144,7 @@ def test_nodes_of_the_device_half_give_the_positions_of_each_row(planned: Plan) 
     assert [tuple(each.shape) for each in patches] == [(1, 4, 16)] * 3
     (pack,) = planned["pack"].values(ROWS[:3], task="digits")
     assert isinstance(pack, Pack)
-    assert pack.rows[:, 1].tolist() == [0, 1, 2]
+    assert sorted(pack.rows[:, 1].tolist()) == [0, 1, 2]
     learned = pack.loss_ids[pack.weights > 0].tolist()
     assert set(learned) == {planned.scored.index(("digits", "label"))}
 

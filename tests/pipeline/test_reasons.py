@@ -17,6 +17,7 @@ from taskloom.graph.view import Status
 from taskloom.ops.host.image import ResizeImages
 from taskloom.pipeline import Mixture, Source, Task, Why, build, why
 from taskloom.pipeline.reasons import ColumnWhy
+from taskloom.storage.receipt import Receipt
 from taskloom.storage.store import Store
 
 from .rows import Row, digit_rows, run, write_parquet
@@ -244,10 +245,8 @@ def test_partitions_of_other_library_versions_are_counted(own: Callable[[], Path
     receipts = sorted((folder / "store" / "columns").glob("*/*/*.receipt"))
     older = [path for path in receipts if b'"pillow"' in path.read_bytes()][:2]
     for path in older:
-        content = path.read_bytes()
-        start = content.index(b'"pillow":"') + len(b'"pillow":"')
-        stop = content.index(b'"', start)
-        path.write_bytes(content[:start] + b"0.9" + content[stop:])
+        receipt = Receipt.decode(path.read_bytes(), path.name)
+        path.write_bytes(replace(receipt, libraries={"pillow": "0.9"}).encode())
     found = why(mixture(folder), folder / "store", task="digits")
     (image,) = (c for c in found if c.libraries)
     assert (image.address, image.status) == ("digits.image/resize", Status.CACHED)

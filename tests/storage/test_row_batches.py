@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskloom.graph.errors import LoaderError
+from taskloom.graph.errors import LoaderError, StoreError
 from taskloom.storage.prefetch import Prefetcher
 from taskloom.storage.reader import ColumnReader, open_column
 from taskloom.storage.row_batches import BatchConfig, RowBatches
@@ -162,14 +162,26 @@ def test_wrong_settings_and_no_rows_are_refused(columns: dict[str, ColumnReader]
         RowBatches(columns, np.empty(0, np.int64), BatchConfig())
 
 
-def test_a_damaged_row_is_told_where_batches_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("is_touched", "why"),
+    [
+        pytest.param(False, r"checksum(?s:.*)row p0:0-99", id="before its first touch"),
+        pytest.param(True, r"points outside(?s:.*)row p0:10\b", id="after its first touch"),
+    ],
+)
+def test_a_damaged_row_is_told_where_batches_are_read(
+    is_touched: bool, why: str, tmp_path: Path
+) -> None:
     store = Store.create(tmp_path)
     write_column(store, "k", "p0", IDS, ids([[1, 2, 3]] * 100))
     path = store.path / store.file_name("s", "k", "p0", "arrow")
-    content = bytearray(path.read_bytes())
-    place = content.find(np.arange(0, 303, 3).astype(np.int32).tobytes())
-    content[place + 40 : place + 44] = np.int32(1 << 30).tobytes()
-    path.write_bytes(content)
     column = open_column(store, "s", "k", ["p0"])
-    with pytest.raises(Exception, match=r"T0504.*points outside"):
-        list(RowBatches({"ids": column}, np.arange(100), BatchConfig()).epoch())
+    batches = RowBatches({"ids": column}, np.arange(100), BatchConfig())
+    if is_touched:
+        assert len(list(batches.epoch())) > 1
+    place = path.read_bytes().find(np.arange(0, 303, 3).astype(np.int32).tobytes())
+    with path.open("r+b") as file:  # in the place that is mapped
+        file.seek(place + 40)
+        file.write(np.int32(1 << 30).tobytes())
+    with pytest.raises(StoreError, match=f"T0504.*{why}"):
+        list(batches.epoch())

@@ -234,7 +234,7 @@ tasks:
   a: {instruction: "-> [TEXT:a]", source: r.csv, holdout: 1.5, key: id}
   b: {instruction: "-> [TEXT:a]", source: r.csv, holdout: 0.1}
   good: {instruction: "-> [TEXT:a]"}
-slots: {IMAGES: {size: 3}, TEXT: {uncasd: true, max_length: 0, mask_ratio: 0.3}}
+slots: {IMAGES: {size: 3}, TEXT: {uncasd: true, max_length: 0}, IMAGE: {preprocess: imagenet}}
 model: {width: 31}
 train: {steps: 0, warmup: .nan}
 """
@@ -258,7 +258,7 @@ train: {steps: 0, warmup: .nan}
     )
     assert told[-3][2] == "did you mean uncased?"
     assert told[-2][1].startswith("p.yaml:8: slots.TEXT.max_length: max_length must be")
-    assert told[-1][1].startswith("p.yaml:8: slots.TEXT.mask_ratio: mask_ratio is understood")
+    assert told[-1][1].startswith("p.yaml:8: slots.IMAGE.preprocess: preprocess=imagenet is")
 
 
 @pytest.mark.parametrize(
