@@ -21,6 +21,7 @@ from taskloom.storage.order import TaskOrder
 from taskloom.storage.resume import LoaderState
 
 from .documents import Mixture, Step, digest, make_mixture, mixtures, take
+from .passes import in_every_pass
 
 Seen = dict[str, Counter[int]]
 WEIGHTS = st.lists(st.floats(0.05, 20), min_size=4, max_size=4)
@@ -202,9 +203,9 @@ def _templates(step: Step) -> list[int]:
     return [template for pack in step for template in pack.rows[:, 0].tolist()]
 
 
-@settings(max_examples=15)
+@settings(max_examples=20)
 @given(
-    mixture=mixtures(),
+    mixture=st.one_of(mixtures(), mixtures().map(in_every_pass)),
     weights=WEIGHTS,
     window_size=st.integers(5, 80),
     legs=st.lists(
@@ -218,7 +219,7 @@ def _templates(step: Step) -> list[int]:
         max_size=4,
     ),
 )
-def test_ranks_micro_batches_and_threads_change_no_bit_of_the_stream(
+def test_ranks_micro_batches_threads_and_random_columns_change_no_bit_of_the_stream(
     mixture: Mixture,
     weights: list[float],
     window_size: int,

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -32,51 +32,9 @@ from taskloom.storage.template import (
 )
 
 from .documents import PAD, DenseColumn, Ints, Mixture, RaggedColumn, digest, make_ids, take
+from .passes import Brighten, Repeat, count_kept
 
 OPEN, CLOSE = 600, 601
-
-
-def count_kept(rows: Ints, passes: Ints, lengths: Ints) -> Ints:
-    """Return how many ids stay of each row: another number in every pass."""
-    return (rows * 7 + passes * 3) % (lengths + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """Gives a row as many times its pass as `count_kept` says; plans that, or what the row is at most."""
-
-    is_exact: bool = True
-    promise: int = 0
-    doing: str = ""
-
-    def plan_lengths(
-        self, lengths: Sequence[Ints], rows: Ints | None, passes: Ints | None
-    ) -> Ints | None:
-        if rows is None or passes is None or not self.is_exact:
-            return lengths[0] - self.promise
-        return count_kept(rows, passes, lengths[0])
-
-    def __call__(self, gathered: Sequence[Gathered], rows: Ints, passes: Ints) -> Gathered:
-        (ragged,) = gathered
-        assert isinstance(ragged, tuple)
-        kept = count_kept(rows, passes, np.diff(ragged[1]))
-        return np.repeat(passes, kept), np.concatenate([[0], np.cumsum(kept)])
-
-
-@dataclass(frozen=True, slots=True)
-class Brighten:
-    """Adds the pass to every number of a tensor."""
-
-    doing: str = ""
-
-    def plan_lengths(self, lengths: Sequence[Ints], rows: Any, passes: Any) -> None:
-        del lengths, rows, passes
-
-    def __call__(self, gathered: Sequence[Gathered], rows: Ints, passes: Ints) -> Gathered:
-        (pixels,) = gathered
-        assert len(rows) == len(passes)
-        assert isinstance(pixels, np.ndarray)
-        return pixels + passes.astype(np.uint8)[:, None]
 
 
 def make_mixture(num_rows: int, compute: Any, *, in_group: bool = False) -> Mixture:
