@@ -23,7 +23,7 @@ from .rows import stamps, tree
 from .workers import is_running, worker_pids
 
 HERE = Path(__file__).parent
-SLOW = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 14)]
+SLOW = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20)]
 
 KillBuild = Callable[[int], Path]
 
@@ -39,7 +39,7 @@ def kill_build(tmp_path_factory: pytest.TempPathFactory) -> KillBuild:
 
     def store(seed: int) -> Path:
         if not (folder / str(seed)).exists():
-            kill(*(range(2) if seed < 2 else range(2, 14)))
+            kill(*(range(2) if seed < 2 else range(2, 20)))
         return folder / str(seed)
 
     return store
@@ -82,7 +82,9 @@ def test_a_build_that_was_killed_goes_on_as_if_it_never_was(
     assert verify(Store.open(path)).problems == ()
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
+)
 def test_a_build_whose_workers_are_killed_goes_on_or_says_so(
     seed: int, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:

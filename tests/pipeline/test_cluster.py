@@ -81,7 +81,7 @@ def test_a_scheduler_and_workers_started_by_hand_give_the_same_bytes(
     assert tree(tmp_path) == parts_tree
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_scheduler_that_is_killed_ends_the_build_and_loses_nothing_that_was_committed(
     seed: int, processes: Processes, parts: Mixture, parts_tree: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -105,7 +105,7 @@ def test_a_scheduler_that_is_killed_ends_the_build_and_loses_nothing_that_was_co
     goes_on_as_if_nothing_had_happened(parts, tmp_path, parts_tree)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(10))
 def test_workers_that_are_killed_are_made_up_for_by_others(
     seed: int, processes: Processes, parts: Mixture, parts_tree: dict[str, bytes], tmp_path: Path
 ) -> None:

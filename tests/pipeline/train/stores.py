@@ -46,8 +46,9 @@ _TRAIN = """
 import json, sys
 from pathlib import Path
 from stores import continue_run, signal_at
-store, out, number, line, settings = sys.argv[1:]
-signal_at(int(number), Path(out), int(line))
+store, out, settings, *signal = sys.argv[1:]
+if signal:
+    signal_at(int(signal[0]), Path(out), int(signal[1]))
 continue_run(store, out, **json.loads(settings))
 """
 
@@ -102,16 +103,21 @@ def continue_run(store: str | Path, out: str | Path, **settings: Any) -> Run:
     return train(mixture, store, out=out, model=MODEL, config=CONFIG, progress=False, **settings)
 
 
+def start_training(store: Path, out: Path, **settings: Any) -> subprocess.Popen[str]:
+    """Do the same in a process of its own."""
+    return start_python(_TRAIN, str(store), str(out), json.dumps(settings))
+
+
 def train_until_signal(
     number: int, line: int, store: Path, out: Path, **settings: Any
 ) -> tuple[int, str]:
-    """Do the same in a process of its own, which gets signal ``number`` when its log has ``line`` lines.
+    """Do the same in a process that gets signal ``number`` when its log has ``line`` lines.
 
     Returns:
         What the process ended with, and what it said on standard error.
     """
-    arguments = (str(store), str(out), str(int(number)), str(line), json.dumps(settings))
-    process = start_python(_TRAIN, *arguments)
+    words = (str(store), str(out), json.dumps(settings), str(int(number)), str(line))
+    process = start_python(_TRAIN, *words)
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 

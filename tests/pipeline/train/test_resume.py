@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from taskloom.graph.errors import CheckpointError
-from taskloom.pipeline import Mixture, Source, Task, Temperature, build, train
+from taskloom.pipeline import Mixture, Source, Task, Temperature, build, fit, train
 from taskloom.pipeline.run_log import NAME, read_log
 from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
 
@@ -22,6 +24,7 @@ from .stores import (
     make_tasks,
     signal_at,
     spell_numbers,
+    start_training,
     train_until_signal,
 )
 
@@ -87,6 +90,27 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
     assert are_equal(ours.tensors, theirs.tensors)
     assert are_equal(ours.training["optimizer"], theirs.training["optimizer"])
     assert [line["step"] for line in read_log(tmp_path)] == list(range(1, 101))
+
+
+@pytest.mark.slow
+def test_a_build_under_a_run_changes_no_bit_of_it(store_dir: Path, tmp_path: Path) -> None:
+    store, settings = tmp_path / "store", {"steps": 600, "log_every": 1}
+    shutil.copytree(store_dir, store)
+    process = start_training(store, tmp_path / "run", **settings)
+    while not (log := tmp_path / "run" / NAME).exists() or log.read_bytes().count(b"\n") < 5:
+        assert process.poll() is None
+        time.sleep(0.01)
+    digits, spell = make_tasks()
+    words = [{"number": str(n), "words": f"number {n}"} for n in range(100, 400)]
+    grown = [digits, replace(spell, source=Source("numbers", [*spell_numbers(), *words]))]
+    build(Mixture(grown, slots=SLOTS, bpe_size=300), store, progress=False)
+    fit(Mixture(grown, slots=SLOTS, bpe_size=300), store, again=["bpe-main"], progress=False)
+    assert process.poll() is None, "the run ended before the build"
+    build(Mixture(grown, slots=SLOTS, bpe_size=300), store, progress=False)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    continue_run(store_dir, tmp_path / "alone", **settings)
+    assert_same_run(tmp_path / "run", tmp_path / "alone")
 
 
 def test_an_interrupted_run_is_saved_where_it_was(
