@@ -49,6 +49,10 @@ def open_cluster(client: Client, timeout_s: float) -> Generator[Cluster]:
         yield Cluster(client, plugin.name)
     except (CancelledError, CommClosedError) as error:
         raise _lost(client) from error
+    except OSError as error:
+        if client.status == "running":  # it is about something else, such as a disk
+            raise
+        raise _lost(client) from error
     finally:
         with suppress(Exception):  # of a scheduler that is gone nobody is left to ask
             client.unregister_worker_plugin(plugin.name)

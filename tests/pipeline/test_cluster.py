@@ -43,9 +43,9 @@ class Processes:
         self.scheduler = self._start("scheduler", "--port", "0", "--no-dashboard")
         self.workers = [self.start_worker() for _ in range(2)]
 
-    def connect(self) -> Any:
-        """Return a client."""
-        return distributed.Client(scheduler_file=str(self._file), timeout=30)
+    def connect(self, timeout_s: float = 30) -> Any:
+        """Return a client, which looks that long for a scheduler that is gone."""
+        return distributed.Client(scheduler_file=str(self._file), timeout=timeout_s)
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start another worker; a nanny would start one in its place when it dies."""
@@ -88,7 +88,7 @@ def test_a_scheduler_that_is_killed_ends_the_build_and_loses_nothing_that_was_co
     moment = random.Random(seed).uniform(0.0, 3.0)
     with (
         config.set({"distributed.comm.timeouts.connect": "2s"}),
-        processes.connect() as client,
+        processes.connect(timeout_s=5) as client,
     ):
         client.wait_for_workers(2, timeout=60)
         killer = threading.Timer(moment, processes.scheduler.kill)
