@@ -1,0 +1,104 @@
+"""The back ends of attention, and which of them computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from torch import Tensor
+
+from ....graph.errors import PlanError
+from .blockwise import attend_blockwise, plan_blockwise
+from .dense import attend_fused, attend_plainly, plan_dense
+from .plan import AttentionPlan
+from .relative import Relative, check_relative
+from .spec import AttentionSpec
+
+LONG: Final = 512
+"""Keys from which a relative bias is cheaper to look up per tile than to hold in memory."""
+
+
+def attention(
+    q_NHD: Tensor,
+    k_MHD: Tensor,
+    v_MHD: Tensor,
+    lo_N: Tensor,
+    hi_N: Tensor,
+    spec: AttentionSpec,
+    relative: Relative | None = None,
+) -> Tensor:
+    """Attend from each query to the keys ``lo <= key < hi``; returns shape ``(N, H, D)``.
+
+    Args:
+        q_NHD: Queries.
+        k_MHD: Keys, of the same head size.
+        v_MHD: Values; their head size is that of what is returned.
+        lo_N: First key that each query sees; integers.
+        hi_N: One past the last.
+        spec: What is static.
+        relative: Bias of the scores.
+    """
+    plan = plan_attention(lo_N, hi_N, k_MHD.shape[0], spec)
+    return attend(q_NHD, k_MHD, v_MHD, plan, relative)
+
+
+def plan_attention(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:
+    """Compute once what all layers need of the ranges ``[lo, hi)``.
+
+    Raises:
+        PlanError: ``spec`` is diagonal, but queries and keys differ in number.
+    """
+    if spec.is_diagonal and num_keys != lo_N.shape[0]:
+        counts = f"{num_keys} and {lo_N.shape[0]}"
+        message = f"diagonal attention needs as many keys as queries, got {counts}"
+        raise PlanError.of("T0223", message)
+    name = _choose(num_keys, spec) if spec.backend == "auto" else spec.backend
+    return BACKENDS[name].plan(lo_N, hi_N, num_keys, replace(spec, backend=name))
+
+
+def attend(
+    q_NHD: Tensor,
+    k_MHD: Tensor,
+    v_MHD: Tensor,
+    plan: AttentionPlan,
+    relative: Relative | None = None,
+) -> Tensor:
+    """Attend as ``plan`` says; returns shape ``(N, H, D)``.
+
+    Raises:
+        PlanError: ``relative`` does not fit the stream.
+    """
+    if relative is not None:
+        check_relative(q_NHD, k_MHD, relative)
+    return BACKENDS[plan.spec.backend].attend(q_NHD, k_MHD, v_MHD, plan, relative)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to compute attention.
+
+    Attributes:
+        plan: Turns ranges into what `attend` reads.
+        attend: Computes.
+    """
+
+    plan: Callable[[Tensor, Tensor, int, AttentionSpec], AttentionPlan]
+    attend: Callable[[Tensor, Tensor, Tensor, AttentionPlan, Relative | None], Tensor]
+
+
+BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
+    {
+        "math": Backend(plan_dense, attend_plainly),  # any dtype; what others are tested against
+        "sdpa": Backend(plan_dense, attend_fused),
+        "blockwise": Backend(plan_blockwise, attend_blockwise),
+    }
+)
+
+
+def _choose(num_keys: int, spec: AttentionSpec) -> str:
+    if spec.is_relative:
+        return "blockwise" if num_keys >= LONG else "sdpa"
+    # Windows pay where they save at least half of the scores.
+    return "blockwise" if 0 < 2 * spec.window <= num_keys else "sdpa"

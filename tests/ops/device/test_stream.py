@@ -1,0 +1,70 @@
+"""To the compiler, attention tile after tile is one op, whatever the ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from taskloom.ops.device.attention import AttentionSpec, Relative, attention
+
+from .attention_cases import tensors
+
+# torch's compiler warns about its own code.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+LENGTH = 12
+SPEC = AttentionSpec(backend="blockwise", tile=4)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    """Forget compiled code before and after."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def inputs() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    table_HR = torch.randn(2, 2 * LENGTH, generator=generator, dtype=torch.double)
+    return [x.requires_grad_() for x in (*tensors(0, LENGTH, LENGTH), table_HR)]
+
+
+def ranges(start: int) -> tuple[Tensor, Tensor]:
+    """Return the ranges of two causal documents, of which the second begins at ``start``."""
+    index_N = torch.arange(LENGTH, dtype=torch.int32)
+    return (index_N >= start).int() * start, index_N + 1
+
+
+def codes() -> tuple[Tensor, Tensor, Tensor]:
+    index_N = torch.arange(LENGTH, dtype=torch.int32)
+    return index_N, torch.full_like(index_N, LENGTH), index_N // 10
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_the_op_keeps_what_torch_asks_of_ops(*, has_bias: bool) -> None:
+    q_NHD, k_MHD, v_MHD, table_HR = inputs()
+    bias = (table_HR, torch.stack(codes())) if has_bias else (None, None)
+    op = torch.ops.taskloom.attend_stream
+    torch.library.opcheck(op, (q_NHD, k_MHD, v_MHD, torch.stack(ranges(5)), *bias, 0.5, 4))
+
+
+def test_one_graph_serves_all_ranges() -> None:
+    def attend(given: list[Tensor], ranges: tuple[Tensor, Tensor]) -> Tensor:
+        q_NHD, k_MHD, v_MHD, table_HR = given
+        lo_N, hi_N = ranges
+        relative = Relative(table_HR, *codes())
+        return attention(q_NHD, k_MHD, v_MHD, lo_N, hi_N, SPEC, relative).sin()
+
+    given = inputs()
+    compiled = torch.compile(attend, backend="aot_eager", fullgraph=True, dynamic=False)
+    compiled(given, ranges(5))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for start in range(LENGTH):
+            out, wanted = (call(given, ranges(start)) for call in (compiled, attend))
+            torch.testing.assert_close(out, wanted)
+            grads, wanted_grads = (torch.autograd.grad(x.sum(), given) for x in (out, wanted))
+            torch.testing.assert_close(grads, wanted_grads)
