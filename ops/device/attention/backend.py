@@ -12,9 +12,11 @@ from torch import Tensor
 from ....graph.errors import PlanError
 from .blockwise import attend_blockwise, plan_blockwise
 from .dense import attend_fused, attend_plainly, plan_dense
+from .op import attend_by_op
 from .plan import AttentionPlan
 from .relative import Relative, check_relative
 from .spec import AttentionSpec
+from .triton_passes import lacks_triton, plan_triton
 
 LONG: Final = 512
 """Keys from which a relative bias is cheaper to look up per tile than to hold in memory."""
@@ -68,11 +70,20 @@ def attend(
     """Attend as ``plan`` says; returns shape ``(N, H, D)``.
 
     Raises:
-        PlanError: ``relative`` does not fit the stream.
+        PlanError: ``relative`` does not fit the stream, or the back end cannot compute this here.
+        MissingExtraError: The back end needs a library that is not installed.
     """
     if relative is not None:
         check_relative(q_NHD, k_MHD, relative)
-    return BACKENDS[plan.spec.backend].attend(q_NHD, k_MHD, v_MHD, plan, relative)
+    backend = BACKENDS[plan.spec.backend]
+    if reason := backend.lacks(q_NHD, relative):
+        message = f'the attention back end "{plan.spec.backend}" cannot compute this: {reason}'
+        raise PlanError.of("T0230", message)
+    return backend.attend(q_NHD, k_MHD, v_MHD, plan, relative)
+
+
+def _nothing(q_NHD: Tensor, relative: Relative | None) -> str:  # noqa: ARG001
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +93,12 @@ class Backend:
     Attributes:
         plan: Turns ranges into what `attend` reads.
         attend: Computes.
+        lacks: Returns why it cannot compute for such queries and such a bias, or nothing.
     """
 
     plan: Callable[[Tensor, Tensor, int, AttentionSpec], AttentionPlan]
     attend: Callable[[Tensor, Tensor, Tensor, AttentionPlan, Relative | None], Tensor]
+    lacks: Callable[[Tensor, Relative | None], str] = _nothing
 
 
 BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
@@ -93,6 +106,7 @@ BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
         "math": Backend(plan_dense, attend_plainly),  # any dtype; what others are tested against
         "sdpa": Backend(plan_dense, attend_fused),
         "blockwise": Backend(plan_blockwise, attend_blockwise),
+        "triton": Backend(plan_triton, attend_by_op, lacks_triton),
     }
 )
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .plan import AttentionPlan
+from .op import attend_by_op
+from .plan import AttentionPlan, plan_spans
 from .relative import Relative
 from .spec import AttentionSpec
-from .stream import attend_stream
 from .windows import attend_in_windows, plan_windows
 
 
 def plan_blockwise(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:
-    """Place windows if ``spec`` bounds them."""
+    """Place windows if ``spec`` bounds them, and find out which tiles meet otherwise."""
     if not spec.window or spec.is_relative:
-        return AttentionPlan(spec, lo_N, hi_N)
+        spans = plan_spans(lo_N, hi_N, num_keys, spec.tile)
+        return AttentionPlan(spec, lo_N, hi_N, spans=spans)
     return AttentionPlan(spec, lo_N, hi_N, plan_windows(lo_N, hi_N, num_keys, spec))
 
 
@@ -24,4 +25,4 @@ def attend_blockwise(
     """Attend in windows all at once, or tile after tile."""
     if plan.windows is not None and relative is None:
         return attend_in_windows(q_NHD, k_MHD, v_MHD, plan, plan.windows)
-    return attend_stream(q_NHD, k_MHD, v_MHD, plan, relative)
+    return attend_by_op(q_NHD, k_MHD, v_MHD, plan, relative)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .spec import AttentionSpec
@@ -29,6 +30,19 @@ class Windows(NamedTuple):
     tiles_TW: Tensor | None = None
 
 
+class Spans(NamedTuple):
+    """Which tiles meet, two numbers each: the first of the tokens that a tile meets, one past the last.
+
+    Attributes:
+        keys_2T: Keys that any query of a tile sees; int32.
+        queries_2S: Queries, from the first tile of them to the last, that see any key of a tile;
+            int32.
+    """
+
+    keys_2T: Tensor
+    queries_2S: Tensor
+
+
 class AttentionPlan(NamedTuple):
     """All that ranges decide.
 
@@ -37,17 +51,32 @@ class AttentionPlan(NamedTuple):
         lo_N: First key that each query sees.
         hi_N: One past the last.
         windows: What back ends read that compute with windows.
+        spans: What back ends read that walk from tile to tile.
     """
 
     spec: AttentionSpec
     lo_N: Tensor
     hi_N: Tensor
     windows: Windows | None = None
+    spans: Spans | None = None
 
 
-def plan_ranges(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:  # noqa: ARG001 - the shape of the others
-    """Plan nothing: the back end reads the ranges themselves."""
-    return AttentionPlan(spec, lo_N, hi_N)
+def plan_spans(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> Spans:
+    """Find out which tiles meet."""
+    num_queries = lo_N.shape[0]
+    num_tiles, num_key_tiles = -(-num_queries // tile), -(-num_keys // tile)
+    is_empty_N = hi_N <= lo_N
+    pad = (0, num_tiles * tile - num_queries)
+    first_N, last_N = lo_N.masked_fill(is_empty_N, num_keys), hi_N.masked_fill(is_empty_N, 0)
+    start_T = F.pad(first_N, pad, value=num_keys).view(num_tiles, tile).amin(1).clamp(min=0)
+    stop_T = F.pad(last_N, pad).view(num_tiles, tile).amax(1).clamp(max=num_keys)
+    key_S = torch.arange(num_key_tiles, device=lo_N.device) * tile
+    meets_TS = (start_T[:, None] < key_S + tile) & (stop_T[:, None] > key_S)
+    tile_T1 = torch.arange(num_tiles, device=lo_N.device)[:, None]
+    first_S = tile_T1.where(meets_TS, num_tiles).amin(0)
+    last_S = (tile_T1 + 1).where(meets_TS, 0).amax(0)
+    queries_2S = (torch.stack((first_S, last_S)) * tile).clamp(max=num_queries)
+    return Spans(torch.stack((start_T, stop_T)).int(), queries_2S.int())
 
 
 def mask_windows(

@@ -7,7 +7,7 @@ from typing import Final
 
 from ....graph.errors import PlanError, Problem, suggest
 
-BACKEND_NAMES: Final = ("math", "sdpa", "blockwise")
+BACKEND_NAMES: Final = ("math", "sdpa", "blockwise", "triton")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

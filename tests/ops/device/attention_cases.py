@@ -12,6 +12,9 @@ from torch import Tensor
 
 from taskloom.ops.device.attention import AttentionSpec, Relative, attention
 
+EXACT = ("math", "sdpa", "blockwise")
+"""Back ends that compute in double precision, and on any device."""
+
 
 class Case(NamedTuple):
     """Queries, keys, values, ranges and bias, and a spec under which they are lawful."""

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 
 from taskloom.graph.errors import PlanError
 from taskloom.ops.device.attention import (
-    BACKENDS,
     AttentionSpec,
     attend,
     attention,
@@ -18,6 +17,7 @@ from taskloom.ops.device.attention import (
 )
 
 from .attention_cases import (
+    EXACT,
     Case,
     any_ranges,
     compute,
@@ -29,12 +29,12 @@ from .attention_cases import (
     with_relative,
 )
 
-every_backend = pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
+every_backend = pytest.mark.parametrize("backend", [*EXACT, "auto"])
 
 
 def check_every_backend(case: Case) -> None:
     expected, expected_grads = run(oracle, case)
-    for backend in BACKENDS:
+    for backend in EXACT:
         out, grads = run(compute, case._replace(spec=replace(case.spec, backend=backend)))
         torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-10)
         for grad, expected_grad in zip(grads, expected_grads, strict=True):
@@ -74,7 +74,7 @@ def test_empty_ranges_give_zero_and_zero_gradients_even_of_great_scores(backend:
         assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EXACT)
 @pytest.mark.parametrize("window", [0, 4])
 def test_gradients_equal_finite_differences(backend: str, window: int) -> None:
     q_NHD, k_MHD, v_MHD = (x[:5, :1, :2].clone().requires_grad_() for x in tensors(0, 5, 5))
@@ -161,7 +161,7 @@ def test_a_diagonal_needs_as_many_keys_as_queries() -> None:
 def test_a_pack_equals_its_documents_one_by_one(case: Case) -> None:
     lo_N, hi_N = case.lo_N, case.hi_N
     starts = sorted({(lo, max(hi_N[lo_N == lo].tolist())) for lo in lo_N[hi_N > lo_N].tolist()})
-    for backend in BACKENDS:
+    for backend in EXACT:
         packed = case._replace(spec=replace(case.spec, backend=backend))
         out = compute(packed)
         for start, stop in starts:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from taskloom.ops.device.attention import AttentionSpec, Relative, attention
+from taskloom.ops.device.attention.plan import plan_spans
 
 from .attention_cases import tensors
 
@@ -48,8 +49,9 @@ def codes() -> tuple[Tensor, Tensor, Tensor]:
 def test_the_op_keeps_what_torch_asks_of_ops(*, has_bias: bool) -> None:
     q_NHD, k_MHD, v_MHD, table_HR = inputs()
     bias = (table_HR, torch.stack(codes())) if has_bias else (None, None)
-    op = torch.ops.taskloom.attend_stream
-    torch.library.opcheck(op, (q_NHD, k_MHD, v_MHD, torch.stack(ranges(5)), *bias, 0.5, 4))
+    meta = (torch.stack(ranges(5)), *plan_spans(*ranges(5), LENGTH, 4))
+    given = ("blockwise", q_NHD, k_MHD, v_MHD, *bias, *meta, 0.5, 4)
+    torch.library.opcheck(torch.ops.taskloom.attention, given)
 
 
 def test_one_graph_serves_all_ranges() -> None:

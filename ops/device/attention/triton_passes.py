@@ -1,0 +1,219 @@
+"""Both passes of attention by our Triton kernels: what they are given, and on how many programs.
+
+Triton runs them on a GPU; without one, its interpreter does where ``TRITON_INTERPRET=1`` was set
+before Triton was first imported, thousands of times slower: for tests, and for a look at a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ....graph.errors import MissingExtraError
+from .call import Call, Passes
+from .plan import AttentionPlan, plan_spans
+from .relative import Relative
+from .spec import AttentionSpec
+
+LARGEST_TILE: Final = 64
+SMALLEST_TILE: Final = 16
+
+NUM_SUMS: Final = 8
+"""Accumulators of the table's gradient: programs that run at once seldom add to the same one."""
+
+FIXED_BITS: Final = 40
+"""Steps, as a power of two, from 0 to the most that the gradient of one score can be."""
+
+
+class Launch(NamedTuple):
+    """How one kernel is run: tiles of queries per program, and what Triton wants to know."""
+
+    num_tiles: int
+    num_warps: int
+    num_stages: int
+
+
+LAUNCHES: Final = {
+    "forward": Launch(2, 8, 2),
+    "backward_queries": Launch(1, 8, 2),
+    "backward_keys": Launch(1, 8, 1),
+}
+
+
+def lacks_triton(q_NHD: Tensor, relative: Relative | None) -> str:  # noqa: ARG001  # one for all
+    """Return why the kernels cannot compute this here, or nothing.
+
+    Raises:
+        MissingExtraError: Triton is not installed.
+    """
+    if q_NHD.dtype is torch.float64:
+        return "it computes in half and in single precision alone"
+    if q_NHD.is_cuda:
+        return ""
+    if not is_interpreted():
+        return "it needs a GPU, or TRITON_INTERPRET=1 in the environment for a slow trial without"
+    if q_NHD.dtype is torch.bfloat16:
+        # Its matrix product takes the bits of bfloat16 for integers (triton 3.9, issue 11584).
+        return "Triton's interpreter multiplies bfloat16 wrongly; float16 and float32 it can"
+    return ""
+
+
+def is_interpreted() -> bool:
+    """Return whether Triton's interpreter runs the kernels.
+
+    Raises:
+        MissingExtraError: Triton is not installed.
+    """
+    try:
+        from .kernels import KERNELS  # noqa: PLC0415  # Triton is of the extra gpu
+    except ImportError as error:
+        help_ = 'pip install "taskloom[gpu]"'
+        message = "the attention back end triton needs the extra gpu"
+        raise MissingExtraError.of("T0901", message, help_) from error
+    return type(KERNELS["forward"]).__name__ == "InterpretedFunction"
+
+
+def plan_triton(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:
+    """Find out which tiles meet, of a size that the kernels have."""
+    tile = spec.tile if spec.tile in {SMALLEST_TILE, 32, LARGEST_TILE} else LARGEST_TILE
+    spec = replace(spec, tile=tile, window=0, is_diagonal=False)
+    return AttentionPlan(spec, lo_N, hi_N, spans=plan_spans(lo_N, hi_N, num_keys, tile))
+
+
+def _forward(call: Call) -> tuple[Tensor, Tensor]:
+    """Return what queries see, and the log of each one's sum of exponentials."""
+    call = _laid_out(call)
+    num_queries, num_heads = call.q_NHD.shape[:2]
+    out_NHD = call.q_NHD.new_empty(num_queries, num_heads, call.v_MHD.shape[-1])
+    log_sums_HN = out_NHD.new_empty(num_heads, num_queries, dtype=torch.float32)
+    _launch("forward", call, out_ptr=out_NHD, log_sums_ptr=log_sums_HN, spans_ptr=call.keys_2T)
+    log_sums_HN.masked_fill_(call.lost_N, torch.nan)
+    return out_NHD.masked_fill_(call.lost_N[:, None, None], torch.nan), log_sums_HN
+
+
+def _backward(
+    call: Call, grad_NHD: Tensor, out_NHD: Tensor, log_sums_HN: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of queries, keys, values and table.
+
+    Where `torch.use_deterministic_algorithms` is on, that of the table depends on no order: it is
+    summed in steps of a 2 ** `FIXED_BITS`-th of the most that the gradient of a score can be.
+    """
+    call, grad_NHD = _laid_out(call), grad_NHD.contiguous()
+    grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in call[:3])
+    dots_NH = (grad_NHD.float() * out_NHD.float()).sum(-1)
+    shared = {
+        "grad_out_ptr": grad_NHD,
+        "log_sums_ptr": log_sums_HN,
+        "dots_ptr": dots_NH.t().contiguous(),
+    }
+    _launch("backward_queries", call, grad_q_ptr=grad_q, spans_ptr=call.keys_2T, **shared)
+    sums_PHR, per_step = _accumulators(call, grad_NHD)
+    _launch(
+        "backward_keys",
+        call,
+        grad_k_ptr=grad_k,
+        grad_v_ptr=grad_v,
+        sums_ptr=sums_PHR,
+        per_step_ptr=per_step,
+        runs_ptr=_runs(call),
+        spans_ptr=call.queries_2S,
+        is_fixed=sums_PHR.dtype is torch.int64,
+        num_sums=NUM_SUMS,
+        **shared,
+    )
+    grad_table_HR = (sums_PHR.sum(0).double() / per_step).float()
+    return (
+        grad_q,
+        grad_k,
+        grad_v,
+        grad_table_HR if call.table_HR is not None else dots_NH.new_empty(0),
+    )
+
+
+def _laid_out(call: Call) -> Call:
+    """Return the call with heads and channels side by side, and codes as the kernels read them."""
+    q_NHD, k_MHD, v_MHD = (x if x[0].is_contiguous() else x.contiguous() for x in call[:3])
+    call = call._replace(q_NHD=q_NHD, k_MHD=k_MHD, v_MHD=v_MHD, ranges_2N=call.ranges_2N.int())
+    if call.table_HR is None or call.codes_3N is None:
+        return call
+    code_N, base_N, slot_N = call.codes_3N
+    codes_3N = torch.stack((base_N - code_N, code_N, slot_N)).int()
+    return call._replace(codes_3N=codes_3N, table_HR=call.table_HR.float().contiguous())
+
+
+def _launch(name: str, call: Call, **given: Any) -> None:
+    from .kernels import KERNELS  # noqa: PLC0415  # Triton is of the extra gpu
+
+    kernel, launch = KERNELS[name], LAUNCHES[name]
+    (num_queries, num_heads, qk_size), (num_keys, _, v_size) = call.q_NHD.shape, call.v_MHD.shape
+    num_programs = num_keys if name == "backward_keys" else num_queries
+    none = call.q_NHD.new_empty(1, dtype=torch.int32)
+    values = {
+        "q_ptr": call.q_NHD,
+        "k_ptr": call.k_MHD,
+        "v_ptr": call.v_MHD,
+        "ranges_ptr": call.ranges_2N,
+        "codes_ptr": none if call.codes_3N is None else call.codes_3N,
+        "table_ptr": none.float() if call.table_HR is None else call.table_HR,
+        "scale": call.scale,
+        "num_queries": num_queries,
+        "num_keys": num_keys,
+        "num_table_rows": 0 if call.table_HR is None else call.table_HR.shape[1],
+        "q_stride": call.q_NHD.stride(0),
+        "k_stride": call.k_MHD.stride(0),
+        "v_stride": call.v_MHD.stride(0),
+        "out_stride": num_heads * v_size,
+        "qk_size": qk_size,
+        "v_size": v_size,
+        "qk_padded": padded(qk_size),
+        "v_padded": padded(v_size),
+        "tile": call.tile,
+        "block_q": call.tile * launch.num_tiles,
+        "block_k": call.tile,
+        "is_relative": call.table_HR is not None,
+    }
+    values = {key: value for key, value in values.items() if key in kernel.arg_names} | given
+    grid = (-(-num_programs // (call.tile * launch.num_tiles)), num_heads)
+    kernel[grid](**values, num_warps=launch.num_warps, num_stages=launch.num_stages)
+
+
+def padded(size: int) -> int:
+    """Return the channels that a kernel computes with, at least the 16 of a matrix unit."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def _runs(call: Call) -> Tensor:
+    """Return whether codes run on throughout each tile, 1 or 0."""
+    if call.codes_3N is None:
+        return call.ranges_2N.new_zeros(1)
+    shift_N, code_N, slot_N = call.codes_3N
+    base_N = shift_N + code_N
+    tile, num_tokens = call.tile, code_N.shape[0]
+    pad = -num_tokens % tile
+    breaks_N = torch.stack((code_N.diff() - 1, base_N.diff(), slot_N.diff())).any(0)
+    # The break before a tile's first token is no break within the tile.
+    breaks_SQ = torch.nn.functional.pad(breaks_N, (1, pad)).view(-1, tile)
+    return (~breaks_SQ[:, 1:].any(1)).int()
+
+
+def _accumulators(call: Call, grad_NHD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sums to add to, and how many steps of them are 1."""
+    num_heads, num_rows = (1, 1) if call.table_HR is None else call.table_HR.shape
+    is_fixed = torch.are_deterministic_algorithms_enabled()
+    dtype = torch.int64 if is_fixed else torch.float32
+    sums_PHR = grad_NHD.new_zeros(NUM_SUMS, num_heads, num_rows, dtype=dtype)
+    if not is_fixed:
+        return sums_PHR, grad_NHD.new_ones((), dtype=torch.float32)
+    most = 2 * _longest(grad_NHD) * _longest(call.v_MHD)
+    return sums_PHR, (FIXED_BITS - most.clamp(min=1e-30).log2().ceil()).exp2()
+
+
+def _longest(x_NHD: Tensor) -> Tensor:
+    return x_NHD.float().norm(dim=-1).amax()
+
+
+TRITON: Final = Passes(_forward, _backward)
