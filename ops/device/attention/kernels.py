@@ -72,7 +72,7 @@ def forward(
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
         v = _load(v_ptr, keys, num_keys, head, v_stride, v_size, v_padded)
         code_k, slot_k = _load_keys(codes_ptr, keys, num_keys, is_relative)
-        scores, _, _ = _score(
+        scores = _score(
             q,
             k,
             keys,
@@ -152,7 +152,7 @@ def backward_queries(
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
         v = _load(v_ptr, keys, num_keys, head, v_stride, v_size, v_padded)
         code_k, slot_k = _load_keys(codes_ptr, keys, num_keys, is_relative)
-        scores, _, _ = _score(
+        scores = _score(
             q,
             k,
             keys,
@@ -233,7 +233,7 @@ def backward_keys(
         of_row = head * num_queries + rows
         log_sums = tl.load(log_sums_ptr + of_row, mask=rows < num_queries, other=0.0)
         dots = tl.load(dots_ptr + of_row, mask=rows < num_queries, other=0.0)
-        scores, is_near, table_rows = _score(
+        scores = _score(
             q,
             k,
             keys,
@@ -256,13 +256,17 @@ def backward_keys(
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
         grad_scores = weights * (grad_weights - dots[:, None])
         if is_relative:
-            added = tl.where(is_near, grad_scores, 0.0)
             runs_on = tl.load(runs_ptr + row // tile) + tl.load(runs_ptr + index) == 2
             if runs_on:
-                corner = tl.load(codes_ptr + row) + tl.load(codes_ptr + num_queries + index * tile)
-                _add_diagonals(sums_ptr, added, corner, num_table_rows, per_step, tile, is_fixed)
+                of_query, of_key = codes_ptr + row, codes_ptr + num_queries + index * tile
+                is_one_slot = tl.load(of_query + 2 * num_queries) == tl.load(of_key + num_queries)
+                corner = tl.load(of_query) + tl.load(of_key)
+                rows_inside = tl.where(is_one_slot, num_table_rows, 0)
+                _add_diagonals(sums_ptr, grad_scores, corner, rows_inside, per_step, tile, is_fixed)
             else:
-                _add(sums_ptr + table_rows, added, is_near, per_step, is_fixed)
+                table_rows = shift[:, None] + code_k[None, :]
+                is_near = (slot[:, None] == slot_k[None, :]) & _is_row(table_rows, num_table_rows)
+                _add(sums_ptr + table_rows, grad_scores, is_near, per_step, is_fixed)
         grad_k = tl.dot(tl.trans(grad_scores.to(q.dtype)), q, grad_k, input_precision="ieee")
     k_out_stride, v_out_stride = num_heads * qk_size, num_heads * v_size
     _store(grad_k_ptr, grad_k * scale, keys, num_keys, head, k_out_stride, qk_size, qk_padded)
@@ -286,19 +290,20 @@ def _score(
     num_table_rows,
     is_relative: tl.constexpr,
 ):
-    """Return the scores, which have a row of the table, and which row."""
-    is_seen = (keys[None, :] >= lo[:, None]) & (keys[None, :] < hi[:, None])
+    """Return the scores, minus infinity where a key is not seen."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    is_near = is_seen
-    table_rows = shift[:, None] + code_k[None, :]
     if is_relative:
-        is_near = is_seen & (slot[:, None] == slot_k[None, :])
-        is_row = (table_rows >= 0) & (table_rows < num_table_rows)
+        table_rows = shift[:, None] + code_k[None, :]
         pointers = table_ptr + head * num_table_rows + table_rows
-        added = tl.load(pointers, mask=is_near & is_row, other=NAN)
-        scores += tl.where(is_near, added, 0.0)
-        is_near = is_near & is_row
-    return tl.where(is_seen, scores, -INFINITY), is_near, table_rows
+        added = tl.load(pointers, mask=_is_row(table_rows, num_table_rows), other=NAN)
+        scores += tl.where(slot[:, None] == slot_k[None, :], added, 0.0)
+    is_seen = (keys[None, :] >= lo[:, None]) & (keys[None, :] < hi[:, None])
+    return tl.where(is_seen, scores, -INFINITY)
+
+
+@triton.jit
+def _is_row(table_rows, num_table_rows):
+    return (table_rows >= 0) & (table_rows < num_table_rows)
 
 
 @triton.jit
@@ -313,9 +318,9 @@ def _add_diagonals(
     upper = tl.sum(tl.where(turned_from < tile, turned, 0.0), 0)
     lower = tl.sum(tl.where(turned_from >= tile, turned, 0.0), 0)
     rows = corner + line
-    _add(sums_ptr + rows, upper, (rows >= 0) & (rows < num_table_rows), per_step, is_fixed)
+    _add(sums_ptr + rows, upper, _is_row(rows, num_table_rows), per_step, is_fixed)
     rows -= tile
-    _add(sums_ptr + rows, lower, (rows >= 0) & (rows < num_table_rows), per_step, is_fixed)
+    _add(sums_ptr + rows, lower, _is_row(rows, num_table_rows), per_step, is_fixed)
 
 
 @triton.jit

@@ -35,6 +35,15 @@ class Launch(NamedTuple):
     num_warps: int
     num_stages: int
 
+    @property
+    def options(self) -> dict[str, int]:
+        """What Triton is told; what it takes for granted may change with its version."""
+        return {
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+            "enable_fp_fusion": True,
+        }
+
 
 LAUNCHES: Final = {
     "forward": Launch(2, 8, 2),
@@ -178,7 +187,7 @@ def _launch(name: str, call: Call, **given: Any) -> None:
     }
     values = {key: value for key, value in values.items() if key in kernel.arg_names} | given
     grid = (-(-num_programs // (call.tile * launch.num_tiles)), num_heads)
-    kernel[grid](**values, num_warps=launch.num_warps, num_stages=launch.num_stages)
+    kernel[grid](**values, **launch.options)
 
 
 def padded(size: int) -> int:
