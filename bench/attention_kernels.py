@@ -3,7 +3,7 @@
 Every kernel is compiled ahead of time, as it would be launched, for three generations of GPUs. Told are
 registers per thread, bytes spilled from them, shared memory, and the matrix instructions by kind: `wgmma` on
 sm_90, `tcgen05` on sm_100, `mma` where neither is used. The table is kept in `attention_kernels.json` with the
-version of Triton and the digest of the sources that it was made from; a test fails where it is no longer what
+version of Triton and the digest of the source that it was made from; a test fails where it is no longer what
 the compiler makes.
 
     python bench/attention_kernels.py [--write] [--only NAME...]
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -28,7 +27,6 @@ from typing import Any, Final, NamedTuple
 TABLE: Final = Path(__file__).with_suffix(".json")
 CAPABILITIES: Final = (80, 90, 100)
 NUM_HEADS: Final = 12
-SOURCES: Final = ("kernels.py", "triton_passes.py")
 
 
 class Variant(NamedTuple):
@@ -140,11 +138,14 @@ def made_from() -> dict[str, str]:
     """Return what the figures depend on."""
     import triton  # noqa: PLC0415
 
-    spec = importlib.util.find_spec("taskloom.ops.device.attention")
-    assert spec is not None
-    assert spec.origin is not None
-    sources = b"".join(Path(spec.origin).with_name(name).read_bytes() for name in SOURCES)
-    return {"triton": triton.__version__, "sources": hashlib.sha256(sources).hexdigest()[:16]}
+    from taskloom.ops.device.attention import kernels, triton_passes  # noqa: PLC0415
+
+    source = Path(kernels.__file__).read_bytes()
+    return {
+        "triton": triton.__version__,
+        "source": hashlib.sha256(source).hexdigest()[:16],
+        "launches": str({name: tuple(one) for name, one in triton_passes.LAUNCHES.items()}),
+    }
 
 
 def measure(only: list[str]) -> dict[str, dict[str, int]]:

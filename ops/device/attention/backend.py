@@ -12,11 +12,15 @@ from torch import Tensor
 from ....graph.errors import PlanError
 from .blockwise import attend_blockwise, plan_blockwise
 from .dense import attend_fused, attend_plainly, plan_dense
+from .documents import plan_documents
+from .flex import attend_flex, lacks_flex, plan_flex
 from .op import attend_by_op
 from .plan import AttentionPlan
 from .relative import Relative, check_relative
 from .spec import AttentionSpec
-from .triton_passes import lacks_triton, plan_triton
+from .triton_passes import has_triton, lacks_triton, plan_triton
+from .varlen import attend_varlen, lacks_varlen
+from .xformers import attend_xformers, lacks_xformers
 
 LONG: Final = 512
 """Keys from which a relative bias is cheaper to look up per tile than to hold in memory."""
@@ -56,7 +60,7 @@ def plan_attention(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpe
         counts = f"{num_keys} and {lo_N.shape[0]}"
         message = f"diagonal attention needs as many keys as queries, got {counts}"
         raise PlanError.of("T0223", message)
-    name = _choose(num_keys, spec) if spec.backend == "auto" else spec.backend
+    name = _choose(lo_N, num_keys, spec) if spec.backend == "auto" else spec.backend
     return BACKENDS[name].plan(lo_N, hi_N, num_keys, replace(spec, backend=name))
 
 
@@ -76,13 +80,13 @@ def attend(
     if relative is not None:
         check_relative(q_NHD, k_MHD, relative)
     backend = BACKENDS[plan.spec.backend]
-    if reason := backend.lacks(q_NHD, relative):
+    if reason := backend.lacks(q_NHD, k_MHD, v_MHD, relative):
         message = f'the attention back end "{plan.spec.backend}" cannot compute this: {reason}'
         raise PlanError.of("T0230", message)
     return backend.attend(q_NHD, k_MHD, v_MHD, plan, relative)
 
 
-def _nothing(q_NHD: Tensor, relative: Relative | None) -> str:  # noqa: ARG001
+def _nothing(*_: object) -> str:
     return ""
 
 
@@ -93,12 +97,12 @@ class Backend:
     Attributes:
         plan: Turns ranges into what `attend` reads.
         attend: Computes.
-        lacks: Returns why it cannot compute for such queries and such a bias, or nothing.
+        lacks: Takes queries, keys, values and a bias; returns why it cannot compute this, or nothing.
     """
 
     plan: Callable[[Tensor, Tensor, int, AttentionSpec], AttentionPlan]
     attend: Callable[[Tensor, Tensor, Tensor, AttentionPlan, Relative | None], Tensor]
-    lacks: Callable[[Tensor, Relative | None], str] = _nothing
+    lacks: Callable[[Tensor, Tensor, Tensor, Relative | None], str] = _nothing
 
 
 BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
@@ -107,12 +111,17 @@ BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
         "sdpa": Backend(plan_dense, attend_fused),
         "blockwise": Backend(plan_blockwise, attend_blockwise),
         "triton": Backend(plan_triton, attend_by_op, lacks_triton),
+        "flex": Backend(plan_flex, attend_flex, lacks_flex),
+        "varlen": Backend(plan_documents, attend_varlen, lacks_varlen),
+        "xformers": Backend(plan_documents, attend_xformers, lacks_xformers),
     }
 )
 
 
-def _choose(num_keys: int, spec: AttentionSpec) -> str:
+def _choose(lo_N: Tensor, num_keys: int, spec: AttentionSpec) -> str:
     if spec.is_relative:
+        if lo_N.is_cuda and has_triton():
+            return "triton"
         return "blockwise" if num_keys >= LONG else "sdpa"
     # Windows pay where they save at least half of the scores.
     return "blockwise" if 0 < 2 * spec.window <= num_keys else "sdpa"

@@ -43,6 +43,26 @@ class Spans(NamedTuple):
     queries_2S: Tensor
 
 
+class Documents(NamedTuple):
+    """Sequences that lie end to end.
+
+    Attributes:
+        query_counts: Queries of each.
+        key_counts: Keys of each.
+        is_causal: Whether a query sees the keys up to its own place, rather than all of them.
+    """
+
+    query_counts: list[int]
+    key_counts: list[int]
+    is_causal: bool
+
+    def offsets(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return where the queries and the keys of each begin, and where the last end; int32."""
+        counts = torch.tensor([[0, *self.query_counts], [0, *self.key_counts]], dtype=torch.int32)
+        of_queries, of_keys = counts.cumsum(1, dtype=torch.int32).to(device)
+        return of_queries, of_keys
+
+
 class AttentionPlan(NamedTuple):
     """All that ranges decide.
 
@@ -52,6 +72,7 @@ class AttentionPlan(NamedTuple):
         hi_N: One past the last.
         windows: What back ends read that compute with windows.
         spans: What back ends read that walk from tile to tile.
+        documents: What back ends read that know nothing but documents.
     """
 
     spec: AttentionSpec
@@ -59,6 +80,7 @@ class AttentionPlan(NamedTuple):
     hi_N: Tensor
     windows: Windows | None = None
     spans: Spans | None = None
+    documents: Documents | None = None
 
 
 def plan_spans(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> Spans:

@@ -7,7 +7,7 @@ from typing import Final
 
 from ....graph.errors import PlanError, Problem, suggest
 
-BACKEND_NAMES: Final = ("math", "sdpa", "blockwise", "triton")
+BACKEND_NAMES: Final = ("math", "sdpa", "blockwise", "triton", "flex", "varlen", "xformers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,10 +52,12 @@ def _backward(
         grad_v[:, keys].baddbmm_(weights_HQK.mT, grad[:, rows])
         grad_scores_HQK = grad[:, rows] @ v[:, keys].mT
         grad_scores_HQK.sub_(dots_HN1[:, rows]).mul_(weights_HQK)
+        del weights_HQK  # names would keep what is as large as anything here for the next tile
         if tile.codes is not None:
             tile.codes.add_gradient(grad_table_HR, grad_scores_HQK)
         grad_q[:, rows].baddbmm_(grad_scores_HQK, k[:, keys], alpha=call.scale)
         grad_k[:, keys].baddbmm_(grad_scores_HQK.mT, q[:, rows], alpha=call.scale)
+        del grad_scores_HQK
     given = [grad.to(x.dtype) for grad, x in zip(grads, call[:3], strict=True)]
     return given[0], given[1], given[2], grad_table_HR
 

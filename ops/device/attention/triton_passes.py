@@ -6,6 +6,7 @@ before Triton was first imported, thousands of times slower: for tests, and for 
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -52,7 +53,17 @@ LAUNCHES: Final = {
 }
 
 
-def lacks_triton(q_NHD: Tensor, relative: Relative | None) -> str:  # noqa: ARG001  # one for all
+def has_triton() -> bool:
+    """Return whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def lacks_triton(
+    q_NHD: Tensor,
+    k_MHD: Tensor,  # noqa: ARG001  # as of other back ends
+    v_MHD: Tensor,  # noqa: ARG001
+    relative: Relative | None,  # noqa: ARG001
+) -> str:
     """Return why the kernels cannot compute this here, or nothing.
 
     Raises:
