@@ -1,0 +1,56 @@
+"""Take what the tests compare from golden cases in full: `python take.py FOLDER`, with a folder per case."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+MOST_BYTES = 400_000
+
+
+def take(case: Path, out: Path) -> None:
+    """Write ``<case>.json`` and ``<case>.npz``: small inputs, and some of each output's channels."""
+    told: dict[str, Any] = json.loads((case / "case.json").read_text())
+    tensors = load_file(case / "tensors.safetensors")
+    kept = {
+        "about": told["notes"],
+        "model": told["model_cfg"],
+        "losses": told["losses"],
+        "grad_norms": {
+            name: float(f"{norm:.8g}") for name, norm in told["grad_norms"].items() if norm
+        },
+        "num_parameters": told["weights"]["n_params"],
+        "shapes": json.loads((case / "shapes.json").read_text()),
+    }
+    (out / f"{case.name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+    arrays: dict[str, Any] = {
+        name: _small(array) for name, array in tensors.items() if name.startswith("net_input")
+    }
+    arrays["target"] = tensors["sample.target"].astype(np.int16)
+    for name in ("encoder_padding_mask", "sample.constraint_masks"):
+        if name in tensors:
+            arrays[name] = tensors[name]
+    for name in ("encoder_out", "logits"):
+        step = -(-tensors[name].nbytes // MOST_BYTES)
+        arrays[name] = tensors[name][..., ::step]
+    np.savez_compressed(out / f"{case.name}.npz", **arrays)
+
+
+def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return ids in 16 bits, and pixels, of which [-1, 1] is made, in bytes."""
+    if array.dtype == np.int64:
+        return array.astype(np.int16)
+    whole = np.rint((array + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    is_pixels = np.allclose(whole * np.float32(2 / 255) - 1, array, rtol=0, atol=1e-6)
+    return whole if is_pixels else array
+
+
+if __name__ == "__main__":
+    for path in sorted(Path(sys.argv[1]).glob("*/case.json")):
+        if "model_cfg" in json.loads(path.read_text()):
+            take(path.parent, Path(__file__).parent)
