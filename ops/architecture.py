@@ -20,6 +20,7 @@ from .device.embedding import EmbedTokens, PlaceTokens
 from .device.encoder import EncodeStreams
 from .device.loss import ScoreTokens
 from .host.document import PackDocuments
+from .relative import RelativeStreams
 
 VOCABULARY_SCOPE = "vocabulary"
 ENCODER_SCOPE = "encoder"
@@ -61,10 +62,32 @@ class EncoderDecoder:
 
     def add(self, planned: Planned, *, is_inference: bool) -> dict[str, Value]:
         """Add the nodes that follow the documents of ``planned``; return the graph's outputs by name."""
-        draft, width = planned.draft, self.config.width
+        draft = planned.draft
         lanes = {name: _describe(lane) for name, lane in sorted(planned.lanes.items())}
         packing = PackDocuments(lanes=lanes, has_pairs=planned.has_pairs)
         pack = draft.add(packing, planned.documents, address="pack").node
+        if self.config.position == "relative":
+            streams = RelativeStreams(
+                config=self.config,
+                num_ids=self.vocabulary.size,
+                lanes=planned.lanes,
+                tile=self.layout.tile,
+                longest=(self.layout.longest_source, self.layout.longest_target),
+            )
+            memory, states = streams.add(draft, pack, VOCABULARY_SCOPE)
+        else:
+            memory, states = self._add_streams(planned, pack)
+        if is_inference:
+            told = {"states": states} if planned.has_targets else {}
+            compared = {"scores": self._compare(draft, pack, memory)} if planned.has_pairs else {}
+            return {"memory": memory, **told, **compared}
+        kinds = [self._score(draft, pack, states, planned)] if planned.has_targets else []
+        kinds += [self._contrast(draft, pack, memory, planned)] if planned.has_pairs else []
+        return _name_outputs(self._add_losses(draft, kinds, planned))
+
+    def _add_streams(self, planned: Planned, pack: NodeId) -> tuple[Value, Value]:
+        """Return the states of the source and of the target."""
+        draft, width = planned.draft, self.config.width
         embed = EmbedTokens(num_ids=self.vocabulary.size, model_width=width)
         stream = draft.add(
             embed,
@@ -121,13 +144,7 @@ class EncoderDecoder:
             scope=DECODER_SCOPE,
             address="decoder",
         )
-        if is_inference:
-            told = {"states": states} if planned.has_targets else {}
-            compared = {"scores": self._compare(draft, pack, memory)} if planned.has_pairs else {}
-            return {"memory": memory, **told, **compared}
-        kinds = [self._score(draft, pack, states, planned)] if planned.has_targets else []
-        kinds += [self._contrast(draft, pack, memory, planned)] if planned.has_pairs else []
-        return _name_outputs(self._add_losses(draft, kinds, planned))
+        return memory, states
 
     def _score(self, draft: Draft, pack: NodeId, states: Value, planned: Planned) -> Value:
         """Add what target tokens cost."""

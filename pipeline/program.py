@@ -22,8 +22,11 @@ from ..graph.node import Node, Value
 from ..graph.passes.cut import Stage
 from ..ops.device.layer import DecoderLayer, EncoderLayer
 from ..ops.device.op import DeviceOp
+from ..ops.device.relative.layer import RelativeDecoderLayer, RelativeEncoderLayer
 from .planning import Plan
 from .probe import Probe
+
+_LAYERS = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
 
 Backend: TypeAlias = str | Callable[..., Any]
 """What compiles a graph, as `torch.compile` takes it."""
@@ -136,7 +139,7 @@ class Program(nn.Module):
             # Layers of a node share a backend, or each would be compiled for itself.
             named = _name_nodes(node.address, lookup_backend(backend))
             for module in scope.modules():
-                if isinstance(module, EncoderLayer | DecoderLayer):
+                if isinstance(module, _LAYERS):
                     module.compile(backend=named, fullgraph=True, dynamic=False)
 
     def load(self, parameters: Mapping[str, Tensor], origin: object) -> None:

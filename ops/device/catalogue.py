@@ -11,13 +11,19 @@ from typing import Final
 
 DEVICE_CATALOGUE: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "adapt_images": "taskloom.ops.device.relative.slot_ops:AdaptImages",
+        "adapt_tokens": "taskloom.ops.device.relative.slot_ops:AdaptTokens",
         "add_losses": "taskloom.ops.device.contrast:AddLosses",
         "compare_pairs": "taskloom.ops.device.contrast:ComparePairs",
         "contrast_pairs": "taskloom.ops.device.contrast:ContrastPairs",
+        "decode_relative": "taskloom.ops.device.relative.stack_ops:DecodeRelative",
         "decode_streams": "taskloom.ops.device.decoder:DecodeStreams",
+        "embed_ids": "taskloom.ops.device.relative.slot_ops:EmbedIds",
         "embed_patches": "taskloom.ops.device.embedding:EmbedPatches",
         "embed_tokens": "taskloom.ops.device.embedding:EmbedTokens",
+        "encode_relative": "taskloom.ops.device.relative.stack_ops:EncodeRelative",
         "encode_streams": "taskloom.ops.device.encoder:EncodeStreams",
+        "find_slots": "taskloom.ops.device.relative.slot_ops:FindSlots",
         "place_tokens": "taskloom.ops.device.embedding:PlaceTokens",
         "score_tokens": "taskloom.ops.device.loss:ScoreTokens",
     }

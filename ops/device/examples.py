@@ -13,6 +13,9 @@ from .decoder import DecodeStreams
 from .embedding import EmbedPatches, EmbedTokens, PlaceTokens
 from .encoder import EncodeStreams
 from .loss import ScoreTokens
+from .relative.places import to_items
+from .relative.slot_ops import AdaptImages, AdaptTokens, EmbedIds, FindSlots
+from .relative.stack_ops import DecodeRelative, EncodeRelative
 
 _N, _C, _TILE = 8, 8, 4
 
@@ -38,6 +41,25 @@ _LAYERS: dict[str, Any] = {
     "tile": _TILE,
 }
 
+# Two documents, each of a cell of an image and three ids.
+_FORMS = (
+    (
+        "image",
+        to_items({"kind": "grid", "table": "image", "num_rows": 1, "num_columns": 1, "bucket": 2}),
+    ),
+    (
+        "text",
+        to_items({"kind": "line", "table": "text", "num_places": 8, "bucket": 4, "longest": 8}),
+    ),
+)
+_SLOTS = {
+    "positions": _HIDDEN,
+    "slots": _ints(1, 2, 2, 2, 3, 4, 4, 4),
+    "places": _ints(0, 1, 2, 3, 0, 1, 2, 3),
+}
+_STACK = to_items({"width": _C, "num_heads": 2, "ffn_width": 16, "num_layers": 1})
+_ADAPTER = to_items({"width": _C})
+
 _SUMS = {
     "out": np.float32(1),
     "losses": np.ones(2, np.float32),
@@ -45,6 +67,11 @@ _SUMS = {
 }
 
 EXAMPLES: Final[Examples] = (
+    Example(op=AdaptImages(height=4, width=4, patch=2, shape=_ADAPTER), rows={"images": _IMAGES}),
+    Example(
+        op=AdaptTokens(forms=_FORMS, names=("text",), shape=_ADAPTER),
+        rows={"hidden": _HIDDEN, "places": _SLOTS["places"]},
+    ),
     Example(
         op=AddLosses(num_losses=2),
         rows={
@@ -64,6 +91,17 @@ EXAMPLES: Final[Examples] = (
         },
     ),
     Example(
+        op=DecodeRelative(shape=_STACK, forms=_FORMS, tile=_TILE),
+        rows={
+            "hidden": _HIDDEN,
+            **_SLOTS,
+            "keys": _CAUSAL,
+            "memory": _HIDDEN,
+            "memory_positions": _HIDDEN,
+            "cross_keys": _KEYS,
+        },
+    ),
+    Example(
         op=DecodeStreams(**_LAYERS),
         rows={
             "hidden": _HIDDEN,
@@ -73,11 +111,20 @@ EXAMPLES: Final[Examples] = (
             "cross_keys": _KEYS,
         },
     ),
+    Example(op=EmbedIds(num_ids=10, model_width=_C), rows={"ids": _POSITIONS}),
     Example(op=EmbedPatches(height=4, width=4, patch=2, model_width=_C), rows={"images": _IMAGES}),
     Example(op=EmbedTokens(num_ids=10, model_width=_C), rows={"ids": _POSITIONS}),
     Example(
+        op=EncodeRelative(shape=_STACK, forms=_FORMS, tile=_TILE),
+        rows={"hidden": _HIDDEN, **_SLOTS, "keys": _KEYS},
+    ),
+    Example(
         op=EncodeStreams(**_LAYERS),
         rows={"hidden": _HIDDEN, "positions": _POSITIONS, "keys": _KEYS},
+    ),
+    Example(
+        op=FindSlots(forms=_FORMS, lanes=("image",)),
+        rows={"positions": _POSITIONS, "image_places": _ints([0], [4])},
     ),
     Example(
         op=PlaceTokens(model_width=_C),

@@ -80,7 +80,7 @@ class TokenSlots(nn.Module):
         made = make_forms(forms)
         starts = find_starts(made)
         for name in sorted(names):
-            rows, size = position_rows(forms[name])
+            rows, size = position_rows(dict(forms)[name])
             self.ends[name] = SlotEnd(shape)
             self.positions[name] = position_table(size, shape.width)
             self.spans[name] = (starts[name], starts[name] + len(rows))
@@ -102,7 +102,8 @@ class TokenSlots(nn.Module):
             is_own_N1 = ((places_N >= start) & (places_N < stop))[:, None]
             hidden_NC = torch.where(is_own_N1, own[0], hidden_NC) if number else own[0]
             positions_NC = torch.where(is_own_N1, own[1], positions_NC) if number else own[1]
-        return hidden_NC, positions_NC
+        is_placed_N1 = (places_N >= 0)[:, None]
+        return hidden_NC.where(is_placed_N1, torch.nan), positions_NC
 
 
 def position_table(num_places: int, width: int) -> nn.Embedding:

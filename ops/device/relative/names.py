@@ -182,31 +182,31 @@ def _pairs() -> Iterable[tuple[str, str]]:
         yield f"{side}.adaptor.pos_q_linear", f"{side}.positions.query"
         yield f"{side}.adaptor.pos_k_linear", f"{side}.positions.key"
         for form, adaptor, table in (("text", "text", ""), ("code", "image_vqgan", "_code")):
-            theirs, ours = f"{side}.adaptor.{adaptor}", f"{scope}.tokens"
+            theirs, ours = f"{side}.adaptor.{adaptor}", f"{scope}_tokens"
             yield f"{theirs}.embed{table or ''}_positions", f"{ours}.positions.{form}"
             yield from _ends(theirs, f"{ours}.ends.{form}")
     yield "decoder.cross_pos_q_linear", "decoder.cross_positions.query"
     yield "decoder.cross_pos_k_linear", "decoder.cross_positions.key"
-    for adaptor, scope in (("image_resnet", "source.image"), ("image_vit", "source.vit")):
+    for adaptor, scope in (("image_resnet", "image"), ("image_vit", "vit")):
         theirs = f"encoder.adaptor.{adaptor}"
         yield f"{theirs}.image_proj", f"{scope}.projection"
         yield f"{theirs}.embed_image_positions", f"{scope}.positions"
         yield from _ends(theirs, f"{scope}.end")
-    yield "encoder.adaptor.image_resnet.embed_images", "source.image.trunk"
+    yield "encoder.adaptor.image_resnet.embed_images", "image.trunk"
     theirs = "encoder.adaptor.video_image_sequence"
-    yield f"{theirs}.embed_frame_positions", "source.image.frame_positions"
-    yield from _ends(theirs, "source.image.video_end")
+    yield f"{theirs}.embed_frame_positions", "image.frame_positions"
+    yield from _ends(theirs, "image.video_end")
     theirs = "encoder.adaptor.image_patch_embed"
-    yield f"{theirs}.cls_token", "source.patch.start_11C"
-    yield f"{theirs}.proj", "source.patch.projection"
-    yield f"{theirs}.embed_image_positions", "source.patch.positions"
-    yield from _ends(theirs, "source.patch.end")
+    yield f"{theirs}.cls_token", "patch.start_11C"
+    yield f"{theirs}.proj", "patch.projection"
+    yield f"{theirs}.embed_image_positions", "patch.positions"
+    yield from _ends(theirs, "patch.end")
     theirs = "encoder.adaptor.audio_fbank"
-    yield f"{theirs}.subsample.conv.0", "source.audio.first"
-    yield f"{theirs}.subsample.conv.2", "source.audio.second"
-    yield f"{theirs}.subsample.out.0", "source.audio.projection"
-    yield f"{theirs}.embed_audio_positions", "source.audio.positions"
-    yield from _ends(theirs, "source.audio.end")
+    yield f"{theirs}.subsample.conv.0", "audio.first"
+    yield f"{theirs}.subsample.conv.2", "audio.second"
+    yield f"{theirs}.subsample.out.0", "audio.projection"
+    yield f"{theirs}.embed_audio_positions", "audio.positions"
+    yield from _ends(theirs, "audio.end")
     yield from _vit_pairs()
 
 
@@ -219,7 +219,7 @@ def _ends(theirs: str, ours: str) -> Iterable[tuple[str, str]]:
 
 
 def _vit_pairs() -> Iterable[tuple[str, str]]:
-    theirs, ours = "encoder.adaptor.image_vit.embed_images", "source.vit.trunk"
+    theirs, ours = "encoder.adaptor.image_vit.embed_images", "vit.trunk"
     yield f"{theirs}.conv1", f"{ours}.projection"
     yield f"{theirs}.positional_embedding", f"{ours}.positions_PC"
     yield f"{theirs}.ln_pre", f"{ours}.norm"

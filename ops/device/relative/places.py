@@ -24,7 +24,9 @@ import numpy.typing as npt
 from ....graph.op import Plain
 
 Ints: TypeAlias = npt.NDArray[np.int64]
-FormSpecs: TypeAlias = Mapping[str, Mapping[str, Plain]]
+Items: TypeAlias = tuple[tuple[str, Plain], ...]
+"""A mapping as a parameter of an op, which must be hashed: its items, ordered by name."""
+FormSpecs: TypeAlias = tuple[tuple[str, Items], ...]
 """Forms of slots by name, each as its ``kind``, which is one of `KINDS`, and what that kind asks for."""
 
 NUM_SPECIAL = 3
@@ -58,12 +60,17 @@ class Form:
         return len(next(iter(self.rows.values())))
 
 
+def to_items(values: Mapping[str, Plain]) -> Items:
+    """Return ``values`` as a parameter of an op."""
+    return tuple(sorted(values.items()))
+
+
 def make_forms(specs: FormSpecs) -> dict[str, Form]:
     """Return the forms that ``specs`` describe, ordered by name, as parameters of ops are."""
     forms: dict[str, Form] = {}
-    for name, spec in sorted(specs.items()):
-        params: dict[str, Any] = {key: value for key, value in spec.items() if key != "kind"}
-        forms[name] = KINDS[str(spec["kind"])](**params)
+    for name, spec in sorted(specs):
+        params: dict[str, Any] = dict(spec)
+        forms[name] = KINDS[params.pop("kind")](**params)
     return forms
 
 
@@ -168,7 +175,7 @@ KINDS: Final[Mapping[str, Callable[..., Form]]] = MappingProxyType(
 )
 
 
-def position_rows(spec: Mapping[str, Plain]) -> tuple[Ints, int]:
+def position_rows(spec: Items) -> tuple[Ints, int]:
     """Return the row of a position table for each place of a line or a grid, and the number of rows."""
     params: dict[str, Any] = dict(spec)
     if params["kind"] == "line":
@@ -195,7 +202,9 @@ def bucket_line(behind: Ints, bucket: int, longest: int) -> Ints:
     far = np.maximum(np.abs(behind), middle).astype(np.float32)
     # In single precision, as OFASys computes them: ceil would tell the difference at the edges of buckets.
     steps = np.log(far / np.float32(middle)) / np.float32(np.log((longest - 1) / middle))
+    # Rounding may carry the last one past the end.
     buckets = np.ceil(steps * np.float32(middle - 1)).astype(np.int64) + middle
+    buckets = np.minimum(buckets, bucket - 1)
     return np.where(np.abs(behind) <= middle, behind, np.sign(behind) * buckets)
 
 

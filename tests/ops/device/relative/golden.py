@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +25,15 @@ from taskloom.ops.device.relative.audio import AudioSlots
 from taskloom.ops.device.relative.image import ImageSlots, PatchSlots
 from taskloom.ops.device.relative.layer import RelativeShape
 from taskloom.ops.device.relative.names import KEPT, from_ofasys, to_ofasys
-from taskloom.ops.device.relative.ops import DecodeRelative, EncodeRelative
-from taskloom.ops.device.relative.places import FormSpecs, find_starts, make_forms
+from taskloom.ops.device.relative.places import (
+    FormSpecs,
+    Items,
+    find_starts,
+    make_forms,
+    to_items,
+)
 from taskloom.ops.device.relative.resnet import ResNet
+from taskloom.ops.device.relative.stack_ops import DecodeRelative, EncodeRelative
 
 FOLDER = Path(__file__).parents[3] / "golden"
 PAD = 1
@@ -148,7 +153,7 @@ class Case:
                 }
             elif modality == "AUDIO":
                 forms["audio"] = _line("audio", longest, bucket=longest, longest=4096)
-        return forms
+        return tuple((name, to_items(form)) for name, form in forms.items())
 
     @property
     def cell(self) -> int:
@@ -164,26 +169,24 @@ class Case:
         source = SlotShape(width=width, adds_positions=is_added)
         target = SlotShape(width=width, adds_positions=is_added, has_type=False)
         num_ids = len(self.state["encoder.adaptor.embed_tokens.weight"])
-        names = [name for name in ("text", "code") if name in self.forms("target")]
+        names = [name for name in ("text", "code") if name in dict(self.forms("target"))]
         scopes: dict[str, nn.Module] = {
             "vocabulary": TokenTable(num_ids, width),
-            "source": nn.ModuleDict({"tokens": TokenSlots(source, self.forms("source"), ["text"])}),
-            "target": nn.ModuleDict({"tokens": TokenSlots(target, self.forms("target"), names)}),
+            "source_tokens": TokenSlots(source, self.forms("source"), ["text"]),
+            "target_tokens": TokenSlots(target, self.forms("target"), names),
             "encoder": encode.module(),
             "decoder": decode.module(),
         }
-        lanes = scopes["source"]
-        assert isinstance(lanes, nn.ModuleDict)
         if {"IMAGE", "VIDEO"} & {*self.modalities}:
             if self.is_trap:
-                lanes["patch"] = PatchSlots(source, 64, 14)
+                scopes["patch"] = PatchSlots(source, 64, 14)
             else:
                 blocks = self._num_blocks()
                 has_video = "VIDEO" in self.modalities
                 trunk = ResNet(blocks)
-                lanes["image"] = ImageSlots(source, trunk, 1024, bucket=42, has_video=has_video)
+                scopes["image"] = ImageSlots(source, trunk, 1024, bucket=42, has_video=has_video)
         if "AUDIO" in self.modalities:
-            lanes["audio"] = AudioSlots(source, 80, self.model["max_source_positions"])
+            scopes["audio"] = AudioSlots(source, 80, self.model["max_source_positions"])
         model = nn.ModuleDict(scopes)
         given = from_ofasys(self._state_to_load()).tensors
         used = {name: value for name, value in given.items() if not name.startswith(KEPT)}
@@ -266,7 +269,6 @@ class Case:
     def _source(self, model: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return the flat stream, which tokens of the padded batch are in it, and where documents begin."""
         is_there = torch.from_numpy(~self.arrays["encoder_padding_mask"])
-        parts = model["source"]
         starts = find_starts(make_forms(self.forms("source")))
         hidden, positions, places = [], [], []
         for modality in self.modalities:
@@ -274,11 +276,11 @@ class Case:
                 ids = torch.from_numpy(self.input("TEXT").astype(np.int64))
                 line = (torch.arange(ids.shape[1]) + starts["text"]).expand_as(ids)
                 embedded = model["vocabulary"].weight_VC[ids]
-                own = parts["tokens"](embedded.flatten(0, 1), line.flatten())
+                own = model["source_tokens"](embedded.flatten(0, 1), line.flatten())
                 own = tuple(each.unflatten(0, ids.shape) for each in own)
                 places.append(line)
             else:
-                own, form = self._see(modality, parts)
+                own, form = self._see(modality, model)
                 line = (torch.arange(own[0].shape[1]) + starts[form]).expand(own[0].shape[:2])
                 places.append(line)
             hidden.append(own[0])
@@ -308,9 +310,7 @@ class Case:
         form = "code" if self.target == "IMAGE" else "text"
         start = find_starts(make_forms(self.forms("target")))[form]
         document_of, line = is_there.nonzero().unbind(1)
-        hidden, positions = model["target"]["tokens"](
-            model["vocabulary"].weight_VC[ids], line + start
-        )
+        hidden, positions = model["target_tokens"](model["vocabulary"].weight_VC[ids], line + start)
         index = torch.arange(len(ids))
         return {
             "hidden": hidden,
@@ -402,5 +402,5 @@ def _grid(table: str, num_rows: int, num_columns: int, *, has_start: bool) -> di
     }
 
 
-def _fields(shape: RelativeShape) -> Mapping[str, Any]:
-    return {name: getattr(shape, name) for name in RelativeShape.__dataclass_fields__}
+def _fields(shape: RelativeShape) -> Items:
+    return to_items({name: getattr(shape, name) for name in RelativeShape.__dataclass_fields__})

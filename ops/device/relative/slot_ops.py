@@ -1,28 +1,24 @@
-"""Device ops of the OFA family: slots found, tokens embedded in the way of their slot, and both stacks.
+"""Device ops of slots: they are found in a stream, and what stands in them is embedded in their way.
 
 Shape letters: N = tokens of a stream, I = images, P = places of an image, C = channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ....graph.op import Plain, Traits
+from ....graph.op import Traits
 from ....graph.type import Layout, Place, Port, Signature
-from ..attention import AttentionSpec
-from ..embedding import NUM_COLOURS, hidden_port
+from ..embedding import NUM_COLOURS, TokenTable, hidden_port
 from .adapter import SlotShape, TokenSlots
 from .image import ImageSlots, PatchSlots, image_slots
-from .layer import RelativeShape
-from .places import FormSpecs, find_starts, make_forms
-from .stack import RelativeDecoder, RelativeEncoder, Stream
-
-Plains = Mapping[str, Plain]
+from .layer import INITIAL_STD
+from .places import FormSpecs, Items, find_starts, make_forms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +28,12 @@ class FindSlots:
     Attributes:
         forms: All forms of slots that the stream has.
         text: The form of ids.
-        lanes: For each lane of tensors, its form.
+        lanes: Names of lanes of tensors, and of their forms.
     """
 
     forms: FormSpecs
     text: str = "text"
-    lanes: Mapping[str, str] = field(default_factory=dict[str, str])
+    lanes: tuple[str, ...] = ()
     traits: ClassVar[Traits] = Traits("find_slots", version=1, place=Place.DEVICE)
 
     @property
@@ -61,18 +57,19 @@ class FindSlots:
             positions: Position of each token in its document, 0 for those of none.
             lanes: Where the tokens of each lane's tensors stand in the stream, as `PlaceTokens` takes them.
         """
-        starts = find_starts(make_forms(self.forms))
+        forms = make_forms(self.forms)
+        starts = find_starts(forms)
         num_tokens = len(positions)
         index = torch.arange(num_tokens, device=positions.device)
         # One more at the end, where tokens that are not used meet.
         place = positions.new_full((num_tokens + 1,), -1)
         begins = torch.zeros(num_tokens + 1, dtype=torch.bool, device=positions.device)
         begins[:-1] = positions == 0
-        for name, form in self.lanes.items():
+        for name in self.lanes:
             standing = lanes[f"{name}_places"].long()
             own = torch.arange(standing.shape[1], device=positions.device, dtype=place.dtype)
             place = place.index_copy(
-                0, standing.flatten(), (own + starts[form]).repeat(len(standing))
+                0, standing.flatten(), (own + starts[name]).repeat(len(standing))
             )
             first = standing[:, 0]
             begins = begins.index_fill(0, first, value=True)
@@ -80,8 +77,42 @@ class FindSlots:
         begins[1:-1] |= is_text[1:] & ~is_text[:-1]
         begin = index.where(begins[:-1], 0).cummax(0).values
         line = (index - begin + starts[self.text]).to(place.dtype)
+        # A place that the form has not is no place: it becomes NaN, which no loss survives.
+        line = line.where(index - begin < forms[self.text].num_places, -1)
         slots = begins[:-1].cumsum(0).to(place.dtype)
         return slots, line.where(is_text, place[:-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedIds:
+    """Look ids up in the table of their vocabulary, and leave their vectors as long as they are.
+
+    Attributes:
+        num_ids: Size of the vocabulary.
+        model_width: Channels of a token.
+    """
+
+    num_ids: int
+    model_width: int
+    traits: ClassVar[Traits] = Traits("embed_ids", version=1, place=Place.DEVICE)
+
+    @property
+    def signature(self) -> Signature:
+        """Ids of a stream in, their vectors out."""
+        return Signature(
+            inputs={"ids": Port("ids", "int32", ("N",), Layout.PACKED)},
+            outputs={"out": hidden_port("N", self.model_width)},
+        )
+
+    def module(self) -> TokenTable:
+        """Build the table, begun as in BERT."""
+        table = TokenTable(self.num_ids, self.model_width)
+        nn.init.normal_(table.weight_VC, std=INITIAL_STD)
+        return table
+
+    def __call__(self, module: TokenTable, ids: Tensor) -> Tensor:
+        """Return the vectors of ``ids``, shape ``(N, C)``."""
+        return F.embedding(ids, module.weight_VC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +127,7 @@ class AdaptTokens:
 
     forms: FormSpecs
     names: tuple[str, ...]
-    shape: Plains
+    shape: Items
     traits: ClassVar[Traits] = Traits("adapt_tokens", version=1, place=Place.DEVICE)
 
     @property
@@ -136,13 +167,13 @@ class AdaptImages:
     patch: int
     trunk: str = ""
     bucket: int = 42
-    shape: Plains
+    shape: Items
     traits: ClassVar[Traits] = Traits("adapt_images", version=1, place=Place.DEVICE)
 
     @property
     def num_places(self) -> int:
         """Tokens per image."""
-        return (self.height // self.patch) * (self.width // self.patch) + (not self.trunk)
+        return (self.height // self.patch) * (self.width // self.patch)
 
     @property
     def signature(self) -> Signature:
@@ -162,7 +193,7 @@ class AdaptImages:
         shape = _slot_shape(self.shape)
         if self.trunk:
             return image_slots(shape, self.trunk, bucket=self.bucket)
-        return PatchSlots(shape, self.num_places - 1, self.patch)
+        return PatchSlots(shape, self.num_places, self.patch, has_start=False)
 
     def __call__(self, module: ImageSlots | PatchSlots, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return tokens and places, both ``(I, P, C)``; ``images`` are uint8."""
@@ -170,134 +201,11 @@ class AdaptImages:
         return module(images.permute(0, 3, 1, 2).to(dtype) * (2 / 255) - 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeRelative:
-    """Read the source stream.
-
-    Attributes:
-        shape: Fields of `RelativeShape`.
-        forms: All forms of slots that the stream has.
-        tile: Multiple that longer documents are aligned to, and no shorter one crosses.
-        longest: Most tokens of a document; 0 where that is not known.
-        backend: Back end of attention.
-    """
-
-    shape: Plains
-    forms: FormSpecs
-    tile: int = 64
-    longest: int = 0
-    backend: str = "auto"
-    traits: ClassVar[Traits] = Traits("encode_relative", version=1, place=Place.DEVICE)
-
-    @property
-    def signature(self) -> Signature:
-        """Tokens, their positions, slots, places and key ranges in; states out."""
-        return Signature(
-            inputs=_stream_ports("NS", _width(self.shape)),
-            outputs={"out": hidden_port("NS", _width(self.shape))},
-        )
-
-    def module(self) -> RelativeEncoder:
-        """Build the layers."""
-        return RelativeEncoder(_relative_shape(self.shape), self.forms)
-
-    def __call__(self, module: RelativeEncoder, **stream: Tensor) -> Tensor:
-        """Return the stream as the decoder reads it, shape ``(NS, C)``."""
-        return module(_stream(stream), _own_spec(self, module))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeRelative:
-    """Write the target stream, each token from those before it and from its source.
-
-    Attributes:
-        shape: Fields of `RelativeShape`.
-        forms: All forms of slots that the stream has.
-        tile: Multiple that longer documents are aligned to, and no shorter one crosses, on both sides.
-        longest: Most target tokens of a document; 0 where that is not known.
-        cross_window: Source tokens that one tile of the target may reach, a multiple of ``tile``; 0 for all.
-        backend: Back end of attention.
-    """
-
-    shape: Plains
-    forms: FormSpecs
-    tile: int = 64
-    longest: int = 0
-    cross_window: int = 0
-    backend: str = "auto"
-    traits: ClassVar[Traits] = Traits("decode_relative", version=1, place=Place.DEVICE)
-
-    @property
-    def signature(self) -> Signature:
-        """Target, and the source's states, positions and ranges in; states out."""
-        width = _width(self.shape)
-        memory = {name: hidden_port("NS", width) for name in ("memory", "memory_positions")}
-        cross_keys = Port("keys", "int32", (2, "NT"), Layout.PACKED)
-        return Signature(
-            inputs={**_stream_ports("NT", width), **memory, "cross_keys": cross_keys},
-            outputs={"out": hidden_port("NT", width)},
-        )
-
-    def module(self) -> RelativeDecoder:
-        """Build the layers."""
-        return RelativeDecoder(_relative_shape(self.shape), self.forms)
-
-    def __call__(
-        self,
-        module: RelativeDecoder,
-        memory: Tensor,
-        memory_positions: Tensor,
-        cross_keys: Tensor,
-        **stream: Tensor,
-    ) -> Tensor:
-        """Return the states from which the next tokens are scored, shape ``(NT, C)``."""
-        cross = AttentionSpec(
-            backend=self.backend,
-            tile=self.tile,
-            window=self.cross_window,
-            scale=module.shape.score_scale,
-        )
-        specs = (_own_spec(self, module), cross)
-        return module(_stream(stream), memory, memory_positions, cross_keys, specs)
-
-
-def _stream_ports(name: str, width: int) -> dict[str, Port]:
-    packed = Layout.PACKED
-    return {
-        "hidden": hidden_port(name, width),
-        "positions": hidden_port(name, width),
-        "slots": Port("positions", "int32", (name,), packed),
-        "places": Port("positions", "int32", (name,), packed),
-        "keys": Port("keys", "int32", (2, name), packed),
-    }
-
-
-def _stream(given: Mapping[str, Tensor]) -> Stream:
-    return Stream(
-        given["hidden"], given["positions"], given["slots"], given["places"], given["keys"]
-    )
-
-
-def _own_spec(
-    op: EncodeRelative | DecodeRelative, module: RelativeEncoder | RelativeDecoder
-) -> AttentionSpec:
-    shape = module.shape
-    spec = AttentionSpec.within_documents(
-        op.longest, tile=op.tile, backend=op.backend, is_relative=shape.has_tables
-    )
-    return replace(spec, scale=shape.score_scale)
-
-
-def _width(shape: Plains) -> int:
-    width: Any = shape["width"]
+def _width(shape: Items) -> int:
+    width: Any = dict(shape)["width"]
     return width
 
 
-def _slot_shape(shape: Plains) -> SlotShape:
+def _slot_shape(shape: Items) -> SlotShape:
     fields: dict[str, Any] = dict(shape)
     return SlotShape(**fields)
-
-
-def _relative_shape(shape: Plains) -> RelativeShape:
-    fields: dict[str, Any] = dict(shape)
-    return RelativeShape(**fields)
