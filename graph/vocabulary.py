@@ -2,17 +2,28 @@
 
 Stored columns hold ids relative to their block, so that a column outlives any model's vocabulary. The first
 block is always the specials, spelled and numbered as in OFASys (``preprocessor/dictionary.py``).
+
+A *place* says which id is meant whatever its number: its block, and its number in there. Parameters of one
+vocabulary are those of another where places are equal.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from .errors import PlanError, suggest
 
 BOS, PAD, EOS, UNK = range(4)
 SPECIAL = "special"
+
+Place: TypeAlias = tuple[str, int]
+"""Name of a block, and a number in it."""
+
+_SPECIAL_SYMBOLS: Final = ("<s>", "<pad>", "</s>", "<unk>")
+_SYMBOL: Final = re.compile(r"<(\w+)>(?:_(.+))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,53 @@ class Vocabulary:
             offset += block.size
         known = [block.name for block in self.blocks]
         raise PlanError.of("T0211", f'the vocabulary has no block "{name}"', suggest(name, known))
+
+    @property
+    def places(self) -> list[Place]:
+        """The place of every id, in order."""
+        return [(block.name, number) for block in self.blocks for number in range(block.size)]
+
+
+def read_symbols(symbols: Sequence[str]) -> list[Place]:
+    """Return the place of every symbol of a dictionary of OFASys, such as ``<text>_262``.
+
+    Symbols whose ends are no numbers, such as ``<text>_madeupword0000``, come after the last number of their
+    block.
+
+    Raises:
+        PlanError: A symbol is of another form, or two are the same.
+    """
+    places: list[Place | None] = []
+    behind: list[tuple[int, str]] = []
+    ends: dict[str, int] = {}
+    for row, symbol in enumerate(symbols):
+        if symbol in _SPECIAL_SYMBOLS:
+            place = (SPECIAL, _SPECIAL_SYMBOLS.index(symbol))
+        elif (match := _SYMBOL.fullmatch(symbol)) is None:
+            message = f'symbol {row} of the dictionary is "{symbol}"'
+            raise PlanError.of("T0742", message, "symbols are such as <text>_262 and <mask>")
+        elif (end := match[2] or "0").isdecimal():
+            place = (match[1], int(end))
+        else:
+            behind.append((row, match[1]))
+            places.append(None)
+            continue
+        places.append(place)
+        ends[place[0]] = max(ends.get(place[0], 0), place[1] + 1)
+    for row, block in behind:
+        ends[block] = ends.get(block, 0) + 1
+        places[row] = (block, ends[block] - 1)
+    found = [place for place in places if place is not None]
+    if len(set(found)) < len(found):
+        (first, *_) = (place for place in found if found.count(place) > 1)
+        raise PlanError.of("T0742", f"the dictionary has <{first[0]}>_{first[1]} twice")
+    return found
+
+
+def find_rows(was: Sequence[Place], now: Sequence[Place]) -> list[int]:
+    """Return the row of ``was`` that each place of ``now`` had, -1 for those that are new."""
+    rows = {place: row for row, place in enumerate(was)}
+    return [rows.get(place, -1) for place in now]
 
 
 def gather_blocks(blocks: Mapping[str, Sequence[Block]]) -> tuple[Block, ...]:

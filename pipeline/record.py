@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..graph.errors import CheckpointError, Problem
+from ..ops.device.config import ModelConfig
 from ..storage.capacity import Capacity
 from ..storage.checkpoint import latest_checkpoint, read_record
 from ..storage.resume import LoaderState
@@ -49,7 +50,7 @@ def run_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
     """Return what every checkpoint of a run records: its model, and what it is a run of."""
     # Settings of which no parameter depends; threads and device change no more than rounding.
     free = {"log_every", "checkpoint_every", "keep_checkpoints", "threads", "device", "compile"}
-    free |= {"loader_timeout_s"}
+    free |= {"loader_timeout_s", "weights"}
     return {
         **model_record(mixture, stream),
         "settings": {k: v for k, v in asdict(stream.config).items() if k not in free},
@@ -102,6 +103,8 @@ def refuse_other_run(origin: object, was: Mapping[str, Any], now: Mapping[str, A
         CheckpointError: It is of another; every difference is named.
     """
     now = json.loads(json.dumps(now))  # as it would be read back
+    # Sizes that came after the run was begun are as they were without them.
+    was = {**was, "model": {**asdict(ModelConfig()), **was["model"]}}
     following = _FOLLOWING if was["tasks"] == now["tasks"] else _FOLLOWING[:1]
     told = [line for name in _CHOSEN for line in _tell_chosen(name, was, now)]
     told = told or [line for name in following for line in _tell((name,), was.get(name), now[name])]

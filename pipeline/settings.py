@@ -19,6 +19,7 @@ class TrainConfig:
 
     Attributes:
         steps: Optimizer steps.
+        weights: Checkpoint to begin with, such as one that was imported; what it lacks begins anew.
         seed: Of initialisation, order of rows and dropout.
         source_tokens: Length of a pack's source stream.
         target_tokens: Length of a pack's target stream; as long as the mixture needs if 0.
@@ -39,6 +40,7 @@ class TrainConfig:
     """
 
     steps: int = 1000
+    weights: str = ""
     seed: int = 0
     source_tokens: int = 2048
     target_tokens: int = 0

@@ -20,6 +20,7 @@ from ..storage.files import local_path
 from ..storage.loader import Loader
 from ..storage.store import Store
 from .blame import NAME, find_documents
+from .importing import take_over
 from .inference import Model
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
@@ -119,12 +120,26 @@ class _Run:
         loader = self.stream.loader()
         checkpoint = latest_checkpoint(self.path)
         if checkpoint is None:
+            self._begin_anew()
             return loader
         saved = read_checkpoint(checkpoint, with_training=True)
         refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
         self.learner.restore(saved)
         (self.path / NAME).unlink(missing_ok=True)
         return self.stream.loader(saved.record["loader"])
+
+    def _begin_anew(self) -> None:
+        """Take over the weights that the settings name, and say what they lack."""
+        weights = self.stream.config.weights
+        if not weights:
+            return
+        plan, program = self.learner.plan, self.learner.program
+        taken = take_over(program, plan.vocabulary, local_path(weights))
+        self.shown.say(
+            f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
+        )
+        for name in taken.missing:
+            self.shown.say(f"  begins anew: {name}")
 
     def go(self, loader: Loader, last: int) -> None:
         """Take steps until ``last``, writing the log and checkpoints."""

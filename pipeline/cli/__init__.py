@@ -24,6 +24,7 @@ from .compare import diff
 from .debug import ledger, peek, replay, why
 from .error import error
 from .export import export
+from .import_ import import_checkpoint
 from .language import slots
 from .look import explain, graph
 from .ops import ops
@@ -37,6 +38,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     evaluate,
     infer,
     export,
+    import_checkpoint,
     explain,
     graph,
     diff,

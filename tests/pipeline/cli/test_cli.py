@@ -24,6 +24,7 @@ COMMANDS = {
     "error": {"code"},
     "evaluate": {"project", "--split", "--model", "--json"},
     "explain": {"project", "--analyze", "--mode", "--passes", "--store", "--json"},
+    "import-checkpoint": {"path", "out", "--symbols", "--json"},
     "export": {
         "project",
         "task",

@@ -12,6 +12,7 @@ import torch
 from taskloom.graph.errors import PlanError
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Run, Task, train
+from taskloom.pipeline.importing import export_state, import_checkpoint
 from taskloom.pipeline.planning import plan
 from taskloom.pipeline.run_log import read_log
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
@@ -19,6 +20,13 @@ from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from .stores import CONFIG, MODEL, make_mixture
 
 RELATIVE = replace(MODEL, position="relative", max_positions=64)
+
+
+def latest(run: Path) -> Path:
+    """Return the last checkpoint of a run."""
+    path = latest_checkpoint(run)
+    assert path is not None
+    return path
 
 
 def learn(store: Path, out: Path, model: ModelConfig = RELATIVE, **settings: Any) -> Run:
@@ -64,6 +72,29 @@ def test_a_run_that_is_resumed_ends_with_the_same_parameters(
     before, after = (read_checkpoint(path).tensors for path in (whole, resumed))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_begins_with_the_weights_of_another(store_dir: Path, tmp_path: Path) -> None:
+    learn(store_dir, tmp_path / "first", steps=20)
+    state = export_state(latest(tmp_path / "first"))
+    torch.save({"model": state}, tmp_path / "state.pt")
+    import_checkpoint(tmp_path / "state.pt", tmp_path / "imported")
+    for name, weights in (("second", "imported"), ("third", "first")):
+        learn(
+            store_dir,
+            tmp_path / name,
+            steps=1,
+            learning_rate=1e-12,
+            weights=str(tmp_path / weights),
+        )
+    before, second, third = (
+        read_checkpoint(latest(tmp_path / name)).tensors for name in ("first", "second", "third")
+    )
+    others = [name for name in before if not torch.allclose(before[name], second[name], atol=1e-9)]
+    # Its dictionary is not in the file, and OFASys has no name for patches of two sizes: these begin anew.
+    assert all(name.startswith(("scopes.vocabulary.", "scopes.adapter__")) for name in others)
+    assert "scopes.vocabulary.weight_VC" in others
+    assert all(torch.allclose(before[name], third[name], atol=1e-9) for name in before)
 
 
 def test_images_that_a_trunk_does_not_see_are_refused() -> None:

@@ -1,0 +1,91 @@
+"""The sizes of a model, read from its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ....graph.errors import CheckpointError
+from ..config import ModelConfig
+from .names import VOCABULARY
+from .resnet import RESNETS
+from .vit import VITS
+
+_HEAD_SIZE = 64
+
+
+def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> ModelConfig:
+    """Return the sizes of the model whose ``tensors`` are named as ours.
+
+    Args:
+        tensors: By name.
+        settings: What tensors do not tell, as OFASys calls it; its defaults hold for what is left out.
+
+    Raises:
+        CheckpointError: Tensors are missing that every model has (T0741).
+    """
+    try:
+        ffn_width, width = tensors["encoder.layers.0.ffn.up.weight"].shape
+        decoder = _count(tensors, r"decoder\.layers\.(\d+)\..+")
+        num_places = len(tensors["source_tokens.positions.text.weight"]) - 2
+        assert tensors[VOCABULARY].shape[1] == width
+    except (KeyError, ValueError, AssertionError) as error:
+        message = f"the file holds no model of the OFA family: {error} is missing"
+        raise CheckpointError.of("T0741", message) from error
+    has_bias = "encoder.positions.query.weight" in tensors
+    return ModelConfig(
+        position="relative",
+        width=width,
+        ffn_width=ffn_width,
+        num_heads=_find_heads(tensors, width),
+        num_encoder_layers=_count(tensors, r"encoder\.layers\.(\d+)\..+"),
+        num_decoder_layers=decoder,
+        pre_norm="encoder.norm.weight" in tensors,
+        attn_scale_factor=float(settings.get("attn_scale_factor", 2.0)),
+        scale_attn="encoder.layers.0.attention_sum.scale.weight" in tensors,
+        scale_fc="encoder.layers.0.ffn.norm.weight" in tensors,
+        scale_heads="encoder.layers.0.attention.gain_H" in tensors,
+        scale_resids="encoder.layers.0.ffn_sum.factor_C" in tensors,
+        absolute_position="bias" if has_bias else "added",
+        relative_bias=bool(settings.get("use_self_attn_bias", has_bias)),
+        share_relative_bias=_is_shared(tensors),
+        max_positions=num_places,
+        trunk=_find_trunk(tensors),
+    )
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    found = [int(match[1]) for name in tensors if (match := re.fullmatch(pattern, name))]
+    return max(found, default=-1) + 1
+
+
+def _find_heads(tensors: Mapping[str, Tensor], width: int) -> int:
+    gain = tensors.get("encoder.layers.0.attention.gain_H")
+    table = tensors.get("encoder.relative.tables.text")
+    if gain is not None:
+        return len(gain)
+    return width // _HEAD_SIZE if table is None else table.shape[-1]
+
+
+def _is_shared(tensors: Mapping[str, Tensor]) -> bool:
+    table = tensors.get("encoder.relative.tables.text")
+    num_layers = _count(tensors, r"encoder\.layers\.(\d+)\..+")
+    return table is not None and len(table) == 1 < num_layers
+
+
+def _find_trunk(tensors: Mapping[str, Tensor]) -> str:
+    """Return the trunk that has as many blocks; empty where it is none that is known."""
+    stages = tuple(_count(tensors, rf"image\.trunk\.layer{n}\.(\d+)\..+") for n in (1, 2, 3))
+    for name, blocks in RESNETS.items():
+        if stages == blocks:
+            return name
+    layers = _count(tensors, r"vit\.trunk\.layers\.(\d+)\..+")
+    positions = tensors.get("vit.trunk.positions_PC")
+    for name, shape in VITS.items():
+        side = shape.resolution // shape.patch
+        if positions is not None and positions.shape == (side**2 + 1, shape.width) and layers:
+            return name
+    return ""

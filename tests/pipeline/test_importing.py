@@ -1,0 +1,234 @@
+"""Checkpoints of OFA and OFASys come in and go out bit for bit, run nothing, and give a run its beginning."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from taskloom.graph.errors import CheckpointError, PlanError, TaskloomError
+from taskloom.graph.vocabulary import Block, Vocabulary
+from taskloom.ops.device.config import ModelConfig
+from taskloom.pipeline import Task
+from taskloom.pipeline.importing import export_state, import_checkpoint, take_over
+from taskloom.pipeline.planning import plan
+from taskloom.pipeline.program import Program
+from taskloom.storage.checkpoint import read_checkpoint
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.json") if path.stem != "caption_base")
+NUM_TEXT = 1218
+VOCABULARY = Vocabulary.of([Block("text", NUM_TEXT)])
+
+
+def make_state(name: str) -> dict[str, Tensor]:
+    """Return a state with the names and sizes of a golden case, every value of it different."""
+    shapes = json.loads((GOLDEN / f"{name}.json").read_text())["shapes"]
+    generator = torch.Generator().manual_seed(0)
+    return {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+
+
+def symbols_of(num_rows: int) -> list[str]:
+    """Return a dictionary whose text runs backwards."""
+    text = [f"<text>_{number}" for number in reversed(range(num_rows - 5))]
+    return ["<s>", "<pad>", "</s>", "<unk>", *text, "<mask>"]
+
+
+def save(content: Any, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_comes_in_goes_out_bit_for_bit(name: str, tmp_path: Path) -> None:
+    state = make_state(name)
+    import_checkpoint(save({"model": state}, tmp_path / "state.pt"), tmp_path / "out")
+    back = export_state(tmp_path / "out")
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_are_read_from_the_tensors(name: str, tmp_path: Path) -> None:
+    found = import_checkpoint(save(make_state(name), tmp_path / "state.pt"), tmp_path / "out")
+    told = json.loads((GOLDEN / f"{name}.json").read_text())["model"]
+    expected = ModelConfig(
+        position="relative",
+        width=256,
+        ffn_width=1024,
+        num_heads=4,
+        num_encoder_layers=told["encoder"]["layers"],
+        num_decoder_layers=told["decoder"]["layers"],
+        pre_norm=told["encoder"]["normalize_before"],
+        scale_attn=told["scale_attn"],
+        scale_fc=told["scale_fc"],
+        scale_heads=told["scale_heads"],
+        absolute_position="added" if told["entangle_position_embedding"] else "bias",
+        relative_bias=told["use_self_attn_bias"],
+        max_positions=told["max_source_positions"],
+    )
+    # What divides scores is in no tensor: OFASys' default holds unless settings tell it.
+    assert found.model == expected
+    assert not found.has_symbols
+
+
+def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    state = make_state("text2text_tiny")
+    content = {"model": state, "cfg": argparse.Namespace(layers=2), "trap": Trap()}
+    import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+    assert not (tmp_path / "sprung").exists()
+    torch.load(tmp_path / "state.pt", weights_only=False)
+    assert (tmp_path / "sprung").exists()
+    back = export_state(tmp_path / "out")
+    assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
+
+
+def test_names_of_ofa_are_those_of_ofasys_otherwise_arranged(tmp_path: Path) -> None:
+    state = make_state("text2text_tiny")
+    older = {to_ofa(name): tensor for name, tensor in state.items()}
+    types = torch.cat((state["encoder.adaptor.text.type_embedding.weight"], torch.ones(1, 256)))
+    older["encoder.type_embedding.weight"] = types
+    del older["decoder.type_embedding.weight"]  # OFA has none
+    older["decoder.output_projection.weight"] = older["encoder.embed_tokens.weight"]
+    older["encoder.version"] = torch.tensor([3.0])
+    found = import_checkpoint(save({"model": older}, tmp_path / "ofa.pt"), tmp_path / "out")
+    assert {*found.left_out} == {"decoder.output_projection.weight", "encoder.version"}
+    back = export_state(tmp_path / "out")
+    image = back.pop("encoder.adaptor.image_resnet.type_embedding.weight")
+    assert torch.equal(image, torch.ones(1, 256))
+    del state["decoder.adaptor.text.type_embedding.weight"]
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
+
+
+def test_rows_go_to_the_ids_that_stand_for_the_same(tmp_path: Path) -> None:
+    program = make_program()
+    state = make_state("text2text_tiny")
+    table = state["encoder.adaptor.embed_tokens.weight"]
+    symbols = symbols_of(len(table))
+    content = {"model": state, "global_dict_indices": {s: row for row, s in enumerate(symbols)}}
+    import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+    before = program.scope("vocabulary").weight_VC.detach().clone()
+    taken = take_over(program, VOCABULARY, tmp_path / "out")
+    after = program.scope("vocabulary").weight_VC.detach()
+    assert torch.equal(after[:4], table[:4])
+    # There are text 0 to 1,216, backwards; the last of ours is new, and the mask has no place here.
+    assert torch.equal(after[4:-1], table[4:-1].flip(0))
+    assert torch.equal(after[-1], before[-1])
+    assert taken.new_ids == 1
+    assert not taken.missing
+    assert not taken.unused
+    layer = program.scope("encoder").layers[1].ffn.up.weight
+    assert torch.equal(layer, state["encoder.layers.1.fc1.weight"])
+
+
+def test_what_either_side_lacks_is_told(tmp_path: Path) -> None:
+    state = make_state("audio_asr_tiny")
+    symbols = symbols_of(len(state["encoder.adaptor.embed_tokens.weight"]))
+    content = {"model": state, "global_dict_indices": {s: row for row, s in enumerate(symbols)}}
+    found = import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+    assert any(name.endswith("postnet.convolutions.0.0.weight") for name in found.kept)
+    program = make_program("[IMAGE:img,size=32,patch=16] -> [TEXT:b]", trunk="resnet50")
+    taken = take_over(program, VOCABULARY, tmp_path / "out")
+    assert "scopes.image.projection.weight" in taken.missing
+    assert "scopes.audio.projection.weight" in taken.unused
+    assert "scopes.encoder.relative.tables.image" in taken.missing
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        pytest.param(lambda _path: None, "T0740", id="missing"),
+        pytest.param(lambda path: path.write_bytes(b"\x80\x02 no pickle"), "T0740", id="damaged"),
+        pytest.param(lambda path: path.write_text("words"), "T0740", id="text"),
+        pytest.param(lambda path: save([1, 2], path), "T0741", id="a list"),
+        pytest.param(lambda path: save({"a": torch.ones(2)}, path), "T0741", id="another model"),
+        pytest.param(
+            lambda path: save(
+                {"model": make_state("text2text_tiny"), "global_dict_indices": {"<s>": 0}}, path
+            ),
+            "T0742",
+            id="another dictionary",
+        ),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(
+    make: Callable[[Path], object], code: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "state.pt")
+    with pytest.raises(TaskloomError) as caught:
+        import_checkpoint(tmp_path / "state.pt", tmp_path / "out")
+    assert [problem.code for problem in caught.value.problems] == [code]
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_sizes_are_refused_and_all_named(tmp_path: Path) -> None:
+    state = make_state("text2text_tiny")
+    import_checkpoint(save(state, tmp_path / "state.pt"), tmp_path / "out")
+    with pytest.raises(
+        CheckpointError, match=r"layers\.0\.ffn\.up\.weight is \(1024, 256\)"
+    ) as caught:
+        take_over(make_program(ffn_width=512), VOCABULARY, tmp_path / "out")
+    assert {problem.code for problem in caught.value.problems} == {"T0743"}
+    # Up, its offset, the norm between, and down, of two layers on two sides.
+    assert len(caught.value.problems) == 2 * 2 * 5
+
+
+def test_a_dictionary_of_fairseq_tells_what_rows_stand_for(tmp_path: Path) -> None:
+    state = make_state("text2text_tiny")
+    num_text = len(state["encoder.adaptor.embed_tokens.weight"]) - 5
+    lines = [f"{number} {10_000 - number}" for number in range(num_text)]
+    (tmp_path / "dict.txt").write_text("\n".join(lines))
+    path = save(state, tmp_path / "state.pt")
+    found = import_checkpoint(path, tmp_path / "out", symbols=tmp_path / "dict.txt")
+    assert found.has_symbols
+    kept = read_checkpoint(tmp_path / "out").artifacts["symbols.txt"].decode().split("\n")
+    assert kept[:5] == ["<s>", "<pad>", "</s>", "<unk>", "<text>_0"]
+    assert kept[-1] == "<mask>"
+
+
+def test_a_dictionary_with_words_that_are_no_symbols_is_refused(tmp_path: Path) -> None:
+    state = make_state("text2text_tiny")
+    symbols = ["<s>", *(f"word {n}" for n in range(1221))]
+    (tmp_path / "dict.txt").write_text("\n".join(symbols))
+    path = save(state, tmp_path / "state.pt")
+    with pytest.raises(PlanError, match='symbol 1 of the dictionary is "word 0"'):
+        import_checkpoint(path, tmp_path / "out", symbols=tmp_path / "dict.txt")
+
+
+def make_program(instruction: str = "[TEXT:a] -> [TEXT:b]", **sizes: Any) -> Program:
+    """Return a program of the sizes of the golden cases."""
+    model = ModelConfig(
+        position="relative",
+        width=256,
+        num_heads=4,
+        ffn_width=1024,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        max_positions=256,
+    )
+    planned = plan(Task("task", instruction), model=replace(model, **sizes), vocabulary=VOCABULARY)
+    return Program(planned)
+
+
+def to_ofa(name: str) -> str:
+    """Return the name that OFA has for what OFASys keeps in the adapter of text."""
+    side, _, rest = name.partition(".")
+    if not rest.startswith("adaptor."):
+        return name
+    rest = rest.removeprefix("adaptor.").removeprefix("text.")
+    rest = rest.replace("layernorm_position", "pos_ln")
+    is_own = side == "decoder" and rest.startswith(("pos_q", "pos_k"))
+    return f"{side}.self_{rest}" if is_own else f"{side}.{rest}"
