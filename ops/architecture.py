@@ -27,6 +27,9 @@ ENCODER_SCOPE = "encoder"
 DECODER_SCOPE = "decoder"
 PAIR_SCOPE = "pairs"
 
+MEMORY_POSITIONS = "memory_positions"
+"""What a model with relative positions gives besides its memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackLayout:
@@ -74,13 +77,15 @@ class EncoderDecoder:
                 tile=self.layout.tile,
                 longest=(self.layout.longest_source, self.layout.longest_target),
             )
-            memory, states = streams.add(draft, pack, VOCABULARY_SCOPE)
+            memory, positions, states = streams.add(draft, pack, VOCABULARY_SCOPE)
+            placed = {MEMORY_POSITIONS: positions}
         else:
+            placed = {}
             memory, states = self._add_streams(planned, pack)
         if is_inference:
             told = {"states": states} if planned.has_targets else {}
             compared = {"scores": self._compare(draft, pack, memory)} if planned.has_pairs else {}
-            return {"memory": memory, **told, **compared}
+            return {"memory": memory, **placed, **told, **compared}
         kinds = [self._score(draft, pack, states, planned)] if planned.has_targets else []
         kinds += [self._contrast(draft, pack, memory, planned)] if planned.has_pairs else []
         return _name_outputs(self._add_losses(draft, kinds, planned))

@@ -42,8 +42,8 @@ class RelativeStreams:
     tile: int
     longest: tuple[int, int]
 
-    def add(self, draft: Draft, pack: NodeId, scope: str) -> tuple[Value, Value]:
-        """Return the states of the source and of the target.
+    def add(self, draft: Draft, pack: NodeId, scope: str) -> tuple[Value, Value, Value]:
+        """Return the states of the source, its embedded positions, and the states of the target.
 
         Args:
             draft: The graph in the making.
@@ -83,7 +83,7 @@ class RelativeStreams:
             scope="decoder",
             address="decoder",
         )
-        return memory, states
+        return memory, source["positions"], states
 
     def _embed(
         self, draft: Draft, pack: NodeId, side: str, scope: str, lanes: list[tuple[str, Lane]]

@@ -7,7 +7,7 @@ So does a trace of ``torch.profiler``, where the range ``taskloom::ADDRESS`` is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -83,8 +83,12 @@ class Program(nn.Module):
 
     def compute(self, output: str, pack: Mapping[str, Tensor]) -> Tensor:
         """Compute one output, and nothing that it does not need."""
-        value = self._plan.graph.outputs[output]
-        return self._walk(self._needed([output]), pack, {})[value]
+        return self.compute_all((output,), pack)[0]
+
+    def compute_all(self, outputs: Sequence[str], pack: Mapping[str, Tensor]) -> list[Tensor]:
+        """Compute some outputs, and nothing that they do not need."""
+        values = self._walk(self._needed(outputs), pack, {})
+        return [values[self._plan.graph.outputs[output]] for output in outputs]
 
     def trace(self, values: Collection[Value], pack: Mapping[str, Tensor]) -> dict[Value, Tensor]:
         """Compute any values of the device half, named outputs or not, and nothing that they do not need."""

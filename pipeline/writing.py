@@ -16,10 +16,18 @@ import torch
 
 from ..graph.errors import PlanError
 from ..graph.vocabulary import PAD
-from ..ops.architecture import DECODER_SCOPE, UNKNOWN, VOCABULARY_SCOPE, PackLayout
+from ..ops.architecture import (
+    DECODER_SCOPE,
+    MEMORY_POSITIONS,
+    UNKNOWN,
+    VOCABULARY_SCOPE,
+    PackLayout,
+)
 from ..ops.device.automaton import DecodeAutomaton, build_automaton
-from ..ops.device.generation import Generated, generate
+from ..ops.device.generation import Generated, IdTable, TargetWriter, generate
 from ..ops.device.language import FINISHED
+from ..ops.device.relative.stack import RelativeDecoder
+from ..ops.device.relative.writer import RelativeWriter
 from ..ops.host.bpe import Bpe
 from ..storage.capacity import Capacity
 from ..storage.length import measure_documents
@@ -131,7 +139,7 @@ class Writer:
 
     def _write_pack(self, pack: Pack, program: Program) -> Generated:
         device, automaton = next(program.parameters()).device, self._automaton
-        memory = program.compute("memory", to_inputs(self.plan, pack, device))
+        memory, decoder, table = _read_sources(program, to_inputs(self.plan, pack, device))
         num_documents = len(pack.rows)
         size = -(-num_documents // _BATCH) * _BATCH
         keys = torch.zeros(2, size, dtype=torch.int64)
@@ -141,8 +149,8 @@ class Writer:
         longest = -(-int((keys[1] - keys[0]).max()) // TILE) * TILE
         given = _find_given(pack, size)
         return generate(
-            program.scope(DECODER_SCOPE),
-            program.scope(VOCABULARY_SCOPE),
+            decoder,
+            table,
             automaton.to(device),
             memory_MC=memory,
             source_keys_2B=keys.to(device),
@@ -190,6 +198,18 @@ class Writer:
             plan = self.replan(PackLayout(tile=TILE, longest_source=window))
             self._programs[window] = Program(plan, self.parameters.scopes)
         return self._programs[window].eval()
+
+
+def _read_sources(
+    program: Program, inputs: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, TargetWriter, IdTable]:
+    """Return the encoder's stream, and what writes of it."""
+    decoder, table = program.scope(DECODER_SCOPE), program.scope(VOCABULARY_SCOPE)
+    if not isinstance(decoder, RelativeDecoder):
+        return program.compute("memory", inputs), decoder, table
+    memory, positions = program.compute_all(("memory", MEMORY_POSITIONS), inputs)
+    writer = RelativeWriter(decoder, program.scope("target_tokens"), table, positions)
+    return memory, writer, writer
 
 
 def _find_given(pack: Pack, size: int) -> torch.Tensor:

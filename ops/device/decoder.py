@@ -85,22 +85,10 @@ class Decoder(nn.Module):
             longest_source: ``K``; a document with a longer source gets NaN.
             max_length: ``L``.
         """
-        lo_B, hi_B = keys_2B
-        index_K = torch.arange(longest_source, device=memory_MC.device)
-        rows_BK = (lo_B[:, None] + index_K).clamp(max=memory_MC.shape[0] - 1)
-        length_B = hi_B - lo_B
-        # An empty source sees all keys and keeps nothing: no softmax is taken over nothing.
-        is_hidden_BK = (index_K >= length_B[:, None]) & (length_B > 0)[:, None]
-        bias_BK = torch.zeros(is_hidden_BK.shape, device=memory_MC.device)
-        keep_B = (length_B > 0).float().masked_fill(length_B > longest_source, torch.nan)
-        bias_BK = bias_BK.masked_fill(is_hidden_BK, -torch.inf)
+        rows_BK, seen = see_sources(keys_2B, memory_MC.shape[0], longest_source)
         cross = tuple(layer.cross.remember(memory_MC)[rows_BK] for layer in self._layers())
-        shape = (2, lo_B.shape[0], max_length, *self.heads)
-        return DecodeCache(
-            tuple(cross[0].new_zeros(shape) for _ in self.layers),
-            cross,
-            Seen(bias_BK[:, None, None], keep_B[:, None, None]),
-        )
+        shape = (2, keys_2B.shape[1], max_length, *self.heads)
+        return DecodeCache(tuple(cross[0].new_zeros(shape) for _ in self.layers), cross, seen)
 
     def step(self, hidden_BC: Tensor, index: Tensor, cache: DecodeCache) -> Tensor:
         """Return the states after one more token per document, shape ``(B, C)``.
@@ -124,6 +112,26 @@ class Decoder(nn.Module):
 
     def _layers(self) -> list[DecoderLayer]:
         return [cast("DecoderLayer", layer) for layer in self.layers]
+
+
+def see_sources(keys_2B: Tensor, num_tokens: int, longest: int) -> tuple[Tensor, Seen]:
+    """Return the row of every source token of each document, shape ``(B, K)``, and which of them are its own.
+
+    Args:
+        keys_2B: First source token of each document, and one past the last.
+        num_tokens: Tokens of the source stream.
+        longest: ``K``; a document with a longer source gets NaN.
+    """
+    lo_B, hi_B = keys_2B
+    index_K = torch.arange(longest, device=lo_B.device)
+    rows_BK = (lo_B[:, None] + index_K).clamp(max=num_tokens - 1)
+    length_B = hi_B - lo_B
+    # An empty source sees all keys and keeps nothing: no softmax is taken over nothing.
+    is_hidden_BK = (index_K >= length_B[:, None]) & (length_B > 0)[:, None]
+    bias_BK = torch.zeros(is_hidden_BK.shape, device=lo_B.device)
+    bias_BK = bias_BK.masked_fill(is_hidden_BK, -torch.inf)
+    keep_B = (length_B > 0).float().masked_fill(length_B > longest, torch.nan)
+    return rows_BK, Seen(bias_BK[:, None, None], keep_B[:, None, None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ Shape letters: M = tokens of the source stream, C = channels, B = documents, L =
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,9 +17,33 @@ from torch import Tensor
 from ...graph.errors import PlanError
 from ...graph.vocabulary import BOS, PAD
 from .automaton import Choice, DecodeAutomaton
-from .decoder import DecodeCache, Decoder
-from .embedding import TokenTable
 from .language import FINISHED
+
+
+class TargetWriter(Protocol):
+    """What writes targets token by token, such as `Decoder`."""
+
+    def begin(
+        self, memory_MC: Tensor, keys_2B: Tensor, *, longest_source: int, max_length: int
+    ) -> Any:
+        """Return what is kept from token to token."""
+        ...
+
+    def step(self, hidden_BC: Tensor, index: Tensor, cache: Any) -> Tensor:
+        """Return the states after one more token per document."""
+        ...
+
+
+class IdTable(Protocol):
+    """What embeds ids and scores them, such as `TokenTable`."""
+
+    def embed(self, ids_N: Tensor) -> Tensor:
+        """Return the vectors of ids."""
+        ...
+
+    def score(self, hidden_NC: Tensor) -> Tensor:
+        """Return the score of every id for each state."""
+        ...
 
 
 class Generated(NamedTuple):
@@ -37,12 +61,12 @@ class Generated(NamedTuple):
 
 
 def write_token(
-    decoder: Decoder,
-    table: TokenTable,
+    decoder: TargetWriter,
+    table: IdTable,
     automaton: DecodeAutomaton,
     last: Choice,
     index: Tensor,
-    cache: DecodeCache,
+    cache: Any,
 ) -> Choice:
     """Return the choice after ``last``, which stands at ``index``; one graph for all steps."""
     hidden_BC = decoder.step(table.embed(last.ids_B), index, cache)
@@ -51,8 +75,8 @@ def write_token(
 
 @torch.no_grad()
 def generate(  # noqa: PLR0913 - what a batch is, and what it may write
-    decoder: Decoder,
-    table: TokenTable,
+    decoder: TargetWriter,
+    table: IdTable,
     automaton: DecodeAutomaton,
     *,
     memory_MC: Tensor,

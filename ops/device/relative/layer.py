@@ -121,10 +121,18 @@ class SelfAttention(nn.Module):
         self, x_NC: Tensor, plan: AttentionPlan, folded: Folded | None, relative: Relative | None
     ) -> Tensor:
         """Return what attention adds to ``x_NC``."""
+        q_NHD, k_NHD, v_NHD = self.project(x_NC, folded)
+        return self.merge(attend(q_NHD, k_NHD, v_NHD, plan, relative))
+
+    def project(self, x_NC: Tensor, folded: Folded | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, positions folded in."""
         q_NHD, k_NHD, v_NHD = self.query_key_value(x_NC).unflatten(-1, (3, *self.heads)).unbind(1)
         if folded is not None:
             q_NHD, k_NHD = folded.fold(q_NHD, k_NHD)
-        out_NHD = attend(q_NHD, k_NHD, v_NHD, plan, relative)
+        return q_NHD, k_NHD, v_NHD
+
+    def merge(self, out_NHD: Tensor) -> Tensor:
+        """Return what the heads' results add."""
         return self.out(_scale_heads(out_NHD, self.gain_H).flatten(1))
 
 
@@ -143,11 +151,22 @@ class CrossAttention(nn.Module):
         self, x_NC: Tensor, memory_MC: Tensor, plan: AttentionPlan, folded: Folded | None
     ) -> Tensor:
         """Return what attention adds to ``x_NC``."""
+        q_NHD = self.ask(x_NC, None if folded is None else folded.q_NHD)
+        k_MHD, v_MHD = self.remember(memory_MC, None if folded is None else folded.k_MHD)
+        return self.merge(attend(q_NHD, k_MHD, v_MHD, plan))
+
+    def ask(self, x_NC: Tensor, positions_NHD: Tensor | None) -> Tensor:
+        """Return queries, positions folded in."""
         q_NHD = self.query(x_NC).unflatten(-1, self.heads)
+        return q_NHD if positions_NHD is None else torch.cat((q_NHD, positions_NHD), -1)
+
+    def remember(self, memory_MC: Tensor, positions_MHD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return keys, positions folded in, and values of the memory."""
         k_MHD, v_MHD = self.key_value(memory_MC).unflatten(-1, (2, *self.heads)).unbind(1)
-        if folded is not None:
-            q_NHD, k_MHD = folded.fold(q_NHD, k_MHD)
-        out_NHD = attend(q_NHD, k_MHD, v_MHD, plan)
+        return k_MHD if positions_MHD is None else torch.cat((k_MHD, positions_MHD), -1), v_MHD
+
+    def merge(self, out_NHD: Tensor) -> Tensor:
+        """Return what the heads' results add."""
         return self.out(_scale_heads(out_NHD, self.gain_H).flatten(1))
 
 

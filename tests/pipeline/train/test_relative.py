@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from taskloom.graph.errors import PlanError
+from taskloom.graph.vocabulary import Block, Vocabulary
 from taskloom.ops.device.config import ModelConfig
-from taskloom.pipeline import Run, Task, train
+from taskloom.ops.device.relative.writer import RelativeWriter
+from taskloom.pipeline import Model, Run, Task, train
 from taskloom.pipeline.importing import export_state, import_checkpoint
 from taskloom.pipeline.planning import plan
+from taskloom.pipeline.program import Program
 from taskloom.pipeline.run_log import read_log
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 
@@ -106,3 +109,72 @@ def test_images_that_a_trunk_does_not_see_are_refused() -> None:
     task = Task("caption", "[IMAGE:img,size=688,patch=16] what is it? -> [TEXT:cap]")
     with pytest.raises(PlanError, match="688 x 688 have too many cells"):
         plan(task, model=model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({}, id="all"),
+        pytest.param({"pre_norm": False, "scale_heads": False}, id="post-norm"),
+        pytest.param({"absolute_position": "added", "relative_bias": False}, id="added positions"),
+        pytest.param({"share_relative_bias": True, "scale_resids": True}, id="shared, all scales"),
+    ],
+)
+def test_token_by_token_the_decoder_does_what_it_does_at_once(change: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = replace(RELATIVE, dropout=0.0, num_decoder_layers=2, **change)
+    vocabulary = Vocabulary.of([Block("text", 30)])
+    planned = plan(
+        Task("copy", "[TEXT:a] -> [TEXT:b]"), "infer", model=model, vocabulary=vocabulary
+    )
+    program = Program(planned).double().eval()
+    lengths = torch.tensor([5, 3])
+    stops = lengths.cumsum(0)
+    pack = make_pack(lengths.tolist(), target=4, num_ids=34)
+    with torch.no_grad():
+        memory, positions, states = program.compute_all(
+            ("memory", "memory_positions", "states"), pack
+        )
+        writer = RelativeWriter(
+            program.scope("decoder"),
+            program.scope("target_tokens"),
+            program.scope("vocabulary"),
+            positions,
+        )
+        keys = torch.stack((stops - lengths, stops))
+        cache = writer.begin(memory, keys, longest_source=6, max_length=4)
+        for index in range(4):
+            ids = pack["target_ids"].view(2, 4)[:, index].long()
+            found = writer.step(writer.embed(ids), torch.tensor([index]), cache)
+            torch.testing.assert_close(found, states.view(2, 4, -1)[:, index])
+
+
+def test_a_trained_model_answers(store_dir: Path, tmp_path: Path) -> None:
+    run = learn(store_dir, tmp_path, replace(RELATIVE, max_positions=80), steps=20)
+    model = Model.load(run.path)
+    rows = [{"number": "7"}, {"number": "31"}]
+    answers = [p.text for p in model.infer("spell", rows)]
+    assert answers == [p.text for row in rows for p in model.infer("spell", [row])]
+    with pytest.raises(PlanError, match="the model has 80 positions") as caught:
+        replace(model, max_length=80, _writers={}).infer("spell", rows)
+    assert [problem.code for problem in caught.value.problems] == ["T0232"]
+
+
+def make_pack(sources: list[int], *, target: int, num_ids: int) -> dict[str, torch.Tensor]:
+    """Return a pack of documents with sources of these lengths, and targets of one."""
+    generator = torch.Generator().manual_seed(1)
+    total = len(sources) * target
+    starts = torch.tensor([0, *sources]).cumsum(0)
+    of_source = torch.repeat_interleave(torch.arange(len(sources)), torch.tensor(sources))
+    of_target = torch.arange(len(sources)).repeat_interleave(target)
+    index = torch.arange(total)
+    pack = {
+        "source_ids": torch.randint(4, num_ids, (sum(sources),), generator=generator),
+        "source_positions": torch.arange(sum(sources)) - starts[of_source],
+        "source_keys": torch.stack((starts[of_source], starts[of_source + 1])),
+        "target_ids": torch.randint(4, num_ids, (total,), generator=generator),
+        "target_positions": index % target,
+        "target_keys": torch.stack((index - index % target, index + 1)),
+        "cross_keys": torch.stack((starts[of_target], starts[of_target + 1])),
+    }
+    return {name: tensor.int() for name, tensor in pack.items()}
