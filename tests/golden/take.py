@@ -11,6 +11,28 @@ import numpy as np
 from safetensors.numpy import load_file
 
 MOST_BYTES = 400_000
+DIFFUSION = ("diff.t", "diff.x_t", "diff.x_start", "diff.prediction", "diff.alphas_cumprod")
+TINY: dict[str, Any] = {
+    "encoder": {
+        "embed_dim": 256,
+        "ffn_embed_dim": 1024,
+        "layers": 2,
+        "attention_heads": 4,
+        "normalize_before": True,
+    },
+    "attn_scale_factor": 2,
+    "scale_attn": True,
+    "scale_fc": True,
+    "scale_heads": True,
+    "scale_resids": False,
+    "use_self_attn_bias": True,
+    "share_attn_bias": False,
+    "entangle_position_embedding": False,
+    "max_source_positions": 256,
+}
+"""Settings of the case that does not tell them."""
+
+TINY["decoder"] = TINY["encoder"]
 
 
 def take(case: Path, out: Path) -> None:
@@ -19,23 +41,24 @@ def take(case: Path, out: Path) -> None:
     tensors = load_file(case / "tensors.safetensors")
     kept = {
         "about": told["notes"],
-        "model": told["model_cfg"],
-        "losses": told["losses"],
+        "model": told.get("model_cfg", TINY),
+        "losses": told["losses"] if "losses" in told else {"diffusion": told["loss"]},
         "grad_norms": {
             name: float(f"{norm:.8g}") for name, norm in told["grad_norms"].items() if norm
         },
-        "num_parameters": told["weights"]["n_params"],
+        "num_parameters": told["weights"].get("n_params", 0),
         "shapes": json.loads((case / "shapes.json").read_text()),
     }
     (out / f"{case.name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
     arrays: dict[str, Any] = {
         name: _small(array) for name, array in tensors.items() if name.startswith("net_input")
     }
-    arrays["target"] = tensors["sample.target"].astype(np.int16)
-    for name in ("encoder_padding_mask", "sample.constraint_masks"):
+    if "sample.target" in tensors:
+        arrays["target"] = tensors["sample.target"].astype(np.int16)
+    for name in ("encoder_padding_mask", "sample.constraint_masks", *DIFFUSION):
         if name in tensors:
             arrays[name] = tensors[name]
-    for name in ("encoder_out", "logits"):
+    for name in ("encoder_out", "logits") if "logits" in tensors else ():
         step = -(-tensors[name].nbytes // MOST_BYTES)
         arrays[name] = tensors[name][..., ::step]
     np.savez_compressed(out / f"{case.name}.npz", **arrays)
@@ -52,5 +75,4 @@ def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 if __name__ == "__main__":
     for path in sorted(Path(sys.argv[1]).glob("*/case.json")):
-        if "model_cfg" in json.loads(path.read_text()):
-            take(path.parent, Path(__file__).parent)
+        take(path.parent, Path(__file__).parent)

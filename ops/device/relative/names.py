@@ -207,6 +207,12 @@ def _pairs() -> Iterable[tuple[str, str]]:
     yield f"{theirs}.subsample.out.0", "audio.projection"
     yield f"{theirs}.embed_audio_positions", "audio.positions"
     yield from _ends(theirs, "audio.end")
+    theirs = "decoder.adaptor.motion_6d"
+    yield f"{theirs}.frame_encoder", "motion.reader"
+    yield f"{theirs}.frame_decoder", "motion.writer"
+    yield f"{theirs}.noise_level_emb", "motion.noise"
+    yield f"{theirs}.embed_positions", "motion.positions"
+    yield from _ends(theirs, "motion.end")
     yield from _vit_pairs()
 
 

@@ -24,6 +24,7 @@ from taskloom.ops.device.relative.adapter import SlotShape, TokenSlots
 from taskloom.ops.device.relative.audio import AudioSlots
 from taskloom.ops.device.relative.image import ImageSlots, PatchSlots
 from taskloom.ops.device.relative.layer import RelativeShape
+from taskloom.ops.device.relative.motion import MotionSlots, charge_frames
 from taskloom.ops.device.relative.names import KEPT, from_ofasys, to_ofasys
 from taskloom.ops.device.relative.places import (
     FormSpecs,
@@ -91,6 +92,13 @@ class Case:
         return torch.from_numpy(array)
 
     @property
+    def is_source(self) -> Tensor:
+        """Which tokens of the padded source there are."""
+        if "encoder_padding_mask" in self.arrays:
+            return torch.from_numpy(~self.arrays["encoder_padding_mask"])
+        return torch.from_numpy(self.input("TEXT") != PAD)
+
+    @property
     def modalities(self) -> list[str]:
         """Modalities of the source's slots, in order."""
         names = [name.split(".") for name in self.arrays if name.startswith("net_input")]
@@ -100,7 +108,7 @@ class Case:
     @property
     def target(self) -> str:
         """Modality of the target."""
-        (found,) = (name.split(".")[2] for name in self.arrays if ".tgt." in name)
+        (found,) = {name.split(".")[2] for name in self.arrays if ".tgt." in name}
         return found
 
     def shape(self, side: str) -> RelativeShape:
@@ -134,6 +142,8 @@ class Case:
         }
         if side == "target" and self.target == "IMAGE":
             forms["code"] = _grid("code", 8, 8, has_start=True)
+        if side == "target" and self.target == "MOTION":
+            forms["motion"] = _line("motion", longest, bucket=256, longest=longest)
         for modality in self.modalities if side == "source" else ():
             if modality == "IMAGE":
                 rows, columns = (size // self.cell for size in self.input(modality).shape[-2:])
@@ -187,6 +197,12 @@ class Case:
                 scopes["image"] = ImageSlots(source, trunk, 1024, bucket=42, has_video=has_video)
         if "AUDIO" in self.modalities:
             scopes["audio"] = AudioSlots(source, 80, self.model["max_source_positions"])
+        if self.target == "MOTION":
+            most = len(self.state["decoder.adaptor.motion_6d.frame_decoder.2.bias"])
+            num_places = self.model["max_source_positions"]
+            scopes["motion"] = MotionSlots(
+                target, most_numbers=most, num_levels=1024, num_places=num_places
+            )
         model = nn.ModuleDict(scopes)
         given = from_ofasys(self._state_to_load()).tensors
         used = {name: value for name, value in given.items() if not name.startswith(KEPT)}
@@ -247,6 +263,45 @@ class Case:
         logits[is_target] = table.score(states).detach()
         return Computed(padded, logits, loss.item(), to_ofasys(grads).tensors)
 
+    def diffuse(self) -> tuple[Tensor, float, dict[str, Tensor]]:
+        """Return what is predicted of noised frames, what it costs, and gradients."""
+        model: Any = self.build()
+        source, _, starts = self._source(model)
+        encode = EncodeRelative(shape=_fields(self.shape("encoder")), forms=self.forms("source"))
+        memory = encode(model["encoder"], **source)
+        is_frame = torch.from_numpy(~self.input("MOTION", "tgt", "masks"))
+        document_of, line = is_frame.nonzero().unbind(1)
+        start = find_starts(make_forms(self.forms("target")))["motion"]
+        begins = torch.cat((torch.zeros(1, dtype=torch.long), is_frame.sum(1).cumsum(0)))
+        noised, frames, steps, shares = (
+            torch.from_numpy(self.arrays[f"diff.{name}"])
+            for name in ("x_t", "x_start", "t", "alphas_cumprod")
+        )
+        steps_N = steps[document_of].long()
+        hidden, positions = model["motion"](noised[is_frame], steps_N + 1, line)
+        decode = DecodeRelative(shape=_fields(self.shape("decoder")), forms=self.forms("target"))
+        states = decode(
+            model["decoder"],
+            hidden=hidden,
+            positions=positions,
+            slots=document_of,
+            places=line + start,
+            keys=torch.stack((begins[document_of], begins[document_of + 1])),
+            memory=memory,
+            memory_positions=source["positions"],
+            cross_keys=torch.stack((starts[document_of], starts[document_of + 1])),
+        )
+        predicted = model["motion"].predict(states, frames.shape[-1])
+        costs = charge_frames(predicted, frames[is_frame], shares[steps_N])
+        # A mean over the frames of each document, and over documents.
+        means = torch.zeros(len(steps)).index_add(0, document_of, costs) / is_frame.sum(1)
+        loss = means.mean()
+        loss.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        padded = torch.zeros_like(frames)
+        padded[is_frame] = predicted.detach()
+        return padded, loss.item(), to_ofasys(grads).tensors
+
     def _num_blocks(self) -> tuple[int, int, int]:
         prefix = "encoder.adaptor.image_resnet.embed_images.layer"
         names = [
@@ -268,7 +323,7 @@ class Case:
 
     def _source(self, model: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return the flat stream, which tokens of the padded batch are in it, and where documents begin."""
-        is_there = torch.from_numpy(~self.arrays["encoder_padding_mask"])
+        is_there = self.is_source
         starts = find_starts(make_forms(self.forms("source")))
         hidden, positions, places = [], [], []
         for modality in self.modalities:

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from taskloom.ops.device.relative.motion import signal_shares
+
 from .golden import FOLDER, PAD, Case, Computed
 
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+MOTION = "motion_diffusion_tiny"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json") if path.stem != MOTION)
 SLOW = {"caption_base"}
 CASES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES]
 
@@ -86,6 +89,22 @@ def test_smoothing_of_nothing_is_cross_entropy_which_ofasys_takes_over_all_ids()
     closed = case.compute(label_smoothing=0.0).loss
     assert closed == pytest.approx(case.told["losses"]["ls0.0"]["loss_sum"], rel=1e-5)
     assert closed < found / 8
+
+
+def test_frames_are_predicted_and_charged_as_in_ofasys() -> None:
+    case = Case(MOTION)
+    predicted, loss, grads = case.diffuse()
+    is_frame = ~case.input("MOTION", "tgt", "masks")
+    expected = torch.from_numpy(case.arrays["diff.prediction"])
+    assert_close(predicted[is_frame], expected[is_frame], 1e-4)
+    assert loss == pytest.approx(case.told["losses"]["diffusion"], rel=1e-5)
+    for parameter, norm in case.told["grad_norms"].items():
+        assert grads[parameter].norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-7), parameter
+
+
+def test_the_schedule_of_noise_is_that_of_ofasys() -> None:
+    expected = torch.from_numpy(Case(MOTION).arrays["diff.alphas_cumprod"])
+    torch.testing.assert_close(signal_shares(1000).float(), expected, rtol=1e-4, atol=1e-9)
 
 
 def test_a_case_tells_a_wrong_weight() -> None:
