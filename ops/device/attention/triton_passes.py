@@ -6,7 +6,6 @@ before Triton was first imported, thousands of times slower: for tests, and for 
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -55,7 +54,12 @@ LAUNCHES: Final = {
 
 def has_triton() -> bool:
     """Return whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
+    # Imported, because the compiler can look through an import, and not for a module.
+    try:
+        import triton  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport]
+    except ImportError:
+        return False
+    return True
 
 
 def lacks_triton(
@@ -88,12 +92,12 @@ def is_interpreted() -> bool:
         MissingExtraError: Triton is not installed.
     """
     try:
-        from .kernels import KERNELS  # noqa: PLC0415  # Triton is of the extra gpu
+        from .kernels import IS_INTERPRETED  # noqa: PLC0415  # Triton is of the extra gpu
     except ImportError as error:
         help_ = 'pip install "taskloom[gpu]"'
         message = "the attention back end triton needs the extra gpu"
         raise MissingExtraError.of("T0901", message, help_) from error
-    return type(KERNELS["forward"]).__name__ == "InterpretedFunction"
+    return IS_INTERPRETED
 
 
 def plan_triton(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:
