@@ -75,12 +75,11 @@ def lacks_triton(
     """
     if q_NHD.dtype is torch.float64:
         return "it computes in half and in single precision alone"
-    if q_NHD.is_cuda:
-        return ""
     if not is_interpreted():
-        return "it needs a GPU, or TRITON_INTERPRET=1 in the environment for a slow trial without"
+        without = "TRITON_INTERPRET=1 in the environment for a slow trial without"
+        return "" if q_NHD.is_cuda else f"it needs a GPU, or {without}"
     if q_NHD.dtype is torch.bfloat16:
-        # Its matrix product takes the bits of bfloat16 for integers (triton 3.9, issue 11584).
+        # Its matrix product takes the bits of bfloat16 for integers (triton 3.9).
         return "Triton's interpreter multiplies bfloat16 wrongly; float16 and float32 it can"
     return ""
 
