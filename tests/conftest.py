@@ -13,6 +13,11 @@ import pytest
 # Variables that change what a program prints or computes, whoever set them.
 UNWANTED = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "DASK_", "TASKLOOM_", "TORCH_")
 
+# Without a GPU its interpreter runs Triton's kernels. That is decided when Triton is first imported,
+# and the compiler of torch, which some tests import, imports it.
+if not Path("/dev/nvidiactl").exists():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # A deadline measures the machine: with two workers on two busy cores a first call may take seconds.
 hypothesis.settings.register_profile(
     "unhurried",

@@ -7,11 +7,12 @@ backward pass (torch 2.13), so it computes there what needs no gradient.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from .plan import AttentionPlan, Spans, plan_spans
 from .relative import Relative
@@ -44,6 +45,9 @@ def attend_flex(
     q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, plan: AttentionPlan, relative: Relative | None
 ) -> Tensor:
     """Attend with a mask made of ranges and a bias made of codes; returns shape ``(N, H, D)``."""
+    # It brings the compiler along, and Triton, which decides at that moment who runs its kernels.
+    from torch.nn.attention.flex_attention import flex_attention  # noqa: PLC0415
+
     assert plan.spans is not None, "planned by another back end"
     lo_N, hi_N = plan.lo_N, plan.hi_N
     num_queries, num_keys = q_NHD.shape[0], k_MHD.shape[0]
@@ -61,12 +65,12 @@ def attend_flex(
 
     mask = _mask(plan.spans, num_queries, num_keys, is_seen)
     q, k, v = (x.transpose(0, 1)[None] for x in (q_NHD, k_MHD, v_MHD))
-    with warnings.catch_warnings():
-        # It computes plainly where no compiler is at work, which is what is wanted then.
-        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
-        out = flex_attention(
-            q, k, v, add if relative else None, block_mask=mask, scale=plan.spec.scale
-        )
+    if q_NHD.device.type == "cpu":
+        # The compiler's template for CPUs reads shapes off what views are made from (torch 2.13).
+        q, k, v = (x.contiguous() for x in (q, k, v))
+    bias = add if relative else None
+    with nullcontext() if torch.compiler.is_compiling() else _no_warning():
+        out = flex_attention(q, k, v, bias, block_mask=mask, scale=plan.spec.scale)
     assert isinstance(out, Tensor)
     is_empty_N = hi_N <= lo_N
     is_lost_N = ~is_empty_N & ((lo_N < 0) | (hi_N > num_keys))
@@ -74,8 +78,18 @@ def attend_flex(
     return out_NHD.masked_fill(is_lost_N[:, None, None], torch.nan)
 
 
-def _mask(spans: Spans, num_queries: int, num_keys: int, is_seen: Any) -> BlockMask:
+@contextmanager
+def _no_warning() -> Generator[None]:
+    """Let it compute plainly where no compiler is at work, which is what is wanted then."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+        yield
+
+
+def _mask(spans: Spans, num_queries: int, num_keys: int, is_seen: Any) -> Any:
     """Return the mask of tiles that meet, and of what is seen within each."""
+    from torch.nn.attention.flex_attention import BlockMask  # noqa: PLC0415  # as above
+
     start_T, stop_T = spans.keys_2T
     first_T = start_T // TILE
     count_T = ((stop_T + TILE - 1) // TILE - first_T).clamp(min=0)

@@ -387,3 +387,5 @@ KERNELS: Final[dict[str, Any]] = {
     "backward_queries": backward_queries,
     "backward_keys": backward_keys,
 }
+
+IS_INTERPRETED: Final = not isinstance(forward, triton.JITFunction)

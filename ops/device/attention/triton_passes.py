@@ -6,7 +6,6 @@ before Triton was first imported, thousands of times slower: for tests, and for 
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -55,7 +54,12 @@ LAUNCHES: Final = {
 
 def has_triton() -> bool:
     """Return whether Triton is installed."""
-    return importlib.util.find_spec("triton") is not None
+    # Imported, because the compiler can look through an import, and not for a module.
+    try:
+        import triton  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport]
+    except ImportError:
+        return False
+    return True
 
 
 def lacks_triton(
@@ -71,12 +75,11 @@ def lacks_triton(
     """
     if q_NHD.dtype is torch.float64:
         return "it computes in half and in single precision alone"
-    if q_NHD.is_cuda:
-        return ""
     if not is_interpreted():
-        return "it needs a GPU, or TRITON_INTERPRET=1 in the environment for a slow trial without"
+        without = "TRITON_INTERPRET=1 in the environment for a slow trial without"
+        return "" if q_NHD.is_cuda else f"it needs a GPU, or {without}"
     if q_NHD.dtype is torch.bfloat16:
-        # Its matrix product takes the bits of bfloat16 for integers (triton 3.9, issue 11584).
+        # Its matrix product takes the bits of bfloat16 for integers (triton 3.9).
         return "Triton's interpreter multiplies bfloat16 wrongly; float16 and float32 it can"
     return ""
 
@@ -88,12 +91,12 @@ def is_interpreted() -> bool:
         MissingExtraError: Triton is not installed.
     """
     try:
-        from .kernels import KERNELS  # noqa: PLC0415  # Triton is of the extra gpu
+        from .kernels import IS_INTERPRETED  # noqa: PLC0415  # Triton is of the extra gpu
     except ImportError as error:
         help_ = 'pip install "taskloom[gpu]"'
         message = "the attention back end triton needs the extra gpu"
         raise MissingExtraError.of("T0901", message, help_) from error
-    return type(KERNELS["forward"]).__name__ == "InterpretedFunction"
+    return IS_INTERPRETED
 
 
 def plan_triton(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from .plan import AttentionPlan
 from .relative import Relative
@@ -39,6 +38,8 @@ def attend_varlen(
     relative: Relative | None,  # noqa: ARG001
 ) -> Tensor:
     """Attend document by document; returns shape ``(N, H, D)``."""
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  # few ask for it
+
     documents = plan.documents
     assert documents is not None, "planned by another back end"
     v_size = v_MHD.shape[-1]

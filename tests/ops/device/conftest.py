@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -18,10 +17,6 @@ from taskloom.ops.device.decoder import DecodeStreams
 from taskloom.ops.device.embedding import EmbedPatches, EmbedTokens, PlaceTokens
 from taskloom.ops.device.encoder import EncodeStreams
 from taskloom.ops.device.loss import ScoreTokens
-
-if not torch.cuda.is_available():
-    # Triton decides when it is first imported whether its interpreter runs kernels.
-    os.environ["TRITON_INTERPRET"] = "1"
 
 NUM_IDS, NUM_TASKS = 40, 3
 TILE, NUM_SOURCE, NUM_TARGET = 8, 64, 32

@@ -163,3 +163,14 @@ attention(x, x, x, lo, lo + 4, AttentionSpec(backend="triton"))
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert "error[T0230]" in done.stderr
     assert "it needs a GPU, or TRITON_INTERPRET=1" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_kernels_are_one_op_to_the_compiler() -> None:
+    case = text_and_pictures(75, 16)
+    single = case.having([x.float() for x in case.inputs])
+    single = on_device(single._replace(spec=AttentionSpec(backend="triton", tile=16)))
+    compiled = torch.compile(compute, backend="aot_eager", fullgraph=True, dynamic=False)
+    out, grads = run(compiled, single)
+    wanted, wanted_grads = run(compute, single)
+    torch.testing.assert_close((out, *grads), (wanted, *wanted_grads))
