@@ -82,7 +82,7 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     check_arguments(workers, timeout_s, on_error=on_error, max_errors=max_errors)
     mixture = as_mixture(mixture)
     # What is wrong without knowing any rows is said before they are read.
-    plan(mixture)
+    plan(mixture, has_device=False)
     sources = mixture.sources()
     if not isinstance(store, Store):
         store = Store.create(store, storage_options=storage_options)
@@ -162,6 +162,7 @@ class Build:
                 name: pin for name, pin in pinned.items() if name not in again or name in given
             },
             load=artifact_loader(self.store),
+            has_device=False,
         )
         if unknown := [name for name in again if name not in planned.fits]:
             message = f'again: these tasks fit no artifact named "{unknown[0]}"'

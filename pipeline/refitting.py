@@ -148,7 +148,7 @@ def fit(
     start = time.perf_counter()
     check_arguments(workers, timeout_s)
     mixture = as_mixture(mixture)
-    plan(mixture)
+    plan(mixture, has_device=False)
     store = store if isinstance(store, Store) else Store.create(store)
     store.sweep()
     prepared = Build(mixture, store, raises=False, max_errors=None)
@@ -192,6 +192,7 @@ def _find_followers(prepared: Build, planned: Plan) -> Iterator[Follower]:
         prepared.mixture,
         columns={name: column_dtypes(record.schema) for name, record in prepared.records.items()},
         pinned=pinned_artifacts(store),
+        has_device=False,
     )
     fits = {value.node for value in planned.fits.values()}
     readers: dict[Value, list[str]] = {}
