@@ -88,6 +88,7 @@ class WindowPlanner:
         goal = self._bound_fill(samples, total) * self._share
         num_packs = min(self._count_packs(total, goal), max_packs)
         num_samples = _last_within(total, num_packs * goal)
+        cut = 0.0
         while True:
             tiling = samples.tile(num_samples, self._capacity)
             excess = tiling.least_packs - num_packs
@@ -96,8 +97,10 @@ class WindowPlanner:
                 left = np.flatnonzero(placement.packs >= num_packs)
                 if not len(left):
                     break
-                excess = load[:, left].sum(axis=1).max()
-            shorter = _last_within(total, total[num_samples - 1] - excess)
+                excess = float(load[:, left].sum(axis=1).max())
+            # What is cut hardly ever was what did not fit: so each try cuts twice as much as the last.
+            cut = max(excess, 2 * cut)
+            shorter = _last_within(total, total[num_samples - 1] - cut)
             num_samples = max(1, min(shorter, num_samples - 1))
         packs = samples.divide(placement)
         order = permute(len(packs), self._seed, "window", number)
