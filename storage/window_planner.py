@@ -63,6 +63,8 @@ class WindowPlanner:
             TaskOrder(seed, task, len(documents[numbers[0]])) for task, numbers in templates.items()
         ]
         self._size = min(window_size, sum(order.num_rows for order in self._orders))
+        # The last that was asked for: shares seldom change from one window to the next.
+        self._bounds: dict[bytes, float] = {}
         # Of what the tiles allow; found out once, since trying every window would cost more.
         self._share = self._find_share(weights)
 
@@ -85,7 +87,7 @@ class WindowPlanner:
         tasks, samples = self._draw(position, shares)
         load = samples.measure(self._capacity)
         total = load.cumsum(axis=1).max(axis=0)
-        goal = self._bound_fill(samples, total) * self._share
+        goal = self._bound_of(shares) * self._share
         num_packs = min(self._count_packs(total, goal), max_packs)
         num_samples = _last_within(total, num_packs * goal)
         cut = 0.0
@@ -97,10 +99,9 @@ class WindowPlanner:
                 left = np.flatnonzero(placement.packs >= num_packs)
                 if not len(left):
                     break
-                excess = float(load[:, left].sum(axis=1).max())
-            # What is cut hardly ever was what did not fit: so each try cuts twice as much as the last.
-            cut = max(excess, 2 * cut)
-            shorter = _last_within(total, total[num_samples - 1] - cut)
+                # What is cut hardly ever is what did not fit: so each try cuts twice as much as the last.
+                excess = cut = max(float(load[:, left].sum(axis=1).max()), 2 * cut)
+            shorter = _last_within(total, total[num_samples - 1] - excess)
             num_samples = max(1, min(shorter, num_samples - 1))
         packs = samples.divide(placement)
         order = permute(len(packs), self._seed, "window", number)
@@ -115,19 +116,22 @@ class WindowPlanner:
     def _to_shares(self, weights: Mapping[str, float]) -> Ints:
         return to_shares([weights[task] for task in self.tasks])
 
-    def _bound_fill(self, samples: Samples, total: npt.NDArray[np.float64]) -> float:
-        """Return how full packs are if their tiles are, given the documents' lengths."""
-        if not total[-1]:
-            return 1.0
-        least_packs = samples.tile(len(total), self._capacity).least_packs
-        return float(total[-1]) / max(least_packs, float(total[-1]))
+    def _bound_of(self, shares: Ints) -> float:
+        """Return how full packs are if their tiles are, given the documents' lengths and ``shares``."""
+        key = shares.tobytes()
+        if key not in self._bounds:
+            _, samples = self._draw(Position.start(len(self.tasks)), shares)
+            total = float(samples.measure(self._capacity).sum(axis=1).max())
+            least_packs = samples.tile(len(samples.rows), self._capacity).least_packs
+            self._bounds = {key: total / max(least_packs, total) if total else 1.0}
+        return self._bounds[key]
 
     def _find_share(self, weights: Mapping[str, float]) -> float:
         """Return which share of that bound the first window reaches before it does not fit."""
-        start = Position.start(len(self.tasks))
-        _, samples = self._draw(start, self._to_shares(weights))
+        shares = self._to_shares(weights)
+        bound = self._bound_of(shares)
+        _, samples = self._draw(Position.start(len(self.tasks)), shares)
         total = samples.measure(self._capacity).cumsum(axis=1).max(axis=0)
-        bound = self._bound_fill(samples, total)
         num_packs = self._count_packs(total, bound)
         low, high = 0.0, 1.0
         step = _TOLERANCE
