@@ -27,6 +27,8 @@ MAX_PACKS: Final = 256
 """More packs than this make a window neither fuller nor better shuffled."""
 
 _TOLERANCE: Final = 0.0005
+_MARGIN: Final = 0.05
+"""Of what the first window lacks of its bound, so much more is given up: most windows then fit at once."""
 
 
 class WindowPlanner:
@@ -145,7 +147,7 @@ class WindowPlanner:
             low, high = (share, high) if fits else (low, share)
             step *= 2
         self._size = min(self._size, int(_last_within(total, num_packs * bound) * 1.1) + 1)
-        return max(low - _TOLERANCE, low / 2)
+        return max(low - max(_TOLERANCE, _MARGIN * (1 - low)), low / 2)
 
     def _count_packs(self, total: npt.NDArray[np.float64], goal: float) -> int:
         return min(max(1, int(total[-1] / goal)), MAX_PACKS)
