@@ -95,7 +95,9 @@ class _Packs:
         self._tile = shape.tile
         self._num_tiles = int(self.limits[1, 0])
         self._run_lengths = groups.run_lengths
-        self._least_keys = (groups.run_lengths * self._num_tiles).astype(np.int32)
+        # No gap is as long as a tile, so that longer runs need not be told apart.
+        shortest = np.minimum(groups.run_lengths, shape.tile)
+        self._least_keys = (shortest * self._num_tiles).astype(np.int32)
         # Less the tiles that are used before it, the key of the gap that a run in new tiles leaves.
         left = run_tiles * shape.tile - groups.run_lengths
         self._new_keys = left * self._num_tiles + run_tiles - 1
@@ -125,10 +127,10 @@ class _Packs:
         """Return which packs have room for each of ``groups``, shape ``(N, P)``."""
         fits = self.used[:, None] + self.needs[:, groups, None] <= self.limits[:, None]
         fits[1] |= self._keys.max(axis=0) >= self._least_keys[groups, None]
-        return fits.all(axis=0)
+        return np.logical_and.reduce(fits)
 
     def add(self, groups: Ints, packs: Ints) -> npt.NDArray[np.bool_]:
-        """Add each of ``groups`` to another of ``packs``, and return which had room there; shape ``(N,)``."""
+        """Add each of ``groups`` to a pack of its own where there is room; return where, shape ``(N,)``."""
         needs, used = self.needs[:, groups], self.used[:, packs]
         # As unsigned numbers, the keys of gaps that are too small are the largest.
         keys = (self._keys[:, packs] - self._least_keys[groups]).view(np.uint32).min(axis=0)
@@ -136,7 +138,7 @@ class _Packs:
         keys = np.where(is_new, self._new_keys[groups] + used[1], keys)
         needs[1] *= is_new
         used += needs
-        fits = (used <= self.limits).all(axis=0)
+        fits = np.logical_and.reduce(used <= self.limits)
         if not fits.all():
             groups, packs, keys, used = groups[fits], packs[fits], keys[fits], used[:, fits]
         self.used[:, packs] = used
@@ -200,5 +202,3 @@ def _add_elsewhere(packs: _Packs, groups: Ints) -> None:
 
 
 __all__ = ["Shape", "assign_groups"]
-
-S = [0, 0, 0]

@@ -31,8 +31,8 @@ from .window import PackPlan
 # Packs to fill in one go: small gathers cost more in calls than in bytes. Tensors have enough of those, and
 # what is computed when it is read should not be waited for long.
 _FILLED_TOGETHER: Final = 8
-_TEXTS_TOGETHER: Final = 32
-_POSITIONS_TOGETHER: Final = 1 << 17
+_TEXTS_TOGETHER: Final = 64
+_POSITIONS_TOGETHER: Final = 1 << 18
 
 
 class PackFiller:
@@ -98,14 +98,16 @@ class PackFiller:
         cuts = np.cumsum([0, *map(len, plans)]).tolist()
         return tuple(
             Pack(
-                **{name: stream[number] for name, stream in streams.items()},
-                tensors={lane: values[number] for lane, values in tensors.items()},
-                places={lane: values[number] for lane, values in places.items()},
+                **dict(zip(streams, values, strict=True)),
+                tensors={lane: each[number] for lane, each in tensors.items()},
+                places={lane: each[number] for lane, each in places.items()},
                 rows=rows[start:stop],
                 source_ranges=step.source_ranges[start:stop],
                 target_ranges=step.target_ranges[start:stop],
             )
-            for number, (start, stop) in enumerate(pairwise(cuts))
+            for number, (values, (start, stop)) in enumerate(
+                zip(zip(*streams.values(), strict=True), pairwise(cuts), strict=True)
+            )
         )
 
     def _fill_source(

@@ -48,7 +48,7 @@ class WindowPlanner:
             documents: Those of each template, every one of which fits a pack; the templates of a task over
                 the same rows.
             capacity: What a pack holds.
-            weights: Relative share of samples of each task, in the first window that is tried.
+            weights: Relative share of samples of each task, in the first window and most others.
             seed: Decides every order.
             window_size: Most samples of a window. No window is longer than all tasks' rows
                 together, so that small data is not repeated within one.
@@ -65,10 +65,12 @@ class WindowPlanner:
             TaskOrder(seed, task, len(documents[numbers[0]])) for task, numbers in templates.items()
         ]
         self._size = min(window_size, sum(order.num_rows for order in self._orders))
-        # The last that was asked for: shares seldom change from one window to the next.
-        self._bounds: dict[bytes, float] = {}
-        # Of what the tiles allow; found out once, since trying every window would cost more.
-        self._share = self._find_share(weights)
+        # Found out once, since tiling and trying every window would cost more: what tiles allow at the shares
+        # that most windows have, and which share of it is reached.
+        self._usual_shares = self._to_shares(weights)
+        _, samples = self._draw(Position.start(len(templates)), self._usual_shares)
+        self._usual_bound = self._bound_fill(samples)
+        self._share = self._find_share(samples)
 
     def plan(
         self,
@@ -89,7 +91,9 @@ class WindowPlanner:
         tasks, samples = self._draw(position, shares)
         load = samples.measure(self._capacity)
         total = load.cumsum(axis=1).max(axis=0)
-        goal = self._bound_of(shares) * self._share
+        is_usual = np.array_equal(shares, self._usual_shares)
+        bound = self._usual_bound if is_usual else self._bound_fill(samples)
+        goal = bound * self._share
         num_packs = min(self._count_packs(total, goal), max_packs)
         num_samples = _last_within(total, num_packs * goal)
         cut = 0.0
@@ -118,22 +122,16 @@ class WindowPlanner:
     def _to_shares(self, weights: Mapping[str, float]) -> Ints:
         return to_shares([weights[task] for task in self.tasks])
 
-    def _bound_of(self, shares: Ints) -> float:
-        """Return how full packs are if their tiles are, given the documents' lengths and ``shares``."""
-        key = shares.tobytes()
-        if key not in self._bounds:
-            _, samples = self._draw(Position.start(len(self.tasks)), shares)
-            total = float(samples.measure(self._capacity).sum(axis=1).max())
-            least_packs = samples.tile(len(samples.rows), self._capacity).least_packs
-            self._bounds = {key: total / max(least_packs, total) if total else 1.0}
-        return self._bounds[key]
+    def _bound_fill(self, samples: Samples) -> float:
+        """Return how full packs are if their tiles are, given the documents' lengths."""
+        total = float(samples.measure(self._capacity).sum(axis=1).max())
+        least_packs = samples.tile(len(samples.rows), self._capacity).least_packs
+        return total / max(least_packs, total) if total else 1.0
 
-    def _find_share(self, weights: Mapping[str, float]) -> float:
-        """Return which share of that bound the first window reaches before it does not fit."""
-        shares = self._to_shares(weights)
-        bound = self._bound_of(shares)
-        _, samples = self._draw(Position.start(len(self.tasks)), shares)
+    def _find_share(self, samples: Samples) -> float:
+        """Return which share of that bound the first window, of ``samples``, reaches before it does not fit."""
         total = samples.measure(self._capacity).cumsum(axis=1).max(axis=0)
+        bound = self._usual_bound
         num_packs = self._count_packs(total, bound)
         low, high = 0.0, 1.0
         step = _TOLERANCE
