@@ -29,6 +29,8 @@ MAX_PACKS: Final = 256
 _TOLERANCE: Final = 0.0005
 _MARGIN: Final = 0.05
 """Of what the first window lacks of its bound, so much more is given up: most windows then fit at once."""
+_HOPE: Final = 0.002
+"""What other windows may hold more than the first, where tiles alone bind: they tell what is too much."""
 
 
 class WindowPlanner:
@@ -129,7 +131,7 @@ class WindowPlanner:
         return total / max(least_packs, total) if total else 1.0
 
     def _find_share(self, samples: Samples) -> float:
-        """Return which share of that bound the first window, of ``samples``, reaches before it does not fit."""
+        """Return about which share of that bound the first window, of ``samples``, reaches."""
         total = samples.measure(self._capacity).cumsum(axis=1).max(axis=0)
         bound = self._usual_bound
         num_packs = self._count_packs(total, bound)
@@ -145,6 +147,8 @@ class WindowPlanner:
             low, high = (share, high) if fits else (low, share)
             step *= 2
         self._size = min(self._size, int(_last_within(total, num_packs * bound) * 1.1) + 1)
+        if low >= 1 - _TOLERANCE:
+            return 1 + _HOPE
         return max(low - max(_TOLERANCE, _MARGIN * (1 - low)), low / 2)
 
     def _count_packs(self, total: npt.NDArray[np.float64], goal: float) -> int:
