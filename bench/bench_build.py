@@ -11,9 +11,7 @@ counted: on a machine that others use, they say what seconds cannot.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -21,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -32,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 from epoch_data import cpu_seconds
 from instructions import open_instructions
+from report import describe, tell
 from tokenizers import Tokenizer
 
 from taskloom.pipeline import Mixture, Source, Task, build, fit
@@ -176,21 +174,13 @@ def main() -> None:
         folder = Path(temporary)
         write_texts(folder, options.texts)
         result = {
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-            "load average": round(os.getloadavg()[0], 1),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("pyarrow", "tokenizers", "dask")},
-            },
+            **describe("pyarrow", "tokenizers", "dask"),
             "texts": options.texts,
             "overhead": measure_overhead(folder, options.rounds),
             "nothing to do, 16 partitions": measure_nothing(folder, options.starts),
             "peak of a worker, MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000,
         }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":
