@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,25 +20,12 @@ from taskloom.storage.remote import RemoteFolder
 from taskloom.storage.store import Store
 from taskloom.storage.verify import verify
 
-from ..s3 import SECRET, make_bucket, objects, serving
+from ..s3 import SECRET, make_bucket, objects
 from .rows import digit_rows, digits_mixture, digits_task, mix, tree
 from .train.stores import CONFIG, MODEL
 
+pytestmark = pytest.mark.usefixtures("cache")
 NUMBERS = count()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the cache of this test."""
-    monkeypatch.setenv("TASKLOOM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """The options of a server."""
-    with serving() as options:
-        yield options
 
 
 def lasting(files: dict[str, bytes]) -> dict[str, bytes]:
