@@ -86,10 +86,7 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     sources = mixture.sources()
     if not isinstance(store, Store):
         store = Store.create(store, storage_options=storage_options)
-    if not store.folder.is_shared:
-        if client:
-            raise unshared(store, "a client")
-        client = False  # nor may an active one be taken
+    client = choose_client(store, client)
     store.sweep()
     build_ = Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=progress) as shown:
@@ -112,6 +109,19 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
         report = replace(report, tasks=build_.count_rows(planned))
         shown.say(str(report))
     return report
+
+
+def choose_client(store: Store, client: Any) -> Any:
+    """Return ``client``; False for a store that no other process sees, so that no active one is taken either.
+
+    Raises:
+        StoreError: A client was given for such a store (T0501).
+    """
+    if store.folder.is_shared:
+        return client
+    if client:
+        raise unshared(store, "a client")
+    return False
 
 
 def unshared(store: Store, who: str) -> StoreError:

@@ -20,7 +20,7 @@ from ..graph.type import source_of
 from ..storage.column import read_receipt
 from ..storage.files import count_bytes
 from ..storage.store import Store
-from .building import Build, check_arguments, open_scheduler
+from .building import Build, check_arguments, choose_client, open_scheduler
 from .dataset import pinned_artifacts
 from .document import column_dtypes
 from .fitting import fit_artifacts
@@ -150,6 +150,7 @@ def fit(
     mixture = as_mixture(mixture)
     plan(mixture, has_device=False)
     store = store if isinstance(store, Store) else Store.create(store)
+    client = choose_client(store, client)
     store.sweep()
     prepared = Build(mixture, store, raises=False, max_errors=None)
     with open_progress(shown=progress) as shown:

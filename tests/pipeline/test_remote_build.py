@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskloom.graph.errors import StoreError
-from taskloom.pipeline import Mixture, Source, Task, build, evaluate, open_plan, train, why
+from taskloom.pipeline import Mixture, Source, Task, build, evaluate, fit, open_plan, train, why
 from taskloom.pipeline.bad_rows import group_bad_rows
 from taskloom.pipeline.cli import verify as verify_verb
 from taskloom.pipeline.project import load_project
@@ -122,8 +122,11 @@ def test_a_run_behind_a_url_is_refused(digits_dir: Path) -> None:
 
 
 def test_a_store_in_memory_is_no_place_for_the_processes_of_a_client() -> None:
-    with pytest.raises(StoreError, match=r"(?s)T0501.*this process alone.*do without a client"):
-        build(digits_mixture(), f"memory://no-{next(NUMBERS)}/s", client=object(), progress=False)
+    for verb in (build, fit):
+        with pytest.raises(StoreError, match=r"(?s)T0501.*this process alone.*do without a client"):
+            verb(
+                digits_mixture(), f"memory://no-{next(NUMBERS)}/s", client=object(), progress=False
+            )
 
 
 def test_a_url_names_its_source_wherever_it_is_used(
