@@ -10,8 +10,8 @@ STAMP = $(VENV)/.installed
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 # The packages laid out as they are installed, for tools that read paths and run no import hook.
 TREE = build/tree
-# Workers of pytest-xdist; 0 runs the tests in one process.
-WORKERS ?= 0
+# Processes that tests run in; 0 runs them in one, as a debugger wants it.
+WORKERS ?= 2
 PYTEST = $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: help setup demo test test-all lint style types layers spelling clean

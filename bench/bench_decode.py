@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 from epoch_data import BATCH, cpu_seconds
 from PIL import Image
+from report import describe, tell
 from sklearn.datasets import load_sample_images
 
 from taskloom.graph.type import Layout, Type
@@ -138,20 +135,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         figures = measure(make_files(options.pictures), Path(temporary) / "store", options.rounds)
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "load average": round(os.getloadavg()[0], 1),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "pillow")},
-        },
+        **describe("numpy", "pillow"),
         "pictures": options.pictures,
         "rounds": options.rounds,
         **figures,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

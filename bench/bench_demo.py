@@ -11,7 +11,6 @@ Settings were chosen on validation rows (``--split valid``); the figures to quot
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from report import tell
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
@@ -133,10 +133,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}",
         "versions": {name: version(name) for name in ("torch", "numpy", "pyarrow", "tokenizers")},
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", "utf-8")
+    tell(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from epoch_data import BATCH, NUM_ROWS, WARM_UP, cpu_seconds, make_arrays, time_epoch
+from report import describe, tell
 
 from taskloom.graph.type import Layout, Type
 from taskloom.storage.capacity import Capacity
@@ -269,19 +268,11 @@ def main() -> None:
             name: measure(Case(name, data, options.peers), options.rounds) for name in NUM_ROWS
         }
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "load average": round(os.getloadavg()[0], 1),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "pyarrow", "torch")},
-        },
+        **describe("numpy", "pyarrow", "torch"),
         "rounds": options.rounds,
         "cases": cases,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import shutil
 import subprocess
 import time
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from report import tell
 
 from taskloom.graph.reading import read_view
 from taskloom.graph.render.card import card_height
@@ -209,10 +210,7 @@ def main() -> None:
     parser.add_argument("views", nargs="+", type=Path, help="views as JSON")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     options = parser.parse_args()
-    text = json.dumps(measure(options.views), indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(measure(options.views), options.out)
 
 
 if __name__ == "__main__":

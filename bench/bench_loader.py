@@ -11,9 +11,6 @@ reported, so that a busy machine slows all alike.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -25,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from report import describe, tell
 
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.length import measure_documents
@@ -249,16 +247,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        **describe("numpy"),
         "rounds": options.rounds,
-        "load average": round(os.getloadavg()[0], 1),
         "cases": {case.template.task: measure(case, options.rounds) for case in make_cases()},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import os
-import platform
 import tempfile
 import time
 from collections import defaultdict
@@ -33,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 from PIL import Image
+from report import describe, tell
 
 from taskloom.graph.measure import Measure
 from taskloom.pipeline import Mixture, Task, build, building, execute, partition
@@ -229,23 +227,14 @@ def main() -> None:
         }
         cases = {case: compare(mixture, options.rounds) for case, mixture in mixtures.items()}
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "pyarrow": pa.__version__,
-        },
+        **describe("numpy", "pyarrow"),
         "rounds": options.rounds,
         "rows of texts": options.rows,
-        "load average": round(os.getloadavg()[0], 1),
         "claim": f"measuring takes less than {CLAIM:.0%} of a build's CPU, as counted",
         "holds": all(each["share of CPU, counted"] < CLAIM for each in cases.values()),
         "cases": cases,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from report import describe, tell
 
 from taskloom.graph.type import Layout, Type
 from taskloom.storage.column import open_writer
@@ -158,19 +158,14 @@ def main() -> None:
         if not (folder / "store.json").exists():
             write_store(folder, options.rows)
         result = {
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-            "load average": round(os.getloadavg()[0], 1),
-            "versions": {"python": platform.python_version(), "numpy": np.__version__},
+            **describe("numpy"),
             "rounds": options.rounds,
             **measure(folder, options.rows, options.rounds),
         }
     finally:
         if options.data is None:
             shutil.rmtree(folder)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,6 @@ in the orders of others. Texts are drawn; the demo mixture needs the store that 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from report import describe, tell
 
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline.packing import choose_capacity
@@ -163,17 +161,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        **describe("numpy"),
         "seeds": options.seeds,
         "cases": {
             name: measure(case, options.seeds) for name, case in make_cases(options.store).items()
         },
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

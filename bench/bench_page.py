@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -22,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from report import describe, tell
 
 from taskloom.graph.reading import read_view
 from taskloom.graph.render.fold import fold
@@ -121,19 +120,14 @@ def main() -> None:
     _, tenth = measure(max(options.tasks // 10, 1), options.rounds)
     view, whole = measure(options.tasks, options.rounds)
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version()},
+        **describe(),
         "rounds": options.rounds,
-        "load average": round(os.getloadavg()[0], 1),
         "tasks": options.tasks,
         "tenth": tenth,
         "whole": whole,
         "seconds_to_open": open_page(view, options.rounds),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

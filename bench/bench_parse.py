@@ -10,14 +10,13 @@ each is reported: it is what the code costs on a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+from report import describe, tell
 
 from taskloom.graph.errors import InstructionError
 from taskloom.graph.instruction import parse_instruction
@@ -94,17 +93,12 @@ def main() -> None:
     cases: dict[str, Any] = {name: measure(text, options.rounds) for name, text in CASES.items()}
     right = [case["seconds for 1,000"] for name, case in cases.items() if "mistakes" not in name]
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version()},
+        **describe(),
         "rounds": options.rounds,
-        "load average": round(os.getloadavg()[0], 1),
         "cases": cases | {"three templates": measure_templates(options.rounds)},
         "holds": right[0] < CLAIM_S,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

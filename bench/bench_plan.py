@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from report import describe, tell
 
 from taskloom.graph.explain import explain
 from taskloom.graph.graph import Graph
@@ -119,10 +118,8 @@ def main() -> None:
     }
     at_claim = medians.get(CLAIMED_SIZE)
     result: dict[str, Any] = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version()},
+        **describe(),
         "rounds": options.rounds,
-        "load average": round(os.getloadavg()[0], 1),
         "CPU-seconds": {
             size: {part: round(value, 4) for part, value in seconds.items()}
             for size, seconds in medians.items()
@@ -133,10 +130,7 @@ def main() -> None:
         and at_claim["plan"] < MAX_SECONDS
         and all(value < MAX_GROWTH for value in growth.values()),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,17 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from report import describe, tell
 
 from taskloom.graph.measure import Measure
 from taskloom.pipeline import Mixture, Source, Task, build, building, fitting
@@ -159,9 +158,7 @@ def main() -> None:
             cases.append(json.loads(done.stdout.splitlines()[-1]))
             print(json.dumps(cases[-1]), file=sys.stderr)
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version(), "dask": version("dask")},
-        "load average": round(os.getloadavg()[0], 1),
+        **describe("dask"),
         "claim": f"a partition takes less than {CLAIM_BYTES:,} bytes of the client and the scheduler never "
         f"holds more than {CLAIM_TASKS} tasks",
         "holds": all(
@@ -171,10 +168,7 @@ def main() -> None:
         ),
         "cases": cases,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

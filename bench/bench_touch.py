@@ -12,9 +12,6 @@ nothing.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -28,7 +25,7 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import torch
-import xxhash
+from report import describe, tell
 
 from taskloom.graph.type import Layout, Type
 from taskloom.ops.device.config import ModelConfig
@@ -213,21 +210,11 @@ def main() -> None:
             for case in make_cases(folder, options.scale)
         }
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "pyarrow": pa.__version__,
-            "xxhash": xxhash.VERSION,
-        },
+        **describe("numpy", "pyarrow", "xxhash"),
         "rounds": options.rounds,
-        "load average": round(os.getloadavg()[0], 1),
         "cases": cases,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ document belongs to is data. Parameters are named by scopes alone, so a task add
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from ..graph.draft import Draft
 from ..graph.node import NodeId, Value
-from ..graph.planned import Lane, Planned
+from ..graph.planned import Planned
 from ..graph.vocabulary import Vocabulary
 from .device.config import ModelConfig
 from .device.contrast import AddLosses, ComparePairs, ContrastPairs
@@ -19,7 +19,7 @@ from .device.decoder import DecodeStreams
 from .device.embedding import EmbedTokens, PlaceTokens
 from .device.encoder import EncodeStreams
 from .device.loss import ScoreTokens
-from .host.document import PackDocuments
+from .pack_layout import UNKNOWN, PackLayout, add_pack
 from .relative import RelativeStreams
 
 VOCABULARY_SCOPE = "vocabulary"
@@ -29,24 +29,6 @@ PAIR_SCOPE = "pairs"
 
 MEMORY_POSITIONS = "memory_positions"
 """What a model with relative positions gives besides its memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackLayout:
-    """How documents lie in packs, as far as attention may rely on it; no parameter depends on it.
-
-    Attributes:
-        tile: Documents cross a multiple of it only if they start at one.
-        longest_source: Longest source side in tokens; 0 where that is not known.
-        longest_target: Longest target side in tokens; 0 where that is not known.
-    """
-
-    tile: int = 128
-    longest_source: int = 0
-    longest_target: int = 0
-
-
-UNKNOWN = PackLayout()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +47,7 @@ class EncoderDecoder:
 
     def add(self, planned: Planned, *, is_inference: bool) -> dict[str, Value]:
         """Add the nodes that follow the documents of ``planned``; return the graph's outputs by name."""
-        draft = planned.draft
-        lanes = {name: _describe(lane) for name, lane in sorted(planned.lanes.items())}
-        packing = PackDocuments(lanes=lanes, has_pairs=planned.has_pairs)
-        pack = draft.add(packing, planned.documents, address="pack").node
+        draft, pack = planned.draft, add_pack(planned)
         if self.config.position == "relative":
             streams = RelativeStreams(
                 config=self.config,
@@ -195,8 +174,3 @@ def _name_outputs(loss: Value) -> dict[str, Value]:
     """Return the outputs of the node that gives the whole loss, as the graph calls them."""
     ports = {"loss": "out", "losses": "losses", "loss_weights": "loss_weights"}
     return {name: Value(loss.node, port) for name, port in ports.items()}
-
-
-def _describe(lane: Lane) -> dict[str, object]:
-    described = asdict(lane)
-    return {key: described[key] for key in ("kind", "dtype", "shape", "length")}

@@ -82,14 +82,11 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
     check_arguments(workers, timeout_s, on_error=on_error, max_errors=max_errors)
     mixture = as_mixture(mixture)
     # What is wrong without knowing any rows is said before they are read.
-    plan(mixture)
+    plan(mixture, has_device=False)
     sources = mixture.sources()
     if not isinstance(store, Store):
         store = Store.create(store, storage_options=storage_options)
-    if not store.folder.is_shared:
-        if client:
-            raise unshared(store, "a client")
-        client = False  # nor may an active one be taken
+    client = choose_client(store, client)
     store.sweep()
     build_ = Build(mixture, store, raises=on_error == "raise", max_errors=max_errors)
     with open_progress(shown=progress) as shown:
@@ -112,6 +109,19 @@ def build(  # noqa: PLR0913 - each is a choice of the caller's
         report = replace(report, tasks=build_.count_rows(planned))
         shown.say(str(report))
     return report
+
+
+def choose_client(store: Store, client: Any) -> Any:
+    """Return ``client``; False for a store that no other process sees, so that no active one is taken either.
+
+    Raises:
+        StoreError: A client was given for such a store (T0501).
+    """
+    if store.folder.is_shared:
+        return client
+    if client:
+        raise unshared(store, "a client")
+    return False
 
 
 def unshared(store: Store, who: str) -> StoreError:
@@ -162,6 +172,7 @@ class Build:
                 name: pin for name, pin in pinned.items() if name not in again or name in given
             },
             load=artifact_loader(self.store),
+            has_device=False,
         )
         if unknown := [name for name in again if name not in planned.fits]:
             message = f'again: these tasks fit no artifact named "{unknown[0]}"'

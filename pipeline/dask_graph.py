@@ -63,7 +63,7 @@ def to_dask(
     """
     mixture = as_mixture(mixture)
     # What is wrong without knowing any rows is said before they are read.
-    plan(mixture)
+    plan(mixture, has_device=False)
     sources = mixture.sources()
     store = store if isinstance(store, Store) else Store.create(store)
     if not store.folder.is_shared:

@@ -14,10 +14,10 @@ from ..graph.errors import PlanError, Problem, StoreError
 from ..graph.node import Node, Value
 from ..graph.recipe import Pinned
 from ..graph.type import source_of
-from ..ops.architecture import UNKNOWN, PackLayout
 from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
 from ..ops.host.split import TEST, TRAIN, VALID
+from ..ops.pack_layout import UNKNOWN, PackLayout
 from ..storage.length import item_starts
 from ..storage.reader import ColumnReader, open_column
 from ..storage.store import Store

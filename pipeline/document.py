@@ -60,13 +60,6 @@ def _make_template(
     )
 
 
-def target_entries(plan: Plan, task: str) -> tuple[Mapping[str, Any], ...]:
-    """Return what the target side of the first template of ``task`` is made of."""
-    node = plan.documents(task)[0]
-    entries: Any = node.params["target"]
-    return entries
-
-
 @dataclass(slots=True)
 class _Pieces:
     """Reads the sides of one document."""

@@ -6,7 +6,6 @@ whole or absent, and those that are there are not written again, so an export th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..storage.files import (
     read_json,
     reporting,
     sweep,
+    sync,
     temporary_path,
     write_json,
 )
@@ -210,7 +210,7 @@ class _Export:
                             for table in self.rows.tables(rows):
                                 take(_with_split(table, split))
                                 bar.advance(table.num_rows)
-                        _flush(temporary)
+                        sync(temporary)
                     publish(temporary, path)
                 finally:
                     temporary.unlink(missing_ok=True)
@@ -243,14 +243,6 @@ class _Export:
 def _with_split(table: pa.Table, split: Split) -> pa.Table:
     names = pa.array([split] * table.num_rows, pa.string())
     return table.add_column(1, pa.field(SPLIT, pa.string()), names)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check(**given: Any) -> None:

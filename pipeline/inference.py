@@ -24,9 +24,9 @@ from ..graph.errors import (
     TaskloomError,
 )
 from ..graph.recipe import Pinned
-from ..ops.architecture import PackLayout
 from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
+from ..ops.pack_layout import PackLayout
 from ..ops.recipe.text import BLOCK, BPE
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
 from ..storage.files import local_path

@@ -15,15 +15,15 @@ from ..graph.part_plan import PROMPT_MODALITY
 from ..graph.passes.cut import Cut, Stage
 from ..graph.passes.segment import Segment
 from ..graph.passes.sequence import Step
-from ..graph.planned import Member, TaskSpec
+from ..graph.planned import Member, Planned, TaskSpec
 from ..graph.planner import Planner
 from ..graph.recipe import Pinned, Recipe
 from ..graph.vocabulary import Block, Vocabulary, gather_blocks
-from ..ops.architecture import UNKNOWN, EncoderDecoder, PackLayout
 from ..ops.catalogue import whole_catalogue
 from ..ops.device.config import ModelConfig
 from ..ops.host.bpe import Bpe
 from ..ops.host.filter import parse_where
+from ..ops.pack_layout import UNKNOWN, PackLayout, add_pack
 from ..ops.plugin import tell_broken
 from ..ops.recipe.text import BLOCK, BPE
 from .execute import Execution, LoadArtifact
@@ -177,6 +177,7 @@ def plan(  # noqa: PLR0913 - most are what is known already, and named
     persist: Sequence[str] = (),
     layout: PackLayout = UNKNOWN,
     vocabulary: Vocabulary | None = None,
+    has_device: bool = True,
 ) -> Plan:
     """Plan a mixture.
 
@@ -190,6 +191,7 @@ def plan(  # noqa: PLR0913 - most are what is known already, and named
         persist: Addresses of values to store beside those that must be.
         layout: How documents will lie in packs, where that is known.
         vocabulary: The blocks of ids of a model that exists; by default those that the tasks need.
+        has_device: Whether to plan the device half. A build needs none, and without it no torch is loaded.
 
     Raises:
         TaskloomError: Some instructions are malformed or some tasks cannot be planned; all their
@@ -206,10 +208,11 @@ def plan(  # noqa: PLR0913 - most are what is known already, and named
     except TaskloomError as error:
         raise tell_broken(error) from None
     vocabulary = vocabulary or Vocabulary.of(_blocks(specs, recipes, planned.blocks))
-    architecture = EncoderDecoder(
-        config=model or ModelConfig(), vocabulary=vocabulary, layout=layout
+    outputs = (
+        _add_device_half(planned, mode, model or ModelConfig(), vocabulary, layout)
+        if has_device
+        else {"pack": Value(add_pack(planned), "source_ids")}
     )
-    outputs = architecture.add(planned, is_inference=mode == "infer")
     if load is not None:
         _refuse_small_block(vocabulary, pinned or {}, load)
     drafted = planned.draft.graph({**outputs, **planned.fits})
@@ -230,6 +233,15 @@ def plan(  # noqa: PLR0913 - most are what is known already, and named
         load=load,
         steps=done.steps,
     )
+
+
+def _add_device_half(
+    planned: Planned, mode: Mode, config: ModelConfig, vocabulary: Vocabulary, layout: PackLayout
+) -> Mapping[str, Value]:
+    from ..ops.architecture import EncoderDecoder  # noqa: PLC0415 - it imports torch
+
+    architecture = EncoderDecoder(config=config, vocabulary=vocabulary, layout=layout)
+    return architecture.add(planned, is_inference=mode == "infer")
 
 
 def _specs(

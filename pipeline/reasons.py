@@ -158,6 +158,7 @@ def why(
         columns={name: column_dtypes(record.schema) for name, record in seen.records.items()},
         pinned=pinned_artifacts(store),
         load=artifact_loader(store),
+        has_device=False,
     )
     return Why(
         tuple(column_whys(planned, store, [one.name for one in named], seen)),

@@ -20,7 +20,7 @@ from ..graph.type import source_of
 from ..storage.column import read_receipt
 from ..storage.files import count_bytes
 from ..storage.store import Store
-from .building import Build, check_arguments, open_scheduler
+from .building import Build, check_arguments, choose_client, open_scheduler
 from .dataset import pinned_artifacts
 from .document import column_dtypes
 from .fitting import fit_artifacts
@@ -148,8 +148,9 @@ def fit(
     start = time.perf_counter()
     check_arguments(workers, timeout_s)
     mixture = as_mixture(mixture)
-    plan(mixture)
+    plan(mixture, has_device=False)
     store = store if isinstance(store, Store) else Store.create(store)
+    client = choose_client(store, client)
     store.sweep()
     prepared = Build(mixture, store, raises=False, max_errors=None)
     with open_progress(shown=progress) as shown:
@@ -192,6 +193,7 @@ def _find_followers(prepared: Build, planned: Plan) -> Iterator[Follower]:
         prepared.mixture,
         columns={name: column_dtypes(record.schema) for name, record in prepared.records.items()},
         pinned=pinned_artifacts(store),
+        has_device=False,
     )
     fits = {value.node for value in planned.fits.values()}
     readers: dict[Value, list[str]] = {}

@@ -22,8 +22,8 @@ from ..graph.op import Rows
 from ..graph.passes.cut import Stage
 from ..graph.type import CONSTANT_ROWS, parent_rows
 from ..graph.vocabulary import PAD
-from ..ops.architecture import UNKNOWN
 from ..ops.host.read import SPLIT_COLUMN
+from ..ops.pack_layout import UNKNOWN
 from ..storage.capacity import Capacity
 from ..storage.length import measure_documents
 from ..storage.one_pass import pack_documents

@@ -14,8 +14,9 @@ from ..graph.errors import LoaderError, Problem
 from ..graph.planned import name_scored
 from ..graph.recipe import Pinned
 from ..graph.vocabulary import PAD
-from ..ops.architecture import DECODER_SCOPE, ENCODER_SCOPE, PackLayout
+from ..ops.architecture import DECODER_SCOPE, ENCODER_SCOPE
 from ..ops.device.config import ModelConfig
+from ..ops.pack_layout import PackLayout
 from ..storage.blend import Blend
 from ..storage.capacity import Capacity
 from ..storage.length import measure_documents, select_fitting

@@ -16,19 +16,14 @@ import torch
 
 from ..graph.errors import PlanError
 from ..graph.vocabulary import PAD
-from ..ops.architecture import (
-    DECODER_SCOPE,
-    MEMORY_POSITIONS,
-    UNKNOWN,
-    VOCABULARY_SCOPE,
-    PackLayout,
-)
+from ..ops.architecture import DECODER_SCOPE, MEMORY_POSITIONS, VOCABULARY_SCOPE
 from ..ops.device.automaton import DecodeAutomaton, build_automaton
 from ..ops.device.generation import Generated, IdTable, TargetWriter, generate
 from ..ops.device.language import FINISHED
 from ..ops.device.relative.stack import RelativeDecoder
 from ..ops.device.relative.writer import RelativeWriter
 from ..ops.host.bpe import Bpe
+from ..ops.pack_layout import UNKNOWN, PackLayout
 from ..storage.capacity import Capacity
 from ..storage.length import measure_documents
 from ..storage.one_pass import pack_documents

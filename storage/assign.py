@@ -2,26 +2,29 @@
 
 A group brings whole tiles of the first stream, a run in the second, and tensors. Groups go to packs
 largest first. One that takes more than a quarter of a pack goes where it fits most tightly. All
-others go to the emptiest pack.
+others are dealt: round by round the emptiest packs get one each, the largest group the emptiest pack.
 
 Why the emptiest: best fit for every group makes packs of long documents and packs of short ones. A
 step divides its loss by its own weight, so a document among few would count for more than one among
 many. Over mixed lengths the number of documents per pack varies by 5% of its mean this way and by
 38% with best fit, at the same fill. Best fit wins among documents so long that few fit a pack.
+
+Groups are added many at a time, each to a pack of its own; only those that do not fit where they were
+dealt look for another pack one by one.
 """
 
 from __future__ import annotations
 
-import heapq
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from .tile import Groups, Ints
 
-_LARGE = 0.25
-# A group that fits none of a few likely packs is unlikely to fit any other.
-_NUM_TRIES = 8
+_LARGE: Final = 0.25
+_NONE: Final = np.iinfo(np.int64).max
+_MAX_KEY: Final = np.iinfo(np.int32).max
 
 
 class Shape(NamedTuple):
@@ -48,177 +51,154 @@ def assign_groups(
         The pack of each group, where its run starts in it, both of shape ``(B,)``; and how many
         packs there are.
     """
-    run_tiles = -(-groups.run_lengths // shape.tile)
-    needs = np.vstack([groups.num_tiles, run_tiles, tensors])
-    shares = needs / np.maximum(
-        [[shape.tiles], [shape.run_tiles], *([n] for n in shape.tensors)], 1
-    )
+    packs = _Packs(groups, tensors, shape)
+    shares = packs.needs / packs.limits
     size = shares.max(axis=0)
-    binding = shares[shares.sum(axis=1).argmax()]
+    least = np.where(shares, shares, 1.0).min(axis=0)
     is_large = size > _LARGE
-    order = np.lexsort((-size, np.where(is_large, -1, -binding), ~is_large))
-    num_large = int(is_large.sum())
-    items = zip(
-        needs[0, order].tolist(),
-        groups.run_lengths[order].tolist(),
-        needs[1, order].tolist(),
-        map(tuple, tensors[:, order].T.tolist()),
-        strict=True,
-    )
-    packs = [_Pack(number, shape) for number in range(num_packs)]
-    numbers: list[int] = []
-    starts: list[int] = []
-    pool: _TightPool | _EvenPool = _TightPool(packs, shape)
-    for place, group in enumerate(map(_Group._make, items)):
-        if place == num_large:
-            pool = _EvenPool(packs)
-        found = pool.add(group)
-        if found is None:
-            pack = _Pack(len(packs), shape)
-            packs.append(pack)
-            found = (pack.number, pack.add(group))
-            pool.put(pack)
-        numbers.append(found[0])
-        starts.append(found[1])
-    pack_of, start_of = np.empty((2, len(order)), np.int64)
-    pack_of[order], start_of[order] = numbers, starts
-    return pack_of, start_of, len(packs)
+    # Short runs share tiles, so that lengths say which stream binds.
+    exact = shares.copy()
+    exact[1] = groups.run_lengths / (packs.limits[1] * shape.tile)
+    binding = exact[exact.sum(axis=1).argmax()]
+    left = np.lexsort((-size, np.where(is_large, 0, -binding), ~is_large))
+    while len(left):
+        packs.begin(num_packs)
+        num_large = int(is_large[left].sum())
+        _fit_tightly(packs, left[:num_large])
+        _deal(packs, left[num_large:], least)
+        left = left[packs.pack_of[left] < 0]
+        num_packs = max(1, int(shares[:, left].sum(axis=1).max()))
+    return packs.pack_of, packs.find_starts(), len(packs)
 
 
-class _Group(NamedTuple):
-    tiles: int
-    run_length: int
-    run_tiles: int
-    tensors: tuple[int, ...]
+class _Packs:
+    """Packs while groups are added to them, and where those went.
+
+    The rows of what groups need and packs use are tiles, tiles of the second stream, and lanes. Runs leave gaps
+    at the ends of tiles. The gap of tile t is kept as ``gap * num_tiles + t``, its *key*: one minimum over keys
+    tells the smallest gap and where it is.
+
+    Attributes:
+        needs: What each group needs, shape ``(2 + lanes, B)``.
+        limits: What a pack holds, at least 1, shape ``(2 + lanes, 1)``.
+        used: What is used of each pack, shape ``(2 + lanes, P)``.
+        pack_of: The pack of each group, -1 for none yet, shape ``(B,)``.
+    """
+
+    def __init__(self, groups: Groups, tensors: Ints, shape: Shape) -> None:
+        run_tiles = -(-groups.run_lengths // shape.tile)
+        self.needs = np.vstack([groups.num_tiles, run_tiles, tensors])
+        limits = [shape.tiles, shape.run_tiles, *shape.tensors]
+        self.limits = np.array(limits, np.int64).clip(min=1)[:, None]
+        self.used = np.zeros((len(limits), 0), np.int64)
+        self.pack_of = np.full(len(groups), -1)
+        self._tile = shape.tile
+        self._num_tiles = int(self.limits[1, 0])
+        self._run_lengths = groups.run_lengths
+        # No gap is as long as a tile, so that longer runs need not be told apart.
+        shortest = np.minimum(groups.run_lengths, shape.tile)
+        self._least_keys = (shortest * self._num_tiles).astype(np.int32)
+        # Less the tiles that are used before it, the key of the gap that a run in new tiles leaves.
+        left = run_tiles * shape.tile - groups.run_lengths
+        self._new_keys = left * self._num_tiles + run_tiles - 1
+        self._key_of = np.zeros(len(groups), np.int64)
+        self._keys = np.zeros((self._num_tiles, 0), np.int32)
+
+    def __len__(self) -> int:
+        return self.used.shape[1]
+
+    def begin(self, number: int) -> None:
+        """Begin so many packs more."""
+        tiles = np.arange(self._num_tiles, dtype=np.int32)[:, None]
+        self._keys = np.hstack([self._keys, np.repeat(tiles, number, axis=1)])
+        self.used = np.pad(self.used, ((0, 0), (0, number)))
+
+    def find_starts(self) -> Ints:
+        """Return where the run of each group starts in its pack, shape ``(B,)``."""
+        left, tile = np.divmod(self._key_of, self._num_tiles)
+        ends = (tile + 1) * self._tile - left
+        return np.where(self._run_lengths, ends - self._run_lengths, 0)
+
+    def load(self) -> npt.NDArray[np.float64]:
+        """Return how full the fullest capacity of each pack is, shape ``(P,)``."""
+        return (self.used / self.limits).max(axis=0)
+
+    def find_room(self, groups: Ints) -> npt.NDArray[np.bool_]:
+        """Return which packs have room for each of ``groups``, shape ``(N, P)``."""
+        fits = self.used[:, None] + self.needs[:, groups, None] <= self.limits[:, None]
+        fits[1] |= self._keys.max(axis=0) >= self._least_keys[groups, None]
+        return np.logical_and.reduce(fits)
+
+    def add(self, groups: Ints, packs: Ints) -> npt.NDArray[np.bool_]:
+        """Add each of ``groups`` to a pack of its own where there is room; return where, shape ``(N,)``."""
+        needs, used = self.needs[:, groups], self.used[:, packs]
+        # As unsigned numbers, the keys of gaps that are too small are the largest.
+        keys = (self._keys[:, packs] - self._least_keys[groups]).view(np.uint32).min(axis=0)
+        is_new = keys > _MAX_KEY
+        keys = np.where(is_new, self._new_keys[groups] + used[1], keys)
+        needs[1] *= is_new
+        used += needs
+        fits = np.logical_and.reduce(used <= self.limits)
+        if not fits.all():
+            groups, packs, keys, used = groups[fits], packs[fits], keys[fits], used[:, fits]
+        self.used[:, packs] = used
+        self.pack_of[groups] = packs
+        self._key_of[groups] = keys
+        self._keys[keys % self._num_tiles, packs] = keys
+        return fits
 
 
-class _Pack:
-    """A pack while groups are added to it."""
-
-    __slots__ = ("ends", "mask", "number", "run_tiles", "shape", "tensors", "tiles")
-
-    def __init__(self, number: int, shape: Shape) -> None:
-        self.number = number
-        self.shape = shape
-        self.tiles = 0
-        self.run_tiles = 0
-        self.tensors = [0] * len(shape.tensors)
-        # Runs leave gaps at the ends of tiles: ends[g] are the ends of tiles whose last g positions
-        # are free, and bit g of the mask says that there are some.
-        self.ends: dict[int, list[int]] = {}
-        self.mask = 0
-
-    def has_room(self, group: _Group) -> bool:
-        shape = self.shape
-        if self.tiles + group.tiles > shape.tiles:
-            return False
-        for have, more, limit in zip(self.tensors, group.tensors, shape.tensors, strict=True):
-            if have + more > limit:
-                return False
-        if self.run_tiles + group.run_tiles <= shape.run_tiles:
-            return True
-        return group.run_tiles == 1 and self.mask >> group.run_length > 0
-
-    def add(self, group: _Group) -> int:
-        """Add ``group`` and return where its run starts in the second stream."""
-        self.tiles += group.tiles
-        for lane, more in enumerate(group.tensors):
-            self.tensors[lane] += more
-        length = group.run_length
-        if not length:
-            return 0
-        fitting = self.mask >> length if group.run_tiles == 1 else 0
-        if fitting:
-            gap = length + (fitting & -fitting).bit_length() - 1
-            end = self.ends[gap].pop()
-            if not self.ends[gap]:
-                self.mask ^= 1 << gap
-        else:
-            gap = group.run_tiles * self.shape.tile
-            self.run_tiles += group.run_tiles
-            end = self.run_tiles * self.shape.tile
-        if left := gap - length:
-            self.ends.setdefault(left, []).append(end)
-            self.mask |= 1 << left
-        return end - gap
-
-    def load(self) -> float:
-        shape = self.shape
-        load = self.tiles / shape.tiles if shape.tiles else 0.0
-        if self.run_tiles > load * shape.run_tiles:
-            load = self.run_tiles / shape.run_tiles
-        for have, limit in zip(self.tensors, shape.tensors, strict=True):
-            load = max(load, have / limit)
-        return load
+def _fit_tightly(packs: _Packs, groups: Ints) -> None:
+    """Add ``groups``, in this order, each to the fullest pack with room."""
+    tiles = packs.needs[0, groups]
+    for alike in np.split(groups, np.flatnonzero(np.diff(tiles)) + 1):
+        left, is_open = alike, np.ones(len(packs), np.bool_)
+        while len(left):
+            need = packs.needs[0, left[0]]
+            room = packs.limits[0] - packs.used[0]
+            room[~is_open | (room < need)] = _NONE
+            least = room.min()
+            if least == _NONE:
+                break
+            # No more packs than these groups fill, so that each is filled before another is begun.
+            number = -(-len(left) // max(least // max(need, 1), 1))
+            tightest = np.flatnonzero(room == least)[:number]
+            batch, others = left[: len(tightest)], left[len(tightest) :]
+            fits = packs.add(batch, tightest)
+            is_open[tightest[~fits]] = False
+            left = np.concatenate([batch[~fits], others])
 
 
-class _TightPool:
-    """Packs by free tiles, for best fit."""
-
-    def __init__(self, packs: list[_Pack], shape: Shape) -> None:
-        self.tiles = shape.tiles
-        # Taken from the end, so that packs are begun in the order of their numbers.
-        self.by_room: list[list[_Pack]] = [[] for _ in range(shape.tiles + 1)]
-        self.by_room[shape.tiles] = packs[::-1]
-        self.mask = 1 << shape.tiles
-
-    def add(self, group: _Group) -> tuple[int, int] | None:
-        """Add ``group`` to the fullest pack with room; return its number and the run's start."""
-        fitting = self.mask >> group.tiles
-        num_tries = 0
-        while fitting:
-            room = group.tiles + (fitting & -fitting).bit_length() - 1
-            fitting &= fitting - 1
-            # Packs with tiles but no other room are passed over; an empty one always has room.
-            if num_tries >= _NUM_TRIES and fitting:
-                continue
-            packs = self.by_room[room]
-            for position in range(len(packs) - 1, -1, -1):
-                num_tries += 1
-                if packs[position].has_room(group):
-                    pack = packs.pop(position)
-                    self.mask ^= 0 if packs else 1 << room
-                    start = pack.add(group)
-                    self.put(pack)
-                    return pack.number, start
-                if num_tries >= _NUM_TRIES:
-                    break
-        return None
-
-    def put(self, pack: _Pack) -> None:
-        """Add a pack that was begun elsewhere."""
-        room = self.tiles - pack.tiles
-        self.by_room[room].append(pack)
-        self.mask |= 1 << room
+def _deal(packs: _Packs, groups: Ints, least: npt.NDArray[np.float64]) -> None:
+    """Add ``groups``, in this order, each to the emptiest pack or another with room."""
+    while len(groups):
+        load = packs.load()
+        emptiest = load.argsort(kind="stable")
+        # Those that the emptiest pack will still not be fuller than when it has its group.
+        level = load[emptiest[0]] + least[groups[0]]
+        number = int(load[emptiest].searchsorted(level, side="right"))
+        batch, groups = groups[:number], groups[number:]
+        fits = packs.add(batch, emptiest[: len(batch)])
+        if not fits.all():
+            _add_elsewhere(packs, batch[~fits])
 
 
-class _EvenPool:
-    """Packs by load, to keep them all alike."""
-
-    def __init__(self, packs: list[_Pack]) -> None:
-        self.heap = [(pack.load(), pack.number, pack) for pack in packs]
-        heapq.heapify(self.heap)
-
-    def add(self, group: _Group) -> tuple[int, int] | None:
-        """Add ``group`` to the emptiest pack with room; return its number and the run's start."""
-        pack = self.heap[0][2]
-        if not pack.has_room(group):
-            return self._add_further_on(group)
-        start = pack.add(group)
-        heapq.heapreplace(self.heap, (pack.load(), pack.number, pack))
-        return pack.number, start
-
-    def put(self, pack: _Pack) -> None:
-        """Add a pack that was begun elsewhere."""
-        heapq.heappush(self.heap, (pack.load(), pack.number, pack))
-
-    def _add_further_on(self, group: _Group) -> tuple[int, int] | None:
-        entries = [heapq.heappop(self.heap) for _ in range(min(_NUM_TRIES, len(self.heap)))]
-        pack = next((entry[2] for entry in entries if entry[2].has_room(group)), None)
-        start = pack.add(group) if pack else 0
-        for _, number, each in entries:
-            heapq.heappush(self.heap, (each.load(), number, each))
-        return (pack.number, start) if pack else None
+def _add_elsewhere(packs: _Packs, groups: Ints) -> None:
+    """Add each of ``groups`` to the emptiest pack with room, if there is one."""
+    while len(groups):
+        emptiest = packs.load().argsort(kind="stable")
+        has_room = packs.find_room(groups)[:, emptiest]
+        is_hopeful = has_room.any(axis=1)
+        groups, has_room = groups[is_hopeful], has_room[is_hopeful]
+        chosen = np.full(len(groups), -1)
+        for number, mine in enumerate(has_room):
+            first = int(mine.argmax())
+            if mine[first]:
+                chosen[number] = emptiest[first]
+                has_room[:, first] = False
+        is_chosen = chosen >= 0
+        packs.add(groups[is_chosen], chosen[is_chosen])
+        groups = groups[~is_chosen]
 
 
 __all__ = ["Shape", "assign_groups"]

@@ -15,7 +15,6 @@ which `keep_last` clears away. Nothing in it is code: no file is unpickled into 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import shutil
@@ -30,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..graph.errors import CheckpointError
-from .files import digest_file, encode_json, sweep, sync_directory, temporary_path
+from .files import digest_file, encode_json, sweep, sync, temporary_path
 
 FORMAT: Final = 1
 
@@ -107,7 +106,7 @@ def write_checkpoint(
         (temporary / _MANIFEST).write_bytes(encode_json(_describe_files(temporary)))
         _flush(temporary)
         temporary.rename(path)
-        sync_directory(path.parent)
+        sync(path.parent)
     except OSError as error:
         message = f"cannot write checkpoint {path}: {error.strerror or error}"
         help_ = "make room or choose another place; earlier checkpoints are whole"
@@ -232,11 +231,7 @@ def _describe_files(root: Path) -> dict[str, Any]:
 
 def _flush(root: Path) -> None:
     for path in [*root.rglob("*"), root]:
-        if path.is_dir():
-            sync_directory(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        sync(path)
 
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:

@@ -102,11 +102,11 @@ def make_directory(path: Path) -> None:
     with reporting(path):
         make_directory(path.parent)
         path.mkdir(exist_ok=True)
-        sync_directory(path.parent)
+        sync(path.parent)
 
 
-def sync_directory(path: Path) -> None:
-    """Flush the names inside ``path`` to the disk."""
+def sync(path: Path) -> None:
+    """Flush a file to the disk, or the names inside a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -129,7 +129,7 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            sync_directory(path.parent)
+            sync(path.parent)
     except BaseException:
         with suppress(OSError):  # what went wrong first is what is to be told
             temporary.unlink(missing_ok=True)

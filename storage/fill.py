@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -27,8 +28,11 @@ from .template import PAIRS, Columns, Piece, Template, TensorPiece
 from .tile import Ints
 from .window import PackPlan
 
-FILLED_TOGETHER: Final = 8
-"""Packs to fill in one go: small gathers cost more in calls than in bytes."""
+# Packs to fill in one go: small gathers cost more in calls than in bytes. Tensors have enough of those, and
+# what is computed when it is read should not be waited for long.
+_FILLED_TOGETHER: Final = 8
+_TEXTS_TOGETHER: Final = 64
+_POSITIONS_TOGETHER: Final = 1 << 18
 
 
 class PackFiller:
@@ -67,6 +71,14 @@ class PackFiller:
             if lane in capacity.tensors
         }
 
+    @property
+    def num_together(self) -> int:
+        """How many packs to fill in one go, so that it costs little."""
+        if self._online or self._lanes:
+            return _FILLED_TOGETHER
+        fitting = _POSITIONS_TOGETHER // max(1, self._capacity.source + self._capacity.target)
+        return max(_FILLED_TOGETHER, min(fitting, _TEXTS_TOGETHER))
+
     def tell(self) -> str:
         """Return which computation is going on, for whoever waits for it in another thread; empty for none."""
         column = self._reader.column
@@ -82,18 +94,19 @@ class PackFiller:
         step = Step(plans, self._capacity)
         source, tensors, places = self._fill_source(step)
         streams = source | self._fill_target(step)
+        rows = np.stack([step.tasks, step.rows], axis=1)
         cuts = np.cumsum([0, *map(len, plans)]).tolist()
         return tuple(
             Pack(
-                **{name: stream[number] for name, stream in streams.items()},
-                tensors={lane: values[number] for lane, values in tensors.items()},
-                places={lane: values[number] for lane, values in places.items()},
-                rows=np.stack([plan.tasks, plan.rows], axis=1),
+                **dict(zip(streams, values, strict=True)),
+                tensors={lane: each[number] for lane, each in tensors.items()},
+                places={lane: each[number] for lane, each in places.items()},
+                rows=rows[start:stop],
                 source_ranges=step.source_ranges[start:stop],
                 target_ranges=step.target_ranges[start:stop],
             )
-            for number, plan, start, stop in zip(
-                range(len(plans)), plans, cuts[:-1], cuts[1:], strict=True
+            for number, (values, (start, stop)) in enumerate(
+                zip(zip(*streams.values(), strict=True), pairwise(cuts), strict=True)
             )
         )
 
@@ -118,13 +131,11 @@ class PackFiller:
             else:
                 ids[stretch.where] = stretch.values
         halves, pairs = self._divide_pairs(step)
-        owner = _find_owners(halves.starts, halves.lengths, len(ids))
-        lo, hi = _spread(halves.ranges, owner)
+        values = (*halves.ranges.T, np.ones(len(halves.starts)))
+        lo, hi, is_used = _spread(halves.starts, halves.lengths, len(ids), values)
         streams = {
             "source_ids": ids,
-            "source_positions": np.where(
-                owner < len(halves.starts), step.count(size) - lo, np.int32(0)
-            ),
+            "source_positions": (step.count(size) - lo) * is_used,
             "source_lo": lo,
             "source_hi": hi,
             **pairs,
@@ -159,8 +170,9 @@ class PackFiller:
     def _fill_target(self, step: Step) -> dict[str, npt.NDArray[Any]]:
         size = self._capacity.target
         # A document has one id more than it has positions. In this sequence each document stands
-        # one further on for every document before it; inputs and labels are two readings of it.
-        length = step.num_packs * size + len(step) + 2
+        # one further on for every document before it; inputs lack the last of its ids, labels the first.
+        firsts = step.target_at + np.arange(len(step))
+        length = step.num_packs * size + len(step)
         sequence = np.full(length, self._pad_id, np.int32)
         weights = np.zeros(length, np.float32)
         losses = np.zeros(length, np.int32)
@@ -169,20 +181,22 @@ class PackFiller:
             if not isinstance(stretch.piece, TensorPiece) and (lesson := stretch.piece.lesson):
                 weights[stretch.where] = lesson.weight
                 losses[stretch.where] = lesson.loss
-        owner = _find_owners(step.target_at, step.target_lengths, step.num_packs * size)
-        is_used = owner < len(step)
-        reading = np.where(is_used, np.arange(len(owner)) + owner, length - 2)
-        lo, _ = _spread(step.target_ranges, owner)
-        cross_lo, cross_hi = _spread(step.source_ranges, owner)
+        is_input, is_label = np.ones((2, length), np.bool_)
+        is_input[firsts + step.target_lengths] = False
+        is_label[firsts] = False
+        values = (step.target_ranges[:, 0], *step.source_ranges.T, np.ones(len(step)))
+        lo, cross_lo, cross_hi, is_used = _spread(
+            step.target_at, step.target_lengths, step.num_packs * size, values
+        )
         here = step.count(size)
         streams = {
-            "target_ids": sequence[reading],
-            "labels": sequence[reading + 1],
-            "weights": weights[reading + 1],
-            "loss_ids": losses[reading + 1],
-            "target_positions": np.where(is_used, here - lo, np.int32(0)),
+            "target_ids": sequence[is_input],
+            "labels": sequence[is_label],
+            "weights": weights[is_label],
+            "loss_ids": losses[is_label],
+            "target_positions": (here - lo) * is_used,
             "target_lo": lo,
-            "target_hi": np.where(is_used, here + np.int32(1), np.int32(0)),
+            "target_hi": (here + np.int32(1)) * is_used,
             "cross_lo": cross_lo,
             "cross_hi": cross_hi,
         }
@@ -258,20 +272,23 @@ def _examine_lane(
     return next(iter(found))
 
 
-def _find_owners(starts: Ints, lengths: Ints, size: int) -> Ints:
-    """Return the document at each position, and the number of documents where there is none."""
-    ends = starts + lengths
-    gaps = starts - np.concatenate([[0], ends[:-1]])
-    segments = np.append(np.stack([gaps, lengths], axis=1).ravel(), size - ends[-1])
-    number = np.arange(len(starts))
-    owners = np.append(np.stack([np.full_like(number, len(starts)), number], axis=1), len(starts))
-    return np.repeat(owners, segments)
+def _spread(starts: Ints, lengths: Ints, size: int, values: Sequence[npt.NDArray[Any]]) -> Int32s:
+    """Return each of ``values`` at every position of what it is of, zeros where there is nothing.
 
+    Args:
+        starts: Where each begins, ascending, shape ``(N,)``.
+        lengths: How long it is, shape ``(N,)``.
+        size: Positions in all.
+        values: R arrays of shape ``(N,)``.
 
-def _spread(ranges: Int32s, owner: Ints) -> tuple[Int32s, Int32s]:
-    """Return the ends of each position's document, zeros where there is none."""
-    padded = np.concatenate([ranges, np.zeros((1, 2), np.int32)])
-    return padded[:, 0][owner], padded[:, 1][owner]
+    Returns:
+        One row for each array, shape ``(R, size)``.
+    """
+    edges = np.stack([starts, starts + lengths], axis=1).ravel()
+    segments = np.diff(edges, prepend=0, append=size)
+    spread = np.zeros((len(values), len(segments)), np.int32)
+    spread[:, 1::2] = values
+    return np.repeat(spread, segments, axis=1)
 
 
 def _cut(arrays: Mapping[str, npt.NDArray[Any]], num_packs: int) -> dict[str, npt.NDArray[Any]]:
@@ -282,4 +299,4 @@ def _cut(arrays: Mapping[str, npt.NDArray[Any]], num_packs: int) -> dict[str, np
     }
 
 
-__all__ = ["FILLED_TOGETHER", "PackFiller"]
+__all__ = ["PackFiller"]

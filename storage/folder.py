@@ -22,7 +22,7 @@ from .files import (
     remove,
     reporting,
     sweep,
-    sync_directory,
+    sync,
     temporary_path,
     write_atomic,
 )
@@ -253,7 +253,7 @@ class LocalFolder:
                 self.remove(name)
             with reporting(directory):
                 for parent in {(self.path / name).parent for name in staged}:
-                    sync_directory(parent)
+                    sync(parent)
             self.write(mark, content)
             return None
 
@@ -265,7 +265,7 @@ class LocalFolder:
         with locked(directory):
             for name in (mark, *names):
                 self.remove(name)
-            sync_directory(directory)
+            sync(directory)
 
     def sweep(self) -> int:
         """Remove temporary files whose writers are gone."""

@@ -21,7 +21,7 @@ from ..graph.errors import LoaderError, Problem
 from .blend import Blend
 from .capacity import Capacity
 from .effort import Effort
-from .fill import FILLED_TOGETHER, PackFiller
+from .fill import PackFiller
 from .measured import Measured
 from .pack import Pack
 from .prefetch import Prefetcher
@@ -213,7 +213,7 @@ class Loader:
     def _steps(self) -> Iterator[tuple[tuple[Pack, ...], Place]]:
         now = self._now()
         plans = self._planner.plan(now.position, step=now.step, window=now.window, pack=now.pack)
-        num_steps = -(-FILLED_TOGETHER // len(self._share))
+        num_steps = -(-self._filler.num_together // len(self._share))
         while True:
             began = time.perf_counter()
             steps = [

@@ -12,8 +12,9 @@ Source: R. Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1
 
 from __future__ import annotations
 
-import heapq
+import math
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Final
 
 import numpy as np
@@ -59,6 +60,8 @@ def mix_tasks(owed: Ints, shares: Ints, num_samples: int) -> Ints:
     """
     slack = UNIT // max(2 * len(shares) - 2, 1)
     drawn = np.flatnonzero(shares)
+    if len(drawn) == 1:
+        return np.repeat(drawn, num_samples)
     their_owed, their_shares = owed[drawn], shares[drawn]
     # Two samples more than can be released, so that no step is left without a task.
     num_jobs = np.maximum((their_owed + num_samples * their_shares - slack) // UNIT + 3, 2)
@@ -80,15 +83,15 @@ def settle(owed: Ints, shares: Ints, tasks: Ints) -> Ints:
 def _earliest_due_first(release: Ints, num_samples: int) -> Ints:
     """Return which job runs at each step; jobs are numbered by due time."""
     arrivals = np.argsort(release, kind="stable")
-    jobs, times = arrivals.tolist(), release[arrivals].tolist()
+    jobs, times = arrivals.tolist(), [*release[arrivals].tolist(), math.inf]
     ready: list[int] = []
     picked: list[int] = []
     arrived = 0
     for now in range(1, num_samples + 1):
-        while arrived < len(jobs) and (times[arrived] <= now or not ready):
-            heapq.heappush(ready, jobs[arrived])
+        while times[arrived] <= now or not ready:
+            heappush(ready, jobs[arrived])
             arrived += 1
-        picked.append(heapq.heappop(ready))
+        picked.append(heappop(ready))
     return np.array(picked, np.int64)
 
 

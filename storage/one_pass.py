@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from .capacity import Capacity
-from .fill import FILLED_TOGETHER, PackFiller
+from .fill import PackFiller
 from .length import measure_documents
 from .pack import Pack
 from .template import Columns, Template
@@ -42,8 +42,9 @@ class DocumentPacks:
             samples = self._samples.slice(start, start + _CHUNK)
             tiling = samples.tile(len(samples.rows), self._capacity)
             plans = samples.divide(tiling.place(max(1, math.ceil(tiling.least_packs))))
-            for first in range(0, len(plans), FILLED_TOGETHER):
-                yield from self._filler.fill(plans[first : first + FILLED_TOGETHER])
+            size = self._filler.num_together
+            for first in range(0, len(plans), size):
+                yield from self._filler.fill(plans[first : first + size])
 
 
 def pack_documents(

@@ -24,7 +24,7 @@ from .position import Mask, Position, pass_over
 from .tile import Ints
 
 # Raised whenever an equal state would give another stream, as after any change to planning.
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _DIGITS: Final = 8
 _LISTED_SEGMENTS: Final = 8
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..graph.errors import SourceError, StoreError, suggest
+from ..graph.errors import SourceError, StoreError, TaskloomError, suggest
 from .access import Access, check_url
 from .files import digest_file, local_path, scheme_of
 from .folder import Folder
@@ -132,21 +132,15 @@ class RemoteFile:
         """Give a copy that is removed afterwards."""
         return self.folder.copied(self.own_name)
 
-    @contextmanager
-    def opened(self, digest: str, num_bytes: int) -> Generator[Path]:
+    def opened(self, digest: str, num_bytes: int) -> AbstractContextManager[Path]:
         """Give the copy in the cache, fetched if it is not there."""
-        with ExitStack() as stack:
-            try:
-                fetch = self.folder.borrowed(self.own_name, digest, num_bytes)
-                path = stack.enter_context(fetch)
-            except FileNotFoundError:
-                help_ = "put it back, or build again"
-                raise SourceError.of("T0401", f"{self.name} is gone", help_) from None
-            except ValueError:
-                message = f"{self.name} has changed since it was last looked at"
-                help_ = "build again when nobody writes to it"
-                raise SourceError.of("T0406", message, help_) from None
-            yield path
+        return _enter(self.folder.borrowed(self.own_name, digest, num_bytes), self._tell)
+
+    def _tell(self, error: FileNotFoundError | ValueError) -> SourceError:
+        if isinstance(error, FileNotFoundError):
+            return SourceError.of("T0401", f"{self.name} is gone", "put it back, or build again")
+        message = f"{self.name} has changed since it was last looked at"
+        return SourceError.of("T0406", message, "build again when nobody writes to it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +165,29 @@ class CapturedFile:
         size = self.folder.size(self.own_name)
         return None if size is None else Facts(size, 0, "")
 
-    @contextmanager
-    def opened(self, digest: str, num_bytes: int) -> Generator[Path]:
+    def opened(self, digest: str, num_bytes: int) -> AbstractContextManager[Path]:
         """Give the file, or a copy in the cache."""
-        with ExitStack() as stack:
-            try:
-                fetch = self.folder.borrowed(self.own_name, digest, num_bytes)
-                path = stack.enter_context(fetch)
-            except FileNotFoundError:
-                raise StoreError.of("T0504", f"{self.name} is gone", "build again") from None
-            except ValueError as error:
-                message = f"{self.name} is damaged: {error}"
-                raise StoreError.of("T0504", message, "delete it and build again") from None
-            yield path
+        return _enter(self.folder.borrowed(self.own_name, digest, num_bytes), self._tell)
+
+    def _tell(self, error: FileNotFoundError | ValueError) -> StoreError:
+        if isinstance(error, FileNotFoundError):
+            return StoreError.of("T0504", f"{self.name} is gone", "build again")
+        message = f"{self.name} is damaged: {error}"
+        return StoreError.of("T0504", message, "delete it and build again")
+
+
+@contextmanager
+def _enter(
+    fetch: AbstractContextManager[Path],
+    tell: Callable[[FileNotFoundError | ValueError], TaskloomError],
+) -> Generator[Path]:
+    """Enter ``fetch``; what goes wrong before the block, and not in it, is raised as ``tell`` says."""
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(fetch)
+        except (FileNotFoundError, ValueError) as error:
+            raise tell(error) from None
+        yield path
 
 
 def find_row_files(location: str | os.PathLike[str], access_to: AccessTo) -> list[FoundFile]:

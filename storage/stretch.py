@@ -130,8 +130,10 @@ class PieceReader:
         lengths = np.diff(offsets)
         if not isinstance(column, OnlineColumn):
             _check_lengths(piece, column, rows, lengths)
-        where = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[0], offsets[-1])
-        ids = values.astype(np.int32) + np.int32(piece.offset)
+        where = np.repeat(starts - offsets[:-1], lengths)
+        where += np.arange(offsets[0], offsets[-1])
+        ids = values.astype(np.int32)
+        ids += np.int32(piece.offset)
         return Stretch(piece, owners, places, where, ids, lengths)
 
 

@@ -8,7 +8,7 @@ documents of a group follow one another in the same order, as a *run*.
 Groups are formed from the longest document down, each put where it fits most tightly: short ones also fill
 the last tiles of long ones. Where that leaves much, as it does where documents take about a fifth of a tile
 each, what a document leaves of its tiles is filled with those of the others whose lengths add up best, which
-takes four times as long and fills such tiles 3% more.
+takes four to nine times as long and fills such tiles 3% more.
 
 Source: J. N. D. Gupta and J. C. Ho, A new heuristic algorithm for the one-dimensional bin-packing problem,
 Production Planning and Control 10 (1999), for filling one bin as well as can be after another.
@@ -90,32 +90,42 @@ def _fill_tiles(lengths: Ints, tile: int) -> tuple[Ints, Ints, Ints]:
 
 
 def _fit_best(lengths: Ints, tile: int) -> tuple[Ints, Ints, Ints]:
-    """Return what `_fill_tiles` does, having put each document where it fits most tightly."""
-    group = [0] * len(lengths)
-    offsets = [0] * len(lengths)
+    """Return what `_fill_tiles` does, having put each document where it fits most tightly.
+
+    Documents of one length go to gaps of one length in one go, no more of them than take all.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    distinct, numbers = np.unique(-lengths, return_counts=True)
+    groups: list[int] = []
+    taken: list[int] = []
     num_tiles: list[int] = []
     # gaps[g] holds the groups with g free positions; bit g of the mask says that there are some.
     gaps: list[list[int]] = [[] for _ in range(tile)]
     mask = 0
-    order = np.argsort(-lengths, kind="stable")
-    for document, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        fitting = mask >> length if length else 0
-        if fitting:
-            gap = length + (fitting & -fitting).bit_length() - 1
-            this = gaps[gap].pop()
-            if not gaps[gap]:
-                mask ^= 1 << gap
-            offsets[document] = num_tiles[this] * tile - gap
-            left = gap - length
-        else:
-            this = len(num_tiles)
-            num_tiles.append(-(-length // tile))
-            left = num_tiles[this] * tile - length
-        group[document] = this
-        if left:
-            gaps[left].append(this)
-            mask |= 1 << left
-    return np.array(group, np.int64), np.array(offsets, np.int64), np.array(num_tiles, np.int64)
+    for length, number in zip((-distinct).tolist(), numbers.tolist(), strict=True):
+        missing = number
+        while missing:
+            fitting = mask >> length if length else 0
+            tiles = -(-length // tile)
+            gap = length + (fitting & -fitting).bit_length() - 1 if fitting else tiles * tile
+            most = -(-missing // (gap // length)) if length else missing
+            if fitting:
+                these = gaps[gap][-most:]
+                del gaps[gap][-most:]
+                mask ^= 0 if gaps[gap] else 1 << gap
+            else:
+                these = list(range(len(num_tiles), len(num_tiles) + most))
+                num_tiles += [tiles] * most
+            groups += these
+            taken += [gap] * len(these)
+            missing -= len(these)
+            if left := gap - length:
+                gaps[left] += these
+                mask |= 1 << left
+    group, offsets = np.empty((2, len(order)), np.int64)
+    group[order], sizes = groups, np.array(num_tiles, np.int64)
+    offsets[order] = taken
+    return group, sizes[group] * tile - offsets, sizes
 
 
 def _fit_sums(lengths: Ints, tile: int) -> tuple[Ints, Ints, Ints]:
@@ -190,18 +200,17 @@ def _align_long_runs(
 ) -> None:
     """In runs longer than a tile, move documents that cross a boundary to it; in place."""
     which = np.flatnonzero(run_lengths[owners] > tile)
-    last, position = -1, 0
-    for index, owner, length in zip(
-        which.tolist(), owners[which].tolist(), lengths[which].tolist(), strict=True
-    ):
-        if owner != last:
-            last, position = owner, 0
-        used = position % tile
-        if used and used + length > tile:
-            position += tile - used
-        starts[index] = position
-        position += length
-        run_lengths[owner] = position
+    heads = np.flatnonzero(np.diff(owners[which], prepend=-1))
+    sizes = np.diff(heads, append=len(which))
+    ends = np.zeros(len(heads), np.int64)
+    for rank in range(int(sizes.max(initial=0))):
+        runs = np.flatnonzero(sizes > rank)
+        index = which[heads[runs] + rank]
+        used = ends[runs] % tile
+        crosses = (used > 0) & (used + lengths[index] > tile)
+        starts[index] = ends[runs] + np.where(crosses, tile - used, 0)
+        ends[runs] = starts[index] + lengths[index]
+    run_lengths[owners[which[heads]]] = ends
 
 
 __all__ = ["Groups", "Ints", "group_documents", "restart_sums", "split_groups"]

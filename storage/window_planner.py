@@ -27,6 +27,10 @@ MAX_PACKS: Final = 256
 """More packs than this make a window neither fuller nor better shuffled."""
 
 _TOLERANCE: Final = 0.0005
+_MARGIN: Final = 0.05
+"""Of what the first window lacks of its bound, so much more is given up: most windows then fit at once."""
+_HOPE: Final = 0.002
+"""What other windows may hold more than the first, where tiles alone bind: they tell what is too much."""
 
 
 class WindowPlanner:
@@ -46,7 +50,7 @@ class WindowPlanner:
             documents: Those of each template, every one of which fits a pack; the templates of a task over
                 the same rows.
             capacity: What a pack holds.
-            weights: Relative share of samples of each task, in the first window that is tried.
+            weights: Relative share of samples of each task, in the first window and most others.
             seed: Decides every order.
             window_size: Most samples of a window. No window is longer than all tasks' rows
                 together, so that small data is not repeated within one.
@@ -63,8 +67,12 @@ class WindowPlanner:
             TaskOrder(seed, task, len(documents[numbers[0]])) for task, numbers in templates.items()
         ]
         self._size = min(window_size, sum(order.num_rows for order in self._orders))
-        # Of what the tiles allow; found out once, since trying every window would cost more.
-        self._share = self._find_share(weights)
+        # Found out once, since tiling and trying every window would cost more: what tiles allow at the shares
+        # that most windows have, and which share of it is reached.
+        self._usual_shares = self._to_shares(weights)
+        _, samples = self._draw(Position.start(len(templates)), self._usual_shares)
+        self._usual_bound = self._bound_fill(samples)
+        self._share = self._find_share(samples)
 
     def plan(
         self,
@@ -85,9 +93,12 @@ class WindowPlanner:
         tasks, samples = self._draw(position, shares)
         load = samples.measure(self._capacity)
         total = load.cumsum(axis=1).max(axis=0)
-        goal = self._bound_fill(samples, total) * self._share
+        is_usual = np.array_equal(shares, self._usual_shares)
+        bound = self._usual_bound if is_usual else self._bound_fill(samples)
+        goal = bound * self._share
         num_packs = min(self._count_packs(total, goal), max_packs)
         num_samples = _last_within(total, num_packs * goal)
+        cut = 0.0
         while True:
             tiling = samples.tile(num_samples, self._capacity)
             excess = tiling.least_packs - num_packs
@@ -96,7 +107,8 @@ class WindowPlanner:
                 left = np.flatnonzero(placement.packs >= num_packs)
                 if not len(left):
                     break
-                excess = load[:, left].sum(axis=1).max()
+                # What is cut hardly ever is what did not fit: so each try cuts twice as much as the last.
+                excess = cut = max(float(load[:, left].sum(axis=1).max()), 2 * cut)
             shorter = _last_within(total, total[num_samples - 1] - excess)
             num_samples = max(1, min(shorter, num_samples - 1))
         packs = samples.divide(placement)
@@ -112,19 +124,16 @@ class WindowPlanner:
     def _to_shares(self, weights: Mapping[str, float]) -> Ints:
         return to_shares([weights[task] for task in self.tasks])
 
-    def _bound_fill(self, samples: Samples, total: npt.NDArray[np.float64]) -> float:
+    def _bound_fill(self, samples: Samples) -> float:
         """Return how full packs are if their tiles are, given the documents' lengths."""
-        if not total[-1]:
-            return 1.0
-        least_packs = samples.tile(len(total), self._capacity).least_packs
-        return float(total[-1]) / max(least_packs, float(total[-1]))
+        total = float(samples.measure(self._capacity).sum(axis=1).max())
+        least_packs = samples.tile(len(samples.rows), self._capacity).least_packs
+        return total / max(least_packs, total) if total else 1.0
 
-    def _find_share(self, weights: Mapping[str, float]) -> float:
-        """Return which share of that bound the first window reaches before it does not fit."""
-        start = Position.start(len(self.tasks))
-        _, samples = self._draw(start, self._to_shares(weights))
+    def _find_share(self, samples: Samples) -> float:
+        """Return about which share of that bound the first window, of ``samples``, reaches."""
         total = samples.measure(self._capacity).cumsum(axis=1).max(axis=0)
-        bound = self._bound_fill(samples, total)
+        bound = self._usual_bound
         num_packs = self._count_packs(total, bound)
         low, high = 0.0, 1.0
         step = _TOLERANCE
@@ -138,7 +147,9 @@ class WindowPlanner:
             low, high = (share, high) if fits else (low, share)
             step *= 2
         self._size = min(self._size, int(_last_within(total, num_packs * bound) * 1.1) + 1)
-        return max(low - _TOLERANCE, low / 2)
+        if low >= 1 - _TOLERANCE:
+            return 1 + _HOPE
+        return max(low - max(_TOLERANCE, _MARGIN * (1 - low)), low / 2)
 
     def _count_packs(self, total: npt.NDArray[np.float64], goal: float) -> int:
         return min(max(1, int(total[-1] / goal)), MAX_PACKS)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .files import make_directory, sync_directory
+from .files import make_directory, sync
 from .hashed import HashedFile
 from .receipt import StoredFile
 
@@ -182,7 +182,7 @@ class ZarrWriter:
         metadata = HashedFile(self._path / "zarr.json")
         metadata.write(layout.metadata())
         self._files.append(metadata.finish("zarr/zarr.json"))
-        sync_directory(self._path)
+        sync(self._path)
         return self._files
 
     def close(self) -> None:

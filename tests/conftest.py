@@ -10,6 +10,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from .s3 import serving
+
 # Variables that change what a program prints or computes, whoever set them.
 UNWANTED = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "DASK_", "TASKLOOM_", "TORCH_")
 
@@ -52,6 +54,20 @@ def client() -> Iterator[Any]:
             distributed.Client(cluster) as client,
         ):
             yield client
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the cache of this test, which copies of what lies behind URLs go to."""
+    monkeypatch.setenv("TASKLOOM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, Any]]:
+    """The options of a server that speaks S3."""
+    with serving() as options:
+        yield options
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

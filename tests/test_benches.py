@@ -99,7 +99,7 @@ def test_the_bench_of_epochs_runs_without_peers(tmp_path: Path) -> None:
 def test_the_bench_of_builds_compares_with_a_bare_loop(tmp_path: Path) -> None:
     arguments = ("--texts", "3200", "--rounds", "1", "--starts", "1")
     report = run(tmp_path, "bench_build.py", *arguments)
-    assert report["overhead"]["build over loop"] > 1
+    assert report["overhead"]["build over loop, CPU-s"] > 0.5
     assert report["nothing to do, 16 partitions"]["call, s"] > 0
 
 

@@ -28,7 +28,7 @@ NO_SPLIT: Final = 255
 SPLIT = Port("split", "uint8")
 
 # Keeps the hash apart from other uses of the same keys. Changing it moves rows between splits.
-_PURPOSE = b"taskloom split"
+_HASH = hashlib.blake2b(digest_size=16, person=b"taskloom split")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,8 @@ class AssignSplits:
 
     test: float = 0.0
     valid: float = 0.0
-    traits: ClassVar[Traits] = Traits("assign_splits", version=1, releases_gil=False)
+    # The digest of a key holds the GIL, but no longer than the row takes to be read: no work for a process.
+    traits: ClassVar[Traits] = Traits("assign_splits", version=1)
 
     def __post_init__(self) -> None:
         for name, share in (("test", self.test), ("valid", self.valid)):
@@ -113,7 +114,10 @@ def _spell_keys(key: pa.Array) -> pa.Array:
 
 
 def _digest(key: bytes) -> bytes:
-    return hashlib.blake2b(key, digest_size=16, person=_PURPOSE).digest()
+    # A copy of a hash that is set up costs half of setting one up.
+    hash_ = _HASH.copy()
+    hash_.update(key)
+    return hash_.digest()
 
 
 def _threshold(share: float) -> np.uint64:

@@ -30,7 +30,7 @@ def build(
 ) -> None:
     """Compute what the project's store lacks."""
     loaded = load(project)
-    from ..building import build as run  # noqa: PLC0415 - it imports torch
+    from ..building import build as run  # noqa: PLC0415 - it imports Dask
 
     report = run(
         loaded.mixture,
@@ -64,7 +64,7 @@ def fit(
 ) -> None:
     """Fit what the store lacks and, anew, what --again names; say first which columns follow."""
     loaded = load(project)
-    from ..refitting import fit as run  # noqa: PLC0415 - it imports torch
+    from ..refitting import fit as run  # noqa: PLC0415 - it imports Dask
 
     report = run(
         loaded.mixture,

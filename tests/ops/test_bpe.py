@@ -59,6 +59,16 @@ def test_every_text_comes_back(vocabulary: Bpe, texts: list[str]) -> None:
     assert [vocabulary.decode(each) for each in ids] == texts
 
 
+@given(texts=st.lists(words, max_size=8), start=st.integers(0, 3))
+def test_a_text_is_the_same_ids_wherever_and_however_often_it_stands(
+    vocabulary: Bpe, texts: list[str], start: int
+) -> None:
+    column = texts_of([*texts[:2], *texts]).slice(start)
+    alone = [vocabulary.encode(texts_of([text])) for text in column.to_pylist()]
+    expected = pa.concat_arrays([vocabulary.encode(texts_of([])), *alone])
+    assert vocabulary.encode(column).equals(expected)
+
+
 @given(st.integers(0, 279), st.binary(max_size=6))
 def test_any_ids_give_some_text(first: int, rest: bytes) -> None:
     vocabulary = fit(CORPUS, 280)

@@ -76,6 +76,23 @@ def test_normalising_twice_changes_nothing_more(op: NormalizeTexts, given_texts:
     assert normalize(op, *once) == once
 
 
+SPACES = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)).startswith("Z")]
+odd_letters = st.sampled_from(
+    [*map(chr, range(0xC0)), *SPACES, *"  ab", "\u0301", "\u0130", "\u1fef"]
+)
+
+
+@given(normalizers, st.lists(st.text(odd_letters | st.characters(), max_size=8)))
+def test_a_text_becomes_the_same_whatever_stands_beside_it(
+    op: NormalizeTexts, given_texts: list[str]
+) -> None:
+    column = pa.array(["\t", *given_texts, "\0", "\u3000 "], pa.string())
+    together = op(column).to_pylist()[1:-2]
+    assert normalize(op, *given_texts) == together
+    assert op(column.slice(1, len(given_texts))).to_pylist() == together
+    assert [text for one in given_texts for text in normalize(op, one)] == together
+
+
 @given(normalizers, texts)
 def test_normal_texts_are_composed_and_hold_single_spaces_only(
     op: NormalizeTexts, given_texts: list[str]
@@ -101,9 +118,6 @@ def test_normal_texts_are_composed_and_hold_single_spaces_only(
 )
 def test_normalize(text: str, expected: str) -> None:
     assert normalize(NormalizeTexts(), text) == [expected]
-
-
-SPACES = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)).startswith("Z")]
 
 
 @given(st.lists(st.text(st.sampled_from([*"\t\n\v\f\r\x85", *SPACES, *"  ab"]), max_size=12)))

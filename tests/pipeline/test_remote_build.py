@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskloom.graph.errors import StoreError
-from taskloom.pipeline import Mixture, Source, Task, build, evaluate, open_plan, train, why
+from taskloom.pipeline import Mixture, Source, Task, build, evaluate, fit, open_plan, train, why
 from taskloom.pipeline.bad_rows import group_bad_rows
 from taskloom.pipeline.cli import verify as verify_verb
 from taskloom.pipeline.project import load_project
@@ -21,25 +20,12 @@ from taskloom.storage.remote import RemoteFolder
 from taskloom.storage.store import Store
 from taskloom.storage.verify import verify
 
-from ..s3 import SECRET, make_bucket, objects, serving
+from ..s3 import SECRET, make_bucket, objects
 from .rows import digit_rows, digits_mixture, digits_task, mix, tree
 from .train.stores import CONFIG, MODEL
 
+pytestmark = pytest.mark.usefixtures("cache")
 NUMBERS = count()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the cache of this test."""
-    monkeypatch.setenv("TASKLOOM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """The options of a server."""
-    with serving() as options:
-        yield options
 
 
 def lasting(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -136,8 +122,11 @@ def test_a_run_behind_a_url_is_refused(digits_dir: Path) -> None:
 
 
 def test_a_store_in_memory_is_no_place_for_the_processes_of_a_client() -> None:
-    with pytest.raises(StoreError, match=r"(?s)T0501.*this process alone.*do without a client"):
-        build(digits_mixture(), f"memory://no-{next(NUMBERS)}/s", client=object(), progress=False)
+    for verb in (build, fit):
+        with pytest.raises(StoreError, match=r"(?s)T0501.*this process alone.*do without a client"):
+            verb(
+                digits_mixture(), f"memory://no-{next(NUMBERS)}/s", client=object(), progress=False
+            )
 
 
 def test_a_url_names_its_source_wherever_it_is_used(

@@ -187,6 +187,17 @@ def test_shares_that_run_in_a_line_do_so() -> None:
         assert part[1] / part.sum() == pytest.approx((first + 10) / 100, abs=0.08)
 
 
+@pytest.mark.parametrize("interrupted", [20, 60, 110])
+def test_a_run_that_is_interrupted_plans_shares_that_come_back_as_before(interrupted: int) -> None:
+    mixture = make_mixture([900, 900], has_images=False)
+    weights = Blend(("task0", "task1"), (0, 50, 100), ((1, 7), (7, 1), (1, 7)))
+    whole = take(mixture.loader(weights=weights), 900)
+    loader = mixture.loader(weights=weights)
+    before = take(loader, interrupted)
+    after = take(mixture.loader(loader.state(), weights=weights), 900 - interrupted)
+    assert [*map(digest, before + after)] == [*map(digest, whole)]
+
+
 def test_the_header_tells_what_a_schedule_will_have_shown() -> None:
     mixture = make_mixture([900, 900], has_images=False)
     line = Blend(("task0", "task1"), (0, 100), ((1, 0), (1, 3)), is_linear=True)

@@ -219,7 +219,7 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
         make_mixture([5, 5]).loader(**changes)
 
 
-@pytest.mark.parametrize("state", [{}, {"format": 99}, {"format": 2, "seed": 0}])
+@pytest.mark.parametrize("state", [{}, {"format": 99}, {"format": 3, "seed": 0}])
 def test_what_is_no_state_is_refused(state: dict[str, Any]) -> None:
     with pytest.raises(LoaderError, match="T0607"):
         make_mixture([5]).loader(state)

@@ -75,7 +75,7 @@ def test_the_thread_stays_a_bounded_number_of_steps_ahead() -> None:
     mixture = make_mixture([200], has_images=False)
     column = DamagedColumn([np.arange(3)] * 203)
     column.num_gathers = -10_000
-    loader = mixture.with_column("source0", "text", column).loader(prefetch=2, packs_per_step=8)
+    loader = mixture.with_column("source0", "text", column).loader(prefetch=2, packs_per_step=64)
     with loader:
         steps = iter(loader)
         next(steps)

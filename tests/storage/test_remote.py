@@ -6,7 +6,7 @@ import importlib
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,14 @@ from taskloom.storage.source import read_batches, register_source
 from taskloom.storage.store import Store
 from taskloom.storage.verify import verify
 
-from ..s3 import SECRET, file_system, make_bucket, objects, serving
+from ..s3 import SECRET, file_system, make_bucket, objects
 from . import crashing
 from .columns import IDS, IMAGES, KEEPS, TEXTS, ids, memory_folder, tensors, tree, write_column
 
 Place = tuple[str, dict[str, Any]]
 
+pytestmark = pytest.mark.usefixtures("cache")
 NUMBERS = count()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the cache of this test."""
-    monkeypatch.setenv("TASKLOOM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """The options of a server."""
-    with serving() as options:
-        yield options
 
 
 def new_url(options: dict[str, Any]) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,25 +19,12 @@ from taskloom.storage.remote import RemoteFolder
 from taskloom.storage.source import read_batches, register_source
 from taskloom.storage.store import Store
 
-from ..s3 import SECRET, make_bucket, serving
+from ..s3 import SECRET, make_bucket
 
 Files = tuple[Store, str]
 
+pytestmark = pytest.mark.usefixtures("cache")
 NUMBERS = count()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the cache of this test."""
-    monkeypatch.setenv("TASKLOOM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """The options of a server."""
-    with serving() as options:
-        yield options
 
 
 @pytest.fixture(params=["memory", "s3"])

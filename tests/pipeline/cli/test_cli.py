@@ -83,6 +83,17 @@ def test_help_waits_for_no_large_library(project: Project) -> None:
     assert done.out.endswith("[]\n"), done.err
 
 
+@pytest.mark.parametrize(
+    "arguments", [["build"], ["build", "--dry-run"], ["fit", "--dry-run"], ["why"]]
+)
+def test_what_runs_no_model_waits_for_no_torch(built: Built, arguments: list[str]) -> None:
+    code = "import sys; from taskloom.pipeline.cli import main\n"
+    code += "try: main()\nfinally: print('torch' in sys.modules)"
+    verb, *options = arguments
+    done = built.project.python(code, verb, "project.yaml", *options)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "False"), done.err
+
+
 def test_version_is_that_of_the_package(project: Project) -> None:
     done = project.taskloom("--version")
     assert (done.code, done.out.count("."), done.err) == (0, 2, "")

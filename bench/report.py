@@ -1,0 +1,31 @@
+"""What every bench tells beside its figures: the machine, how busy it was, and versions; and where to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def describe(*libraries: str) -> dict[str, Any]:
+    """Return the machine, its load average of the last minute, and versions of Python and ``libraries``."""
+    return {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "load average": round(os.getloadavg()[0], 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in libraries},
+        },
+    }
+
+
+def tell(result: Mapping[str, Any], out: Path | None) -> None:
+    """Print ``result`` as JSON, and write it to ``out`` if there is one."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if out:
+        out.write_text(f"{text}\n", "utf-8")
