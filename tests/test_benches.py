@@ -119,3 +119,10 @@ def test_the_bench_of_a_small_memory_reads_a_whole_epoch_in_windows(tmp_path: Pa
         command = [sys.executable, bench, "--read", "store", "--rows", "2000", *window]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["rows"] in rows
+
+
+@pytest.mark.slow
+def test_the_bench_of_the_loss_compares_ways_that_agree(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_loss.py", "--rounds", "1", "--scale", "16")
+    for case in report["cases"].values():
+        assert set(case["peak, MB"]) == {"plain", "chunked"}

@@ -25,7 +25,7 @@ class ModelConfig:
         ffn_width: Size of a token's state inside a layer's feed-forward part.
         dropout: Share of channels dropped from what each part adds to a token's state, in [0, 1).
         position: How order enters attention.
-        label_smoothing: Share of each label's probability that is spread over all ids, in [0, 1).
+        label_smoothing: Share of each label's probability that is spread over the other ids, in [0, 1).
     """
 
     width: int = 160
