@@ -51,7 +51,7 @@ class RelativeStreams:
             scope: Name of the table that embeds and scores.
 
         Raises:
-            PlanError: Images are not of a form that the model sees (T0230).
+            PlanError: Images are not of a form that the model sees (T0239).
         """
         source = self._embed(draft, pack, "source", scope, sorted(self.lanes.items()))
         target = self._embed(draft, pack, "target", scope, [])
@@ -184,18 +184,18 @@ class RelativeStreams:
         if lane.adapter.op != "embed_patches":
             message = f"lane {name} enters by {lane.adapter.op}, which this model has no place for"
             raise PlanError.of(
-                "T0230", message, "a model with relative positions sees images alone"
+                "T0239", message, "a model with relative positions sees images alone"
             )
         params: dict[str, Any] = dict(lane.adapter.params)
         cell: int = TRUNKS.get(self.config.trunk) or params["patch"]
         if params["patch"] != cell:
             message = f"{self.config.trunk} sees cells of {cell} pixels, not of {params['patch']}"
-            raise PlanError.of("T0230", message, f"set patch={cell} at the slot")
+            raise PlanError.of("T0239", message, f"set patch={cell} at the slot")
         if max(params["height"], params["width"]) > cell * IMAGE_BUCKET:
             message = (
                 f"images of {params['height']} x {params['width']} have too many cells of {cell}"
             )
-            raise PlanError.of("T0230", message, f"at most {IMAGE_BUCKET} a side are told apart")
+            raise PlanError.of("T0239", message, f"at most {IMAGE_BUCKET} a side are told apart")
         return AdaptImages(**params, trunk=self.config.trunk, bucket=IMAGE_BUCKET, shape=shape)
 
     def _image_scope(self, lane: Lane) -> str:

@@ -1,6 +1,6 @@
 """The sizes of a model, checked once.
 
-Codes T0220 (sizes) to T0229 belong to the device ops.
+Codes T0220 (sizes) to T0230, T0232 and T0244 belong to the device ops.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ModelConfig:
         dropout: Share of channels dropped from what each part adds to a token's state, in [0, 1).
         position: How order enters attention: ``rotary``, or ``relative`` for the OFA family. What follows after
             ``label_smoothing`` is for ``relative`` alone.
-        label_smoothing: Share of each label's probability that is spread over all ids, in [0, 1).
+        label_smoothing: Share of each label's probability that is spread over the other ids, in [0, 1).
         pre_norm: Whether the parts of a layer normalise what they read, rather than what they leave.
         attn_scale_factor: Scores of attention are divided by the root of the head size times this.
         scale_attn: Whether what attention adds is normalised.

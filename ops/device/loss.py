@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...graph.op import Traits
 from ...graph.type import Layout, Place, Port, Signature
+from .cross_entropy import ChargeSpec, charge_labels
 from .embedding import TokenTable, hidden_port
 
 
@@ -34,14 +34,14 @@ class ScoreTokens:
         num_ids: Size of the vocabulary.
         model_width: Channels of a token.
         num_losses: Losses that are summed apart: one for each slot that is learned.
-        label_smoothing: Share of each label's probability that is spread over all ids.
+        label_smoothing: Share of each label's probability that is spread over the other ids.
     """
 
     num_ids: int
     model_width: int
     num_losses: int
     label_smoothing: float = 0.0
-    traits: ClassVar[Traits] = Traits("score_tokens", version=1, place=Place.DEVICE)
+    traits: ClassVar[Traits] = Traits("score_tokens", version=2, place=Place.DEVICE)
 
     @property
     def signature(self) -> Signature:
@@ -83,13 +83,10 @@ class ScoreTokens:
                 this pack; the weights of the pack otherwise. The loss of a step without weight is
                 0.
         """
-        scores_NV = module.score(hidden)
-        losses_N = F.cross_entropy(
-            scores_NV, labels.long(), reduction="none", label_smoothing=self.label_smoothing
-        )
-        charged_N = losses_N * weights
+        spec = ChargeSpec(label_smoothing=self.label_smoothing)
+        charge, charged_N = charge_labels(hidden, module.weight_VC, labels, weights, spec)
         total = weights.sum() if divisor is None else divisor
-        loss = charged_N.sum() / total.where(total > 0, 1)
-        losses_L = charged_N.new_zeros(self.num_losses).index_add(0, loss_ids, charged_N.detach())
+        loss = charge / total.where(total > 0, 1)
+        losses_L = charged_N.new_zeros(self.num_losses).index_add(0, loss_ids, charged_N)
         weights_L = weights.new_zeros(self.num_losses).index_add(0, loss_ids, weights)
         return loss, losses_L, weights_L

@@ -20,6 +20,7 @@ import typer
 
 from ...graph.errors import TaskloomError
 from ..terminal import print_json, say, told_warnings
+from .cache import cache
 from .compare import diff
 from .debug import ledger, peek, replay, why
 from .error import error
@@ -88,6 +89,7 @@ def begin(
 for _verb in VERBS:
     app.command()(_verb)
 app.add_typer(ops)
+app.add_typer(cache)
 
 
 def _with_broken_plugins(error: TaskloomError) -> TaskloomError:

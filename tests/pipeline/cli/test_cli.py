@@ -41,6 +41,7 @@ COMMANDS = {
     "infer": {"model", "task", "rows", "--json"},
     "ledger": {"store", "--json"},
     "ops": set(),
+    "cache": set(),
     "peek": {"project", "task", "--row", "--at", "--split", "--out", "-o", "--json"},
     "replay": {"store", "row", "--pdb", "--save", "--json"},
     "schema": {"what"},

@@ -105,7 +105,7 @@ def test_images_that_a_trunk_does_not_see_are_refused() -> None:
     task = Task("caption", "[IMAGE:img,size=64,patch=8] what is it? -> [TEXT:cap]")
     with pytest.raises(PlanError, match="sees cells of 16 pixels, not of 8") as caught:
         plan(task, model=model)
-    assert [problem.code for problem in caught.value.problems] == ["T0230"]
+    assert [problem.code for problem in caught.value.problems] == ["T0239"]
     task = Task("caption", "[IMAGE:img,size=688,patch=16] what is it? -> [TEXT:cap]")
     with pytest.raises(PlanError, match="688 x 688 have too many cells"):
         plan(task, model=model)

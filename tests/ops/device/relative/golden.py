@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from taskloom.ops.device.cross_entropy import ChargeSpec, IdSets, charge_labels
 from taskloom.ops.device.embedding import TokenTable
 from taskloom.ops.device.loss import ScoreTokens
 from taskloom.ops.device.relative.adapter import SlotShape, TokenSlots
@@ -248,7 +249,7 @@ class Case:
         labels = torch.from_numpy(self.arrays["target"].astype(np.int64))[is_target]
         if is_closed and "sample.constraint_masks" in self.arrays:
             allowed = torch.from_numpy(self.arrays["sample.constraint_masks"])[is_target]
-            loss = _closed_loss(table.score(states), labels, allowed, label_smoothing)
+            loss = _closed_loss(table, states, labels, allowed, label_smoothing)
         else:
             loss = _loss(table, states, labels, label_smoothing)
         loss.backward()
@@ -396,10 +397,10 @@ def draw_weights(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 def _loss(table: TokenTable, states: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     """Return the sum over tokens, by the op that models are trained with."""
     num_ids, width = table.weight_VC.shape
-    # OFASys spreads what is smoothed over all ids but the label's.
-    smoothing = label_smoothing * num_ids / (num_ids - 1)
-    score = ScoreTokens(num_ids=num_ids, model_width=width, num_losses=1, label_smoothing=smoothing)
-    loss, *_ = score(
+    op = ScoreTokens(
+        num_ids=num_ids, model_width=width, num_losses=1, label_smoothing=label_smoothing
+    )
+    loss, *_ = op(
         table,
         hidden=states,
         labels=labels,
@@ -411,15 +412,20 @@ def _loss(table: TokenTable, states: Tensor, labels: Tensor, label_smoothing: fl
 
 
 def _closed_loss(
-    scores_NV: Tensor, labels_N: Tensor, is_allowed_NV: Tensor, label_smoothing: float
+    table: TokenTable,
+    states: Tensor,
+    labels: Tensor,
+    is_allowed_NV: Tensor,
+    label_smoothing: float,
 ) -> Tensor:
-    """Return the sum over tokens where only some ids are allowed, written down as OFASys has it."""
-    costs_NV = -scores_NV.masked_fill(~is_allowed_NV, -torch.inf).log_softmax(1)
-    nll_N = costs_NV.gather(1, labels_N[:, None])[:, 0]
-    others_N = label_smoothing / (is_allowed_NV.sum(1) - 1 + 1e-6)
-    smooth_N = costs_NV.masked_fill(~is_allowed_NV, 0.0).sum(1)
-    losses_N = (1 - label_smoothing - others_N) * nll_N + others_N * smooth_N
-    return losses_N[labels_N != PAD].sum()
+    """Return the sum over tokens where only some ids are allowed."""
+    is_in_set_SV, sets_N = is_allowed_NV.unique(dim=0, return_inverse=True)
+    offsets_S = torch.cat((torch.zeros(1, dtype=torch.long), is_in_set_SV.sum(1).cumsum(0)))
+    sets = IdSets(sets_N, offsets_S, is_in_set_SV.nonzero()[:, 1])
+    spec = ChargeSpec(label_smoothing=label_smoothing)
+    weights_N = (labels != PAD).float()
+    loss, _ = charge_labels(states, table.weight_VC, labels, weights_N, spec, sets)
+    return loss
 
 
 def _std(name: str, shape: tuple[int, ...]) -> float:
