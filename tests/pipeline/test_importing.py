@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from taskloom.graph.errors import CheckpointError, PlanError, TaskloomError
 from taskloom.graph.vocabulary import Block, Vocabulary
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Task
+from taskloom.pipeline.cli import app
 from taskloom.pipeline.importing import export_state, import_checkpoint, take_over
 from taskloom.pipeline.planning import plan
 from taskloom.pipeline.program import Program
@@ -232,3 +234,15 @@ def to_ofa(name: str) -> str:
     rest = rest.replace("layernorm_position", "pos_ln")
     is_own = side == "decoder" and rest.startswith(("pos_q", "pos_k"))
     return f"{side}.self_{rest}" if is_own else f"{side}.{rest}"
+
+
+def test_the_command_tells_what_it_found(tmp_path: Path) -> None:
+    path, out = save(make_state("text2text_tiny"), tmp_path / "state.pt"), tmp_path / "out"
+    done = CliRunner().invoke(app, ["import-checkpoint", str(path), str(out)])
+    assert done.exit_code == 0
+    assert "2 + 2 layers of 256, trunk none, 1,222 ids" in done.output
+    assert "give it with --symbols" in done.output
+    assert "decoder.adaptor.text.type_embedding.weight" in done.output
+    again = tmp_path / "again"
+    told = CliRunner().invoke(app, ["import-checkpoint", str(path), str(again), "--json"])
+    assert json.loads(told.output)["model"]["position"] == "relative"

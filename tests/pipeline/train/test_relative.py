@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ from taskloom.graph.errors import PlanError
 from taskloom.graph.vocabulary import Block, Vocabulary
 from taskloom.ops.device.config import ModelConfig
 from taskloom.ops.device.relative.writer import RelativeWriter
-from taskloom.pipeline import Model, Run, Task, train
+from taskloom.pipeline import Mixture, Model, Run, Task, train
 from taskloom.pipeline.importing import export_state, import_checkpoint
+from taskloom.pipeline.packing import to_inputs
 from taskloom.pipeline.planning import plan
 from taskloom.pipeline.program import Program
 from taskloom.pipeline.run_log import read_log
+from taskloom.pipeline.stream import open_stream
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
+from taskloom.storage.store import Store
 
-from .stores import CONFIG, MODEL, make_mixture
+from .stores import CONFIG, MODEL, make_mixture, read_digits
 
 RELATIVE = replace(MODEL, position="relative", max_positions=64)
 
@@ -100,6 +104,26 @@ def test_a_run_begins_with_the_weights_of_another(store_dir: Path, tmp_path: Pat
     assert all(torch.allclose(before[name], third[name], atol=1e-9) for name in before)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute:UserWarning")
+def test_layers_compile_to_one_graph_a_class_which_serves_every_pack(
+    store_dir: Path, mixture: Mixture
+) -> None:
+    model = replace(RELATIVE, num_encoder_layers=2, num_decoder_layers=2)
+    stream = open_stream(mixture, Store.open(store_dir), model, CONFIG)
+    with stream.loader() as loader:
+        packs = [pack for step in islice(loader, 3) for pack in step]
+    inputs = [to_inputs(stream.plan, pack, torch.device("cpu")) for pack in packs]
+    program = Program(stream.plan).eval()
+    expected = [program(each)["loss"] for each in inputs]
+    torch.compiler.reset()
+    program.compile_layers("aot_eager")
+    torch.testing.assert_close(program(inputs[0])["loss"], expected[0])
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found = [program(each)["loss"] for each in inputs[1:]]
+    torch.testing.assert_close(found, expected[1:])
+    torch.compiler.reset()
+
+
 def test_images_that_a_trunk_does_not_see_are_refused() -> None:
     model = replace(RELATIVE, trunk="resnet50")
     task = Task("caption", "[IMAGE:img,size=64,patch=8] what is it? -> [TEXT:cap]")
@@ -155,6 +179,8 @@ def test_a_trained_model_answers(store_dir: Path, tmp_path: Path) -> None:
     rows = [{"number": "7"}, {"number": "31"}]
     answers = [p.text for p in model.infer("spell", rows)]
     assert answers == [p.text for row in rows for p in model.infer("spell", [row])]
+    digits = [{"image": row["image"]} for row in read_digits()[:3]]
+    assert all(p.text in "0123456789" for p in model.infer("digits", digits))
     with pytest.raises(PlanError, match="the model has 80 positions") as caught:
         replace(model, max_length=80, _writers={}).infer("spell", rows)
     assert [problem.code for problem in caught.value.problems] == ["T0232"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from taskloom.ops.device.relative.motion import signal_shares
+from taskloom.ops.device.relative.names import from_ofasys
 
 from .golden import FOLDER, PAD, Case, Computed
 
@@ -105,6 +106,20 @@ def test_frames_are_predicted_and_charged_as_in_ofasys() -> None:
 def test_the_schedule_of_noise_is_that_of_ofasys() -> None:
     expected = torch.from_numpy(Case(MOTION).arrays["diff.alphas_cumprod"])
     torch.testing.assert_close(signal_shares(1000).float(), expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_has_every_parameter_of_ofasys_or_it_is_kept(name: str) -> None:
+    case = Case(name)
+    ours = {parameter for parameter, _ in case.build().named_parameters()}
+    tensors = from_ofasys(case.state).tensors
+    assert ours <= tensors.keys()
+    # Statistics of a trunk or a postnet are no parameters.
+    counted = [t.numel() for n, t in tensors.items() if "running_" not in n]
+    assert sum(counted) == case.told["num_parameters"]
+    # All that is not used is of adapters that no slot of the case goes through, or read by nothing.
+    unused = {name for name in tensors if name not in ours and "running_" not in name}
+    assert all("kept." in name or ".relative.tables." in name for name in unused)
 
 
 def test_a_case_tells_a_wrong_weight() -> None:
