@@ -16,9 +16,6 @@ stream is timed with every back end that can; without one these rows say so.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -29,6 +26,7 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
+from report import describe, tell
 from torch import Tensor
 
 from taskloom.graph.errors import TaskloomError
@@ -197,10 +195,8 @@ def main() -> None:
     speedup = min(seconds[way] for way in dense) / seconds["by tiles"]
     share = grown["by tiles"] / min(grown[way] for way in dense)
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **describe("torch"),
         "rounds": options.rounds,
-        "load average": round(os.getloadavg()[0], 1),
         "documents": f"{NUM_DOCUMENTS} of {options.length} tokens",
         "CPU seconds": {way: round(value, 3) for way, value in seconds.items()},
         "MB": grown,
@@ -209,10 +205,7 @@ def main() -> None:
         "holds": speedup >= 1.3 and share <= 0.3,
         "milliseconds on a GPU": time_on_gpu(options.length, options.rounds),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

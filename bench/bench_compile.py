@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from report import describe, tell
 
 from taskloom.ops.device.config import ModelConfig
 from taskloom.ops.device.decoder import DecodeStreams
@@ -128,15 +128,11 @@ def main() -> None:
         print(json.dumps(take_steps(options.width)))
         return
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+        **describe("torch"),
         "width": options.width,
         **measure(options.width),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from report import describe, tell
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -172,24 +170,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **describe("torch"),
         "rounds": options.rounds,
         "cases": {
             name: {
                 "rows": case.num_rows // options.scale,
                 "width": case.width,
                 "ids": case.num_ids,
-                "load average": round(os.getloadavg()[0], 2),
                 **measure(replace(case, num_rows=case.num_rows // options.scale), options.rounds),
             }
             for name, case in CASES.items()
         },
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(f"{text}\n")
+    tell(result, options.out)
 
 
 if __name__ == "__main__":
