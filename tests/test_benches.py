@@ -135,3 +135,10 @@ def test_the_bench_of_the_loss_compares_ways_that_agree(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_loss.py", "--rounds", "1", "--scale", "16")
     for case in report["cases"].values():
         assert set(case["peak, MB"]) == {"plain", "chunked"}
+
+
+@pytest.mark.slow
+def test_the_bench_of_compiled_code_finds_all_of_it_in_the_archive(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_compile.py", "--width", "32")
+    assert not [key for key in report["warm"]["lookups"] if "miss" in key]
+    assert report["warm to cold"] < 1
