@@ -82,6 +82,13 @@ class CompileKey:
         )
 
 
+def list_sources() -> dict[str, Path]:
+    """Return the files whose code is compiled, by their names within taskloom, in order."""
+    package = Path(__file__).parents[1]
+    paths = [*(package / "ops/device").rglob("*.py"), package / "pipeline/program.py"]
+    return {path.relative_to(package).as_posix(): path for path in sorted(paths)}
+
+
 def _name_gpu() -> str:
     if not torch.cuda.is_available():
         return ""
@@ -98,11 +105,8 @@ def _read_flags() -> Iterator[bytes]:
 
 
 def _read_sources() -> Iterator[bytes]:
-    package = Path(__file__).parents[1]
-    for path in sorted(
-        [*(package / "ops" / "device").glob("*.py"), package / "pipeline/program.py"]
-    ):
-        yield path.name.encode()
+    for name, path in list_sources().items():
+        yield name.encode()
         yield path.read_bytes()
 
 

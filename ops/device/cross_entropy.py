@@ -117,7 +117,7 @@ SCORES_AT_ONCE: Final = {"cpu": 2**24, "cuda": 2**27}
 """Scores of a chunk, by type of device: few on the host, where larger products are no faster."""
 
 
-@torch.library.custom_op("taskloom::charge_labels", mutates_args=())
+@torch.library.custom_op("taskloom_ops::charge_labels", mutates_args=())
 def _charge_labels(  # noqa: PLR0913, PLR0917 - an op of torch takes plain values by place
     hidden_NC: Tensor,
     weight_VC: Tensor,

@@ -15,7 +15,7 @@ from taskloom.graph.errors import TrainingError
 from taskloom.pipeline import compile_cache
 from taskloom.pipeline.cli import app
 from taskloom.pipeline.compile_cache import load_compiled, pack_compiled
-from taskloom.pipeline.compile_key import CompileKey
+from taskloom.pipeline.compile_key import CompileKey, list_sources
 
 RUNNER = typer.testing.CliRunner()
 COMPILED = {
@@ -113,6 +113,15 @@ def test_code_of_another_machine_is_a_miss_that_is_told_and_no_error(
     assert told.output.startswith("miss: ")
     assert f'{part} was "another"' in told.output
     assert not read_compiled(compiled)
+
+
+def test_the_key_follows_the_source_of_all_that_is_compiled() -> None:
+    assert {
+        "ops/device/layer.py",
+        "ops/device/attention/kernels.py",
+        "ops/device/relative/layer.py",
+        "pipeline/program.py",
+    } <= list_sources().keys()
 
 
 def test_the_command_line_packs_and_loads(compiled: Path, tmp_path: Path) -> None:

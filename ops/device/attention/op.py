@@ -46,7 +46,7 @@ def attend_by_op(
     return _attend(spec.backend, *call)[0]
 
 
-@torch.library.custom_op("taskloom::attention", mutates_args=())
+@torch.library.custom_op("taskloom_ops::attention", mutates_args=())
 def _attend(
     backend: str,
     q_NHD: Tensor,
@@ -64,7 +64,7 @@ def _attend(
     return PASSES[backend].forward(Call(*given, scale, tile))
 
 
-@torch.library.custom_op("taskloom::attention_backward", mutates_args=())
+@torch.library.custom_op("taskloom_ops::attention_backward", mutates_args=())
 def _attend_backward(
     backend: str,
     grad_NHD: Tensor,

@@ -105,19 +105,14 @@ class RelativeEncoder(nn.Module):
 
     def forward(self, stream: Stream, spec: AttentionSpec) -> Tensor:
         """Return the stream as the decoder reads it, shape ``(N, C)``."""
-        states = self.states(stream, spec)
-        return self.norm(states[-1])
-
-    def states(self, stream: Stream, spec: AttentionSpec) -> list[Tensor]:
-        """Return the embedded tokens, and the state after each layer."""
         lo_N, hi_N = stream.keys_2N
         plan = plan_attention(lo_N, hi_N, len(lo_N), spec)
         folded = _fold(self.positions, stream.positions_NC, stream.positions_NC)
         relatives = _relatives(self.relative, stream, self.shape.num_layers)
-        states = [stream.hidden_NC]
+        x_NC = stream.hidden_NC
         for layer, relative in zip(self.layers, relatives, strict=True):
-            states.append(layer(states[-1], plan, folded, relative))
-        return states
+            x_NC = layer(x_NC, plan, folded, relative)
+        return self.norm(x_NC)
 
 
 class RelativeDecoder(nn.Module):

@@ -270,6 +270,6 @@ def test_what_cannot_be_charged_is_refused(choice: dict[str, Any], message: str)
 def test_the_op_keeps_the_promises_that_compilers_rely_on() -> None:
     case = make_case(0, (6, 3, 8), label_smoothing=0.1)
     rows = case.hidden_NC, case.weight_VC, case.labels_N, case.weights_N
-    op: Any = torch.ops.taskloom.charge_labels.default
+    op: Any = torch.ops.taskloom_ops.charge_labels.default
     for sets in ((None, None, None), compress([0, -1, 0, -1, -1, 0], [[1, 4]])):
         torch.library.opcheck(op, (*rows, *sets, 0, 8, 0.1, 4, True, True))

@@ -51,7 +51,7 @@ def test_the_op_keeps_what_torch_asks_of_ops(*, has_bias: bool) -> None:
     bias = (table_HR, torch.stack(codes())) if has_bias else (None, None)
     meta = (torch.stack(ranges(5)), *plan_spans(*ranges(5), LENGTH, 4))
     given = ("blockwise", q_NHD, k_MHD, v_MHD, *bias, *meta, 0.5, 4)
-    torch.library.opcheck(torch.ops.taskloom.attention, given)
+    torch.library.opcheck(torch.ops.taskloom_ops.attention, given)
 
 
 def test_one_graph_serves_all_ranges() -> None:
