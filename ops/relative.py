@@ -33,7 +33,8 @@ class RelativeStreams:
         config: Sizes.
         num_ids: Size of the vocabulary.
         lanes: Lanes of tensors by name.
-        layout: How packs lie: ``tile``, ``longest_source`` and ``longest_target``.
+        tile: As of `PackLayout`.
+        longest: Longest source and longest target side in tokens; 0 where that is not known.
     """
 
     config: ModelConfig

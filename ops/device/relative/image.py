@@ -5,7 +5,7 @@ A video is its frames, each an image; the two share the trunk, what follows it, 
 Shape letters: I = images or videos, F = frames, P = cells, C = channels.
 
 Source: OFASys, ``adaptor/image_resnet.py``, ``image_vit.py``, ``image_patch_embed.py`` and
-    ``video_image_sequence.py``.
+``video_image_sequence.py``.
 """
 
 from __future__ import annotations

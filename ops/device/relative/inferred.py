@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -14,7 +14,10 @@ from .names import VOCABULARY
 from .resnet import RESNETS
 from .vit import VITS
 
-_HEAD_SIZE = 64
+_HEAD_SIZE: Final = 64
+_UP: Final = "encoder.layers.0.ffn.up.weight"
+_POSITIONS: Final = "source_tokens.positions.text.weight"
+_NEEDED: Final = (_UP, _POSITIONS, VOCABULARY)
 
 
 def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> ModelConfig:
@@ -27,14 +30,11 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
     Raises:
         CheckpointError: Tensors are missing that every model has (T0741).
     """
-    try:
-        ffn_width, width = tensors["encoder.layers.0.ffn.up.weight"].shape
-        decoder = _count(tensors, r"decoder\.layers\.(\d+)\..+")
-        num_places = len(tensors["source_tokens.positions.text.weight"]) - 2
-        assert tensors[VOCABULARY].shape[1] == width
-    except (KeyError, ValueError, AssertionError) as error:
-        message = f"the file holds no model of the OFA family: {error} is missing"
-        raise CheckpointError.of("T0741", message) from error
+    for name in _NEEDED:
+        if name not in tensors or tensors[name].dim() != 2:
+            message = f"the file holds no model of the OFA family: {name} is missing, or no matrix"
+            raise CheckpointError.of("T0741", message)
+    ffn_width, width = tensors[_UP].shape
     has_bias = "encoder.positions.query.weight" in tensors
     return ModelConfig(
         position="relative",
@@ -42,7 +42,7 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
         ffn_width=ffn_width,
         num_heads=_find_heads(tensors, width),
         num_encoder_layers=_count(tensors, r"encoder\.layers\.(\d+)\..+"),
-        num_decoder_layers=decoder,
+        num_decoder_layers=_count(tensors, r"decoder\.layers\.(\d+)\..+"),
         pre_norm="encoder.norm.weight" in tensors,
         attn_scale_factor=float(settings.get("attn_scale_factor", 2.0)),
         scale_attn="encoder.layers.0.attention_sum.scale.weight" in tensors,
@@ -52,7 +52,7 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
         absolute_position="bias" if has_bias else "added",
         relative_bias=bool(settings.get("use_self_attn_bias", has_bias)),
         share_relative_bias=_is_shared(tensors),
-        max_positions=num_places,
+        max_positions=len(tensors[_POSITIONS]) - 2,
         trunk=_find_trunk(tensors),
     )
 

@@ -8,8 +8,7 @@ Shape letters: N = tokens of the stream at hand, M = tokens of the encoder's, C 
 head size, F = channels inside the feed-forward part, R = differences of places.
 
 Source: OFA, arXiv:2202.03052, and OFASys, arXiv:2212.04408; NormFormer's scales, arXiv:2110.09456; untied
-    positions,
-arXiv:2006.15595.
+positions, arXiv:2006.15595.
 """
 
 from __future__ import annotations

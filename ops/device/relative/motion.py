@@ -3,7 +3,7 @@
 Shape letters: N = frames of a stream, B = numbers of a frame, C = channels.
 
 Source: OFASys, ``adaptor/motion_6d.py``; levels of noise, arXiv:2006.11239, cosine schedule of
-    arXiv:2102.09672.
+arXiv:2102.09672.
 """
 
 from __future__ import annotations

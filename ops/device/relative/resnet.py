@@ -22,9 +22,6 @@ RESNETS: Final[Mapping[str, tuple[int, int, int]]] = MappingProxyType(
 """Blocks of the stages."""
 
 RESNET_WIDTH: Final = 1024
-CELL: Final = 16
-"""Side of a cell in pixels."""
-
 _EXPANSION = 4
 
 
