@@ -77,12 +77,13 @@ def test_normalising_twice_changes_nothing_more(op: NormalizeTexts, given_texts:
 
 
 SPACES = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)).startswith("Z")]
+letters = st.characters(exclude_categories=["Cs"])  # halves of letters are no text
 odd_letters = st.sampled_from(
     [*map(chr, range(0xC0)), *SPACES, *"  ab", "\u0301", "\u0130", "\u1fef"]
 )
 
 
-@given(normalizers, st.lists(st.text(odd_letters | st.characters(), max_size=8)))
+@given(normalizers, st.lists(st.text(odd_letters | letters, max_size=8)))
 def test_a_text_becomes_the_same_whatever_stands_beside_it(
     op: NormalizeTexts, given_texts: list[str]
 ) -> None:

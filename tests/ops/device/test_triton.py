@@ -59,25 +59,25 @@ def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(mode=False)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(case=cross_ranges())
 def test_targets_that_look_at_their_sources_equal_the_oracle(case: Case) -> None:
     check(case, torch.float32, 2e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(case=any_ranges() | with_relative(any_ranges()))
 def test_any_ranges_equal_the_oracle(case: Case) -> None:
     check(case, torch.float32, 2e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(case=with_relative(packed_ranges()))
 def test_packed_documents_with_a_bias_equal_the_oracle(case: Case) -> None:
     check(case, torch.float32, 2e-5)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(case=with_relative(packed_ranges()))
 def test_half_precision_stays_close_to_the_oracle(case: Case) -> None:
     check(case, torch.float16, 2e-2)
