@@ -20,7 +20,6 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from dask.system import CPU_COUNT
 
 from ..storage.template import Gathered
 from .pool import WorkerPool
@@ -67,7 +66,7 @@ class Crew:
             timeout_s: Seconds for which the loader is waited for. A worker process that needs twice as long is
                 stopped.
         """
-        self.num_workers = num_workers or min(_MOST_WORKERS, max(1, CPU_COUNT - 1))
+        self.num_workers = num_workers or _choose_number()
         self._timeout_s = 2 * timeout_s
         self._files: dict[Compute, str] = {}
         self._ending = ExitStack()
@@ -111,6 +110,12 @@ class Crew:
             path.write_bytes(pickle.dumps(compute))
             self._files[compute] = str(path)
         return self._files[compute]
+
+
+def _choose_number() -> int:
+    from dask.system import CPU_COUNT  # noqa: PLC0415 - a model that only answers needs no Dask
+
+    return min(_MOST_WORKERS, max(1, CPU_COUNT - 1))
 
 
 def compute_part(argument: tuple[str, Sequence[Gathered], Ints, Ints], _: object) -> Gathered:
