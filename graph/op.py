@@ -65,6 +65,11 @@ class Traits:
     accepts_null: bool = False
     libraries: tuple[str, ...] = ()
 
+    @property
+    def needs_process(self) -> bool:
+        """Whether it runs in worker processes: it holds the GIL, or may take a process down with it."""
+        return self.is_isolated or not self.releases_gil
+
 
 class Op(Protocol):
     """A versioned, typed computation."""

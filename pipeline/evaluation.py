@@ -24,6 +24,7 @@ from ..storage.length import find_items
 from ..storage.reader import ColumnReader
 from ..storage.store import Store
 from ..storage.template import GroupPiece, Piece, Template, TensorPiece
+from .crew import Crew
 from .dataset import Dataset, Split, open_dataset
 from .inference import Model
 from .online import add_online_columns
@@ -152,7 +153,7 @@ def score_task(
     writer = model.writer(task)
     rows = dataset.rows(writer.task, split)
     learned_from = dataset.rows(writer.task, "train").usable
-    columns = add_online_columns(dataset.plan, dataset.columns, None)
+    columns = add_online_columns(dataset.plan, dataset.columns, None, Crew())
     written = writer.write(unanswered(rows.templates[0]), columns, rows.usable)
     slots = [slot for name, slot in dataset.plan.scored if name == writer.task]
     scores: list[TaskScore] = []

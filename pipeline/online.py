@@ -1,37 +1,44 @@
-"""Online segments: the nodes between stored columns and documents that the loader runs in every epoch.
+"""Online columns of a plan: each computed from stored ones by one segment, and by whom.
 
-Each is handed to the loader as one function from columns to columns. What its ops draw depends on the seed of
-the run, on task and address of the node, on the pass and on the row, and on nothing else.
+What becomes of a row depends on the row and its pass alone, so rows are divided among a crew, and who computes
+which changes nothing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ..graph.errors import OpError, Problem
-from ..graph.node import Value
-from ..graph.op import Rows
-from ..graph.passes.cut import Stage
 from ..graph.type import source_of
-from ..ops.draw import Keys, RowNumbers, make_keys
-from ..storage.array_column import from_array, to_array
+from ..storage.array_column import join_rows, slice_rows
 from ..storage.online import OnlineColumn
 from ..storage.reader import ColumnReader
 from ..storage.template import Column, Columns, Gathered
 from .bisection import compute_rows
+from .crew import Compute, Crew, Doing
 from .online_call import Call
+from .online_segment import Segment
 from .planning import Plan
+from .pool import WorkerDiedError
 
 Ints = npt.NDArray[np.int64]
 
+_LEAST_PART_S: Final = 0.005
+"""Work below which a part is not worth handing over."""
+
 
 def add_online_columns(
-    plan: Plan, columns: Mapping[tuple[str, str], ColumnReader], seed: int | None
+    plan: Plan,
+    columns: Mapping[tuple[str, str], ColumnReader],
+    seed: int | None,
+    crew: Crew,
 ) -> Columns:
     """Return stored ``columns`` of ``plan``, and those that the loader computes of them.
 
@@ -39,6 +46,7 @@ def add_online_columns(
         plan: The plan.
         columns: By source and column id.
         seed: Of what is drawn; None for evaluation, where nothing is.
+        crew: Who computes them.
 
     Raises:
         PlanError: Nobody knows how long what an online op gives will be (T0237).
@@ -49,189 +57,100 @@ def add_online_columns(
             segment = Segment.make(plan, task, value, columns, seed)
             source = source_of(value.node.rows)
             stored = tuple(columns[source, each.column_id] for each in segment.inputs)
-            every[source, plan.column_of(task, value)] = OnlineColumn(stored, segment)
+            every[source, plan.column_of(task, value)] = OnlineColumn(stored, Shared(segment, crew))
     return every
 
 
 @dataclass(slots=True, eq=False)
-class Segment:
-    """Computes one value of a task from stored ones.
+class Shared:
+    """A segment that a crew computes.
 
     Attributes:
-        value: The value.
-        inputs: The stored values that it is computed from.
-        calls: The nodes, in topological order.
-        partitions: Id and rows of each partition of the stored columns.
-        seed: Seed of the run; None where nothing is drawn.
-        beyond: First id past the block of what is given, and what is added to those from there on, so that
-            they lie in a block of their own.
-        doing: What it is at, for whoever waits for it.
+        segment: The segment.
+        crew: The crew.
     """
 
-    value: Value
-    inputs: tuple[Value, ...]
-    calls: tuple[Call, ...]
-    partitions: Sequence[tuple[str, int]]
-    seed: int | None
-    beyond: tuple[int, int] | None
-    doing: str = ""
-    _numbers: RowNumbers = field(init=False)
+    segment: Segment
+    crew: Crew
+    _row_s: float = field(init=False, default=0.0)
+    _doing: Doing = field(init=False, default_factory=Doing)
 
-    def __post_init__(self) -> None:
-        self._numbers = RowNumbers.of(self.partitions)
-
-    @classmethod
-    def make(
-        cls,
-        plan: Plan,
-        task: str,
-        value: Value,
-        columns: Mapping[tuple[str, str], ColumnReader],
-        seed: int | None,
-    ) -> Self:
-        """Return what computes ``value`` of ``task``."""
-        nodes = [n for n in plan.graph.needs([value]) if plan.cut.stages[n.id] is Stage.ONLINE]
-        read = (v for node in nodes for v in node.inputs.values())
-        inputs = tuple(dict.fromkeys(v for v in read if v in plan.cut.stored))
-        first = columns[source_of(value.node.rows), inputs[0].column_id]
-        return cls(
-            value=value,
-            inputs=inputs,
-            calls=tuple(Call.make(plan, task, node, is_still=seed is None) for node in nodes),
-            partitions=first.partitions,
-            seed=seed,
-            beyond=_find_beyond(plan, task, value),
-        )
+    @property
+    def doing(self) -> str:
+        """What it is at, for whoever waits for it."""
+        return self._doing.tell() or self.segment.doing
 
     def plan_lengths(
         self, lengths: Sequence[Ints], rows: Ints | None, passes: Ints | None
     ) -> Ints | None:
         """Return how long the value of each row will be at most, None for what is dense."""
-        known: dict[Value, Ints] = dict(zip(self.inputs, lengths, strict=True))
-        numbers = None if rows is None else self._numbers(rows)
-        for call in self.calls:
-            if call.length_of is not None:
-                keys = self._draw(call, numbers, passes)
-                known[Value(call.node.id)] = call.plan_lengths(known[call.length_of], keys)
-        return known.get(self.value)
+        return self.segment.plan_lengths(lengths, rows, passes)
 
     def __call__(self, gathered: Sequence[Gathered], rows: Ints, passes: Ints) -> Gathered:
         """Return what becomes of ``rows`` of the stored columns, each in one of ``passes``.
 
         Raises:
-            OpError: An op refuses a row; task, node and row are named.
+            OpError: An op refuses a row, or a worker process dies of it; task, node and row are named.
         """
-        arrays = (to_array(each) for each in gathered)
-        values: dict[Value, Any] = dict(zip(self.inputs, arrays, strict=True))
-        numbers = self._numbers(rows)
-        try:
-            for call in self.calls:
-                self.doing = f"{call.address} ({call.node.op}), {len(rows)} rows"
-                keys = self._draw(call, numbers, passes)
-                values[Value(call.node.id)] = self._run(call, values, keys, rows, passes)
-        finally:
-            self.doing = ""
-        return self._place(from_array(values[self.value]))
+        num_parts = min(self.crew.num_workers, int(len(rows) * self._row_s / _LEAST_PART_S))
+        edges = np.linspace(0, len(rows), max(1, num_parts) + 1).astype(np.int64).tolist()
+        run = self._where_to_run() if len(rows) else self.segment
 
-    def _draw(self, call: Call, numbers: Keys | None, passes: Ints | None) -> Keys | None:
-        if self.seed is None or numbers is None or passes is None or not call.is_random:
-            return None
-        return make_keys(seed=self.seed, stream=call.stream, pass_number=passes, rows=numbers)
+        def compute(part: int) -> Gathered:
+            begin, end = edges[part : part + 2]
+            cut = [slice_rows(each, begin, end) for each in gathered]
+            return run(cut, rows[begin:end], passes[begin:end])
 
-    def _run(
-        self,
-        call: Call,
-        values: Mapping[Value, Any],
-        keys: Keys | None,
-        rows: Ints,
-        passes: Ints,
-    ) -> Any:
-        inputs = {p: values[v] for p, v in call.node.inputs.items() if v in values}
-        every = np.arange(len(rows))
-        try:
-            made = call.run(inputs, keys, None)
-        except Exception as error:
-            raise self._blame(call, inputs, keys, rows, passes) from error
-        if len(made) == len(rows) and not made.null_count:
-            return made
-        bad = every[np.asarray(made.is_null())] if len(made) == len(rows) else every[:1]
-        message = f"{call.node.op} gives {len(made)} values for {len(rows)} rows"
-        problem = Problem("T0305", message)
-        if len(made) == len(rows):
-            problem = Problem("T0303", f"{call.node.op} gives no value")
-        raise OpError(self._tell(call, problem, int(bad[0]), rows, passes))
+        began = time.perf_counter()
+        parts = range(len(edges) - 1)
+        made = self.crew.map(compute, parts) if len(parts) > 1 else [compute(0)]
+        if len(rows):
+            self._row_s = (time.perf_counter() - began) * len(parts) / len(rows)
+        return join_rows(made)
+
+    def _where_to_run(self) -> Compute:
+        aloof = next((call for call in self.segment.calls if call.needs_process), None)
+        return self.segment if aloof is None else partial(self._ask, aloof)
+
+    def _ask(self, aloof: Call, gathered: Sequence[Gathered], rows: Ints, passes: Ints) -> Gathered:
+        """Let a worker process compute rows, because of the op ``aloof``."""
+        what = f"{aloof.address} ({aloof.node.op}), {len(rows)} rows, in a worker process"
+        with self._doing.note(what):
+            try:
+                return self.crew.ask(self.segment, gathered, rows, passes)
+            except WorkerDiedError as error:
+                raise self._blame(aloof, gathered, rows, passes, error) from error
+            except OpError as error:
+                raise error.at(address=aloof.address, sites=aloof.sites) from error
 
     def _blame(
         self,
-        call: Call,
-        inputs: Mapping[str, Any],
-        keys: Keys | None,
+        aloof: Call,
+        gathered: Sequence[Gathered],
         rows: Ints,
         passes: Ints,
+        error: WorkerDiedError,
     ) -> OpError:
-        """Return the error that names the rows that ``call`` refuses; of many the first."""
+        """Return the error that names the first row that a worker process dies of, if it does so again."""
         found: dict[int, Problem] = {}
-        try:
-            compute_rows(
-                lambda which: call.run(inputs, keys, which),
-                np.arange(len(rows)),
-                refuse=lambda row, problem: found.setdefault(row, problem) and None,
-                op=call.node.op,
-            )
-        except OpError as error:  # on no rows at all
-            return error.at(address=call.address, sites=call.sites)
+
+        def compute(which: Ints) -> Any:
+            begin, end = (int(which[0]), int(which[-1]) + 1) if len(which) else (0, 0)
+            cut = [slice_rows(each, begin, end) for each in gathered]
+            return self.crew.ask(self.segment, cut, rows[begin:end], passes[begin:end])
+
+        def refuse(row: int, problem: Problem) -> None:
+            found[row] = replace(problem, help=_CRASHED)
+
+        compute_rows(compute, np.arange(len(rows)), refuse=refuse, op=aloof.node.op)
         if not found:
-            message = f"{call.node.op} raised, and gave a result when it was called again"
-            problem = Problem("T0303", message, "its result is to depend on its inputs alone")
-            return OpError(self._tell(call, problem, 0, rows, passes))
-        told = [
-            self._tell(call, found[row], row, rows, passes) for row in sorted(found)[:_MAX_TOLD]
-        ]
-        return OpError(*told)
-
-    def _tell(
-        self, call: Call, problem: Problem, position: int, rows: Ints, passes: Ints
-    ) -> Problem:
-        """Return ``problem`` with the place of the row at ``position``, and how to meet it again."""
-        partition = int(np.searchsorted(self._numbers.edges, rows[position], side="right")) - 1
-        names = [name for name, number in self.partitions if number]
-        row = f"{names[partition]}:{rows[position] - self._numbers.edges[partition]}"
-        drawn = "" if self.seed is None else f" and seed {self.seed}"
-        help_ = f"{problem.help}\nthe loader met it in pass {passes[position]}{drawn}".lstrip()
-        placed = replace(problem, row=row, help=help_)
-        return OpError(placed).at(address=call.address, sites=call.sites).problems[0]
-
-    def _place(self, gathered: Gathered) -> Gathered:
-        """Move ids past the end of their block into the block that they belong to."""
-        if self.beyond is None or not isinstance(gathered, tuple):
-            return gathered
-        (end, step), (values, offsets) = self.beyond, gathered
-        wide = values.astype(np.int32)
-        return np.where(wide >= end, wide + np.int32(step), wide), offsets
+            return error.at(address=aloof.address, sites=aloof.sites)
+        row = min(found)
+        return OpError(self.segment.tell(aloof, found[row], row, rows, passes))
 
 
-def _find_beyond(plan: Plan, task: str, value: Value) -> tuple[int, int] | None:
-    """Return the end of the block of ``value``, and the way from there to the block of ids past the end."""
-    makers = [*plan.documents(task)]
-    makers += [
-        node
-        for document in makers
-        for read in document.inputs.values()
-        if plan.catalogue[(node := plan.graph.nodes[read.node]).op].traits.rows is Rows.GROUP
-    ]
-    for maker in makers:
-        for param in maker.params.values():
-            entries: Any = param if isinstance(param, tuple) else ()
-            for entry in entries:
-                if "beyond" in entry and maker.inputs.get(entry["port"]) == value:
-                    vocabulary, block = plan.vocabulary, entry["block"]
-                    (size,) = (each.size for each in vocabulary.blocks if each.name == block)
-                    past = vocabulary.offset(block) + size
-                    return size, vocabulary.offset(entry["beyond"]) - past
-    return None
+_CRASHED: Final = (
+    "the op crashes on this row, or memory runs out: take the row out, or give fewer loader_workers"
+)
 
-
-_MAX_TOLD = 3
-"""Rows that an error names."""
-
-__all__ = ["Segment", "add_online_columns"]
+__all__ = ["Shared", "add_online_columns"]

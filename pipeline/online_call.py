@@ -31,6 +31,7 @@ class Call:
         constants: Inputs that are the same for every row, by port.
         stream: Of the numbers that it draws.
         is_random: Whether it draws.
+        needs_process: Whether it runs in worker processes.
         length_of: The value whose lengths say how long what it gives is; None for what is dense.
     """
 
@@ -40,6 +41,7 @@ class Call:
     constants: Mapping[str, Any]
     stream: int
     is_random: bool
+    needs_process: bool
     length_of: Value | None
 
     @classmethod
@@ -58,6 +60,7 @@ class Call:
             constants=_constants(plan, node),
             stream=digest_stream(task, address),
             is_random=op.traits.is_random and not is_still,
+            needs_process=op.traits.needs_process,
             length_of=_find_length(plan, node, op),
         )
 

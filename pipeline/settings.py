@@ -37,6 +37,8 @@ class TrainConfig:
         device: ``"auto"`` takes a GPU where there is one.
         threads: Threads of torch on the host; its own choice if 0.
         loader_timeout_s: Seconds to wait for the packs of one step before the loader is given up.
+        loader_workers: Threads that compute what is new in every pass, or processes where an op needs them;
+            what suits the machine if 0.
     """
 
     steps: int = 1000
@@ -58,6 +60,7 @@ class TrainConfig:
     device: str = "auto"
     threads: int = 0
     loader_timeout_s: float = 600.0
+    loader_workers: int = 0
 
     def __post_init__(self) -> None:
         if problems := tuple(self._out_of_range()):

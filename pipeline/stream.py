@@ -23,6 +23,7 @@ from ..storage.length import measure_documents, select_fitting
 from ..storage.loader import Loader, LoaderConfig
 from ..storage.store import Store
 from ..storage.template import Columns, Documents, Template
+from .crew import Crew
 from .dataset import Dataset, TaskRows, open_dataset, pinned_artifacts, plan_stored
 from .learner import Learner
 from .online import add_online_columns
@@ -129,7 +130,8 @@ def open_stream(
     rows = {task.name: dataset.rows(task.name, "train") for task in mixture.tasks}
     _refuse_empty(rows)
     templates = tuple(each for task in mixture.tasks for each in rows[task.name].templates)
-    columns = add_online_columns(dataset.plan, dataset.columns, config.seed)
+    crew = Crew(config.loader_workers, timeout_s=config.loader_timeout_s)
+    columns = add_online_columns(dataset.plan, dataset.columns, config.seed, crew)
     documents = [measure_documents(t, columns, rows[t.task].usable) for t in templates]
     blend = blend_documents(mixture, documents, config)
     if capacity is None:

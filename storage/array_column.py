@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,25 @@ def from_array(array: Any) -> Gathered:
         return np.asarray(array)
     offsets = np.asarray(array.offsets, np.int64)
     return np.asarray(array.values)[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def slice_rows(gathered: Gathered, begin: int, end: int) -> Gathered:
+    """Return rows ``begin`` to ``end`` of what was gathered."""
+    if not isinstance(gathered, tuple):
+        return gathered[begin:end]
+    values, offsets = gathered
+    offsets = offsets[begin : end + 1]
+    return values[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def join_rows(parts: Sequence[Gathered]) -> Gathered:
+    """Return the rows of some parts, at least one, one part after the other."""
+    ragged = [part for part in parts if isinstance(part, tuple)]
+    if not ragged:
+        return np.concatenate(parts)
+    lengths = [np.diff(offsets) for _, offsets in ragged]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))])
+    return np.concatenate([values for values, _ in ragged]), offsets
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,40 @@ def value_lengths(array: Any) -> npt.NDArray[np.uint32]:
     return lengths.to_numpy(zero_copy_only=False).astype(np.uint32)
 
 
+def read_batches(content: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    """Return the schema and the record batches of a file; they share its memory.
+
+    Raises:
+        ArrowInvalid: It is damaged.
+    """
+    reader = pa.ipc.open_file(content)
+    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    for batch in batches:
+        batch.validate()
+    return reader.schema, batches
+
+
+def read_values(
+    promised: pa.DataType | None, content: pa.Buffer
+) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    """Return what `read_batches` does, of a file that `ArrowWriter` wrote.
+
+    Args:
+        promised: Type of the values; None if nobody knows it.
+        content: The file.
+
+    Raises:
+        ArrowInvalid: It is damaged.
+        ValueError: So is what it says of its column.
+    """
+    schema, batches = read_batches(content)
+    if schema.names != [FIELD]:
+        raise ValueError(f"its columns are {schema.names} instead of {[FIELD]}")
+    if str(found := schema.field(0).type) != str(promised or found):
+        raise ValueError(f"its values are {found} instead of {promised}")
+    return schema, batches
+
+
 class ArrowWriter:
     """Writes the rows of one partition to one file."""
 

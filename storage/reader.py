@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..graph.errors import Problem, StoreError
+from ..graph.type import Type
+from .arrow_file import arrow_type, read_batches, read_values
 from .body import Blocks, Body, DamagedRowError, FixedBody, Gathered, make_body, take_rows
 from .cache import Cache
 from .column import LENGTHS, read_receipts
@@ -222,7 +224,7 @@ class ColumnReader:
     def _sidecars(self) -> list[pa.RecordBatch]:
         batches: list[pa.RecordBatch] = []
         for receipt in self._filled:
-            (batch,) = self._map(receipt, LENGTHS, _read_arrow)[1]
+            (batch,) = self._map(receipt, LENGTHS, read_batches)[1]
             if batch.num_rows != receipt.rows:
                 why = f"it has {batch.num_rows} rows instead of {receipt.rows}"
                 raise StoreError(damage(self._store, receipt, LENGTHS, why))
@@ -247,7 +249,8 @@ class ColumnReader:
     def _open_arrow(self) -> Body:
         types: dict[str, Any] = {}
         for receipt in self._receipts:
-            schema, batches = self._map(receipt, "arrow", _read_arrow)
+            promised = arrow_type(Type.parse(receipt.type))
+            schema, batches = self._map(receipt, "arrow", partial(read_values, promised))
             self._arrays += [batch.column(0) for batch in batches if batch.num_rows]
             if sum(batch.num_rows for batch in batches) != receipt.rows:
                 why = f"it does not hold the {receipt.rows} rows of its receipt"
@@ -255,6 +258,9 @@ class ColumnReader:
                 raise self._damage(receipt, "arrow", why, rows)
             if receipt.rows or not self.num_rows:
                 types[str(schema.field(0).type)] = schema.field(0).type
+        if len(types) > 1:
+            for file in self._mapped:  # damage may be what makes them differ
+                check_whole(file, self._damage)
         self._check_one(list(types))
         self._type = next(iter(types.values()), pa.null())
         return make_body(self._arrays, self._type)
@@ -322,14 +328,6 @@ def _check_sizes(store: Store, receipts: Sequence[Receipt]) -> None:
         if (size := sizes.get(name, 0)) != file.bytes:
             why = f"it has {size} bytes instead of {file.bytes}"
             raise StoreError(damage(store, receipt, file.name, why))
-
-
-def _read_arrow(content: pa.Buffer) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    reader = pa.ipc.open_file(content)
-    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-    for batch in batches:
-        batch.validate()
-    return reader.schema, batches
 
 
 def _will_need(path: Path) -> None:

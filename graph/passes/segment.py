@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..graph import Graph
-from ..node import Node, NodeId, Value
+from ..node import NodeId, Value
 from ..op import Catalogue, Rows
 from ..type import source_of
 from .cut import Cut
@@ -52,7 +52,9 @@ def segment(graph: Graph, cut: Cut, catalogue: Catalogue) -> tuple[Segment, ...]
             rows=source_of(values[0].node.rows),
             nodes=(nodes := tuple(sorted(_reach(graph, values, fits), key=order.__getitem__))),
             stored=tuple(values),
-            needs_process=any(_needs_process(graph.nodes[node], catalogue) for node in nodes),
+            needs_process=any(
+                node.rows and catalogue[graph.nodes[node].op].traits.needs_process for node in nodes
+            ),
         )
         for values in groups.values()
     )
@@ -69,11 +71,6 @@ def _reach(graph: Graph, values: Iterable[Value], stops: Collection[NodeId]) -> 
             if node not in stops:
                 waiting += [value.node for value in graph.nodes[node].inputs.values()]
     return found
-
-
-def _needs_process(node: Node, catalogue: Catalogue) -> bool:
-    traits = catalogue[node.op].traits
-    return bool(node.id.rows) and (traits.is_isolated or not traits.releases_gil)
 
 
 def _find(leader: Mapping[NodeId, NodeId], node: NodeId) -> NodeId:

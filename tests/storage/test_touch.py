@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -42,9 +42,9 @@ def store() -> Iterator[Store]:
         yield store
 
 
-def read_all(store: Store, key: str) -> ColumnReader:
+def read_all(store: Store, key: str, partitions: Sequence[str] = PARTITIONS) -> ColumnReader:
     """Read all that a loader reads of a column, a few rows at a time."""
-    reader = open_column(store, "s", key, PARTITIONS)
+    reader = open_column(store, "s", key, partitions)
     assert reader.valid.all()
     assert len(reader.lengths) == reader.num_rows
     for rows in np.array_split(np.random.default_rng(1).permutation(reader.num_rows), 5):
@@ -95,6 +95,28 @@ def test_any_flipped_bit_is_found_by_verify_and_by_reading(
         if block.offset <= position < block.offset + block.bytes:
             rows = f"p1:{block.row}-{block.row + block.rows - 1}"
             assert caught.value.problems[0].row == rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("partitions", [PARTITIONS, PARTITIONS[1:]])
+@pytest.mark.parametrize("key", ["ids", "images"])
+def test_every_bit_of_what_describes_values_is_watched(
+    store: Store, key: str, partitions: tuple[str, ...]
+) -> None:
+    receipt = read_receipt(store, "s", key, "p1")
+    assert receipt is not None
+    seen = 0
+    for file in receipt.files:
+        path = store.path / store.file_name("s", key, "p1", file.name)
+        inside = {place for b in file.blocks for place in range(b.offset, b.offset + b.bytes)}
+        for position in set(range(path.stat().st_size)) - inside:
+            for bit in range(8):
+                with Flipped(path, position, bit), pytest.raises(StoreError) as caught:
+                    read_all(store, key, partitions)
+                assert [problem.code for problem in caught.value.problems] == ["T0504"]
+                assert caught.value.problems[0].row.startswith("p1")
+                seen += 1
+    assert seen > 5_000
 
 
 def test_a_sound_column_is_compared_once(store: Store) -> None:

@@ -18,8 +18,10 @@ from taskloom.graph.errors import OpError, PlanError
 from taskloom.graph.op import Traits
 from taskloom.ops.host.noise import MaskSpans
 from taskloom.pipeline import Mixture, Model, Source, Task, build, evaluate, plan, train
+from taskloom.pipeline.crew import Crew
 from taskloom.pipeline.inspection import open_plan
-from taskloom.pipeline.online import Segment, add_online_columns
+from taskloom.pipeline.online import add_online_columns
+from taskloom.pipeline.online_segment import Segment
 from taskloom.pipeline.run_log import read_log
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.stream import Stream, open_stream
@@ -218,7 +220,8 @@ class _Refuse:
 
 def test_an_op_that_fails_is_named_with_task_and_row(store: Store) -> None:
     column = drawn_of(open_denoise(store))
-    segment: Any = column.compute
+    shared: Any = column.compute
+    segment = shared.segment
     assert isinstance(segment, Segment)
     lengths: Any = column.inputs[0].lengths
     row = int(lengths.argmax())
@@ -249,6 +252,6 @@ def test_an_op_of_unknown_length_is_refused_where_it_runs_in_every_epoch(store: 
     planned = stream.dataset.plan
     planned = replace(planned, catalogue={**planned.catalogue, "mask_spans": _DropIds})
     with pytest.raises(PlanError) as caught:
-        add_online_columns(planned, stream.dataset.columns, seed=0)
+        add_online_columns(planned, stream.dataset.columns, 0, Crew())
     problem = caught.value.problems[0]
     assert (problem.code, problem.address) == ("T0237", "denoise.words/mask")
