@@ -10,15 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..ops.device.decode.search import Search
     from .batching import open_batches
     from .building import build
     from .dask_graph import to_dask
     from .evaluation import Evaluation, evaluate
     from .exporting import ExportReport, export
-    from .inference import Model, Prediction
+    from .inference import Model
     from .inspection import open_plan
     from .mixing import Schedule, Temperature, Tokens, UniMax
     from .planning import Plan, plan
+    from .prediction import Prediction
     from .reasons import Why, why
     from .refitting import FitReport, fit
     from .report import BuildReport
@@ -37,6 +39,7 @@ __all__ = [
     "Prediction",
     "Run",
     "Schedule",
+    "Search",
     "Source",
     "Sql",
     "Task",
@@ -64,9 +67,10 @@ _HOMES = {
     "Mixture": "task",
     "Model": "inference",
     "Plan": "planning",
-    "Prediction": "inference",
+    "Prediction": "prediction",
     "Run": "training",
     "Schedule": "mixing",
+    "Search": ".ops.device.decode.search",
     "Source": "task",
     "Sql": "sql",
     "Task": "task",

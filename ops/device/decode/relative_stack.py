@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ....graph.errors import PlanError
 from ..embedding import TokenTable
@@ -55,6 +55,7 @@ class RelativeStack:
         table: The table that embeds and scores.
         memory_positions_MC: Embedded positions of the encoder's stream.
         form: The form of slot that is written.
+        head: What scores in place of the table, such as `Int8Linear`.
     """
 
     decoder: RelativeDecoder
@@ -62,6 +63,7 @@ class RelativeStack:
     table: TokenTable
     memory_positions_MC: Tensor
     form: str = "text"
+    head: nn.Module | None = None
 
     @property
     def sizes(self) -> Sizes:
@@ -170,6 +172,8 @@ class RelativeStack:
 
     def score(self, hidden_NC: Tensor) -> Tensor:
         """Return the score of every id."""
+        if self.head is not None:
+            return self.head(hidden_NC)
         return F.linear(hidden_NC, self.weight_VC)
 
     def _layer(self, number: int) -> RelativeDecoderLayer:

@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..decoder import Decoder
 from ..embedding import TokenTable
@@ -26,10 +26,12 @@ class RotaryStack:
     Attributes:
         decoder: In evaluation mode.
         table: The table that embeds and scores.
+        head: What scores in place of the table, such as `Int8Linear`.
     """
 
     decoder: Decoder
     table: TokenTable
+    head: nn.Module | None = None
 
     @property
     def sizes(self) -> Sizes:
@@ -97,6 +99,8 @@ class RotaryStack:
 
     def score(self, hidden_NC: Tensor) -> Tensor:
         """Return the score of every id."""
+        if self.head is not None:
+            return self.head(hidden_NC)
         return F.linear(hidden_NC, self.weight_VC)
 
     def _layer(self, number: int) -> DecoderLayer:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ....graph.vocabulary import BOS
-from .step import Cache, open_cache, read, take_step
 from .stack import attend, hide
+from .step import Cache, open_cache, read, take_step
 from .task import Task
 from .tree import Tree
 

@@ -45,6 +45,16 @@ def write(task: Task) -> Written:
     return read_beams(task, _run(task, search_beams(task)))
 
 
+def step_alone(states: Iterator[_S]) -> Iterator[_S]:
+    """Yield ``states``, each computed without gradients, whatever the caller does in between."""
+    while True:
+        with torch.no_grad():
+            state = next(states, None)
+        if state is None:
+            return
+        yield state
+
+
 def _run(task: Task, states: Iterator[_S]) -> _S:
     """Return the last state, at the latest a few steps after all is finished."""
     look = 1 if task.roots_B.device.type == "cpu" else LOOK
