@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .inference import Model
     from .inspection import open_plan
     from .mixing import Schedule, Temperature, Tokens, UniMax
+    from .packaging import Package, export_model
     from .planning import Plan, plan
     from .prediction import Prediction
     from .reasons import Why, why
@@ -35,6 +36,7 @@ __all__ = [
     "FitReport",
     "Mixture",
     "Model",
+    "Package",
     "Plan",
     "Prediction",
     "Run",
@@ -50,6 +52,7 @@ __all__ = [
     "build",
     "evaluate",
     "export",
+    "export_model",
     "fit",
     "open_batches",
     "open_plan",
@@ -66,6 +69,7 @@ _HOMES = {
     "FitReport": "refitting",
     "Mixture": "task",
     "Model": "inference",
+    "Package": "packaging",
     "Plan": "planning",
     "Prediction": "prediction",
     "Run": "training",
@@ -81,6 +85,7 @@ _HOMES = {
     "build": "building",
     "evaluate": "evaluation",
     "export": "exporting",
+    "export_model": "packaging",
     "fit": "refitting",
     "open_batches": "batching",
     "open_plan": "inspection",

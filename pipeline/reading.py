@@ -126,7 +126,8 @@ class Reader:
         device = next(program.parameters()).device
         # Layers that were compiled for training are not compiled anew for every length of answers.
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            memory, stack = self._read_sources(program, to_inputs(self.plan, pack, device))
+            inputs = to_inputs(self.plan, pack, device)
+            memory, stack = read_sources(program, inputs, self.head)
         num_documents = len(pack.rows)
         size = num_documents if device.type == "cpu" else -(-num_documents // _BATCH) * _BATCH
         keys = torch.zeros(2, size, dtype=torch.int64)
@@ -134,17 +135,6 @@ class Reader:
         longest = -(-int((keys[1] - keys[0]).max()) // TILE) * TILE
         sources = Sources(memory, keys.to(device), max(longest, 1))
         return Read(pack, stack, sources, _find_given(pack, size).to(device))
-
-    def _read_sources(
-        self, program: Program, inputs: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, Stack]:
-        """Return the encoder's stream, and what writes of it."""
-        decoder, table = program.scope(DECODER_SCOPE), program.scope(VOCABULARY_SCOPE)
-        if not isinstance(decoder, RelativeDecoder):
-            return program.compute("memory", inputs), RotaryStack(decoder, table, self.head)
-        memory, positions = program.compute_all(("memory", MEMORY_POSITIONS), inputs)
-        tokens = program.scope("target_tokens")
-        return memory, RelativeStack(decoder, tokens, table, positions, head=self.head)
 
     def _capacity(self, documents: Documents) -> Capacity:
         """Return a shape for packs: no longer than the documents need, and one of few."""
@@ -174,6 +164,24 @@ class Reader:
             plan = self.replan(PackLayout(tile=TILE, longest_source=window))
             self._programs[window] = Program(plan, self.parameters.scopes)
         return self._programs[window].eval()
+
+
+def read_sources(
+    program: Program, inputs: Mapping[str, torch.Tensor], head: nn.Module | None
+) -> tuple[torch.Tensor, Stack]:
+    """Return the encoder's stream, and what writes of it.
+
+    Args:
+        program: A program of the task for inference.
+        inputs: The source side of a pack, by the ports of its node.
+        head: What scores in place of the vocabulary's table, if anything.
+    """
+    decoder, table = program.scope(DECODER_SCOPE), program.scope(VOCABULARY_SCOPE)
+    if not isinstance(decoder, RelativeDecoder):
+        return program.compute("memory", inputs), RotaryStack(decoder, table, head)
+    memory, positions = program.compute_all(("memory", MEMORY_POSITIONS), inputs)
+    tokens = program.scope("target_tokens")
+    return memory, RelativeStack(decoder, tokens, table, positions, head=head)
 
 
 def hash_document(pack: Pack, number: int) -> int:

@@ -67,6 +67,7 @@ class Writer:
         source_tokens: Most tokens that are read at once; longer documents are not answered.
         max_length: Most ids that are written where a target is free text, and the search does not say.
         head: What scores in place of the vocabulary's table, if anything.
+        automaton: What targets may be.
     """
 
     task: str
@@ -79,7 +80,7 @@ class Writer:
     head: nn.Module | None = None
     _reader: Reader = field(init=False)
     _target: Target = field(init=False)
-    _automaton: DecodeAutomaton = field(init=False)
+    automaton: DecodeAutomaton = field(init=False)
 
     def __post_init__(self) -> None:
         """Plan the task.
@@ -95,7 +96,7 @@ class Writer:
             head=self.head,
         )
         self._target = make_target(self.plan, self.task, self.load, self.bpe)
-        self._automaton = build_automaton(self._target.diagram)
+        self.automaton = build_automaton(self._target.diagram)
 
     @property
     def plan(self) -> Plan:
@@ -183,15 +184,15 @@ class Writer:
         """Return what is to be written for documents that were read."""
         device, num_documents = read.given_BP.device, len(read.pack.rows)
         roots_B = torch.full((len(read.given_BP),), FINISHED)
-        roots_B[:num_documents] = self._automaton.roots[0]
+        roots_B[:num_documents] = self.automaton.roots[0]
         keys_B = torch.zeros_like(roots_B)
         if search.sample:
             hashes = [hash_document(read.pack, number) for number in range(num_documents)]
             keys_B[:num_documents] = torch.tensor(hashes)
-        length = self._length(search)
+        length = self.length(search)
         return DecodeTask(
             stack=read.stack,
-            automaton=self._automaton.to(device),
+            automaton=self.automaton.to(device),
             sources=read.sources,
             roots_B=roots_B.to(device),
             max_length=read.given_BP.shape[1] + length,
@@ -201,9 +202,9 @@ class Writer:
             keys_B=keys_B.to(device),
         )
 
-    def _length(self, search: Search) -> int:
+    def length(self, search: Search) -> int:
         """Return the most ids that are written; no more than a closed set needs."""
-        longest = self._automaton.longest
+        longest = self.automaton.longest
         if search.max_length is None:
             return longest or self.max_length
         return min(search.max_length, longest or search.max_length)

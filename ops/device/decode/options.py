@@ -44,6 +44,11 @@ class Options(NamedTuple):
         num_ids = self.log_probs_RX.shape[1]
         return torch.arange(num_ids, device=self.log_probs_RX.device)[None] == wanted
 
+    def end(self) -> tuple[Tensor, Tensor]:
+        """Return log probabilities with the end alone left, and whether there is one, shape ``(R, 1)``."""
+        ended_RX = self.log_probs_RX.masked_fill(~self.where_id(EOS), -torch.inf)
+        return ended_RX, (ended_RX > -torch.inf).any(1, keepdim=True)
+
     def pick_ids(self, rows_N: Tensor, options_N: Tensor) -> Tensor:
         """Return the ids of some options of some rows."""
         return options_N if self.ids_RX is None else self.ids_RX[rows_N, options_N]
@@ -155,11 +160,9 @@ class Limits:
             is_short_R1 = ((at - begins_R) < self.min_length)[:, None]
             left = _drop(left, left.where_id(EOS) & is_short_R1)
         if at == self.max_length - 1:
-            is_end = options.where_id(EOS)
             # The end goes before all other limits: they are looked at again only where it is not allowed.
-            ended = options.log_probs_RX.masked_fill(~is_end, -torch.inf)
-            can_end_R1 = (ended > -torch.inf).any(1, keepdim=True)
-            left = left._replace(log_probs_RX=ended.where(can_end_R1, left.log_probs_RX))
+            ended_RX, can_end_R1 = options.end()
+            left = left._replace(log_probs_RX=ended_RX.where(can_end_R1, left.log_probs_RX))
         return left
 
 
