@@ -146,7 +146,7 @@ class _Parts:
         template = make_templates(writer.plan, writer.task)[0]
         if any(isinstance(piece, GroupPiece) for piece in (*template.source, *template.target)):
             message = f'task "{writer.task}" repeats a group, and what a package reads has one form'
-            raise TrainingError.of("T0752", message, "package a task without groups on its source")
+            raise TrainingError.of("T0752", message, "package a task without groups on its source side")
         window = source_tokens if documents > 1 else 0
         layout = PackLayout(tile=TILE, longest_source=window)
         program = Program(writer.replan(layout), writer.parameters.scopes).eval()
