@@ -54,9 +54,39 @@ class Target:
         only = next(iter(values.values())) if len(values) == 1 else None
         return values, only if isinstance(only, str) else self._decode(ids)
 
+    def encode_prefix(self, text: str, max_length: int) -> tuple[int, ...]:
+        """Return the ids that a target writes which begins with ``text``.
+
+        Raises:
+            PlanError: No target of at most ``max_length`` ids begins with it.
+        """
+        if not text:
+            return ()
+        (ids,) = self.bpe.encode(pa.array([text], pa.string()), dtype="uint32").to_pylist()
+        prefix = tuple(self.offset + id_ for id_ in ids)
+        if len(prefix) >= max_length:
+            message = f'"{text}" has {len(prefix)} ids, and at most {max_length} are written'
+            raise PlanError.of("T0247", message, "raise max_length, which counts the end as well")
+        check_prefix(self.diagram, prefix, text)
+        return prefix
+
     def _decode(self, ids: Sequence[int]) -> str:
         texts = np.array(ids, np.int64)
         return self.bpe.decode(texts[texts >= self.offset] - self.offset)
+
+
+def check_prefix(diagram: Diagram, prefix: Sequence[int], text: str) -> None:
+    """Check that a target may begin with ``prefix``, which says ``text``.
+
+    Raises:
+        PlanError: It may not.
+    """
+    state = diagram.roots[0]
+    for id_ in prefix:
+        if (way := diagram.states[state].follow(id_)) is None:
+            help_ = "a closed set begins only as one of its answers does"
+            raise PlanError.of("T0247", f'the task cannot begin with "{text}"', help_)
+        state = way.state
 
 
 def make_target(plan: Plan, task: str, load: LoadArtifact, bpe: Bpe) -> Target:

@@ -11,13 +11,14 @@ V = ids.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...graph.vocabulary import PAD
 from .language import Diagram
 
 
@@ -49,6 +50,10 @@ class DecodeAutomaton:
         ranges_S2: First id of each state's range, and one past the last; both 0 where there is
             none.
         range_states_S: State that the range leads to.
+        used_U: Ids that edges have, each once, in order.
+        columns_E: Place of each edge's id in ``used_U``.
+        is_closed: Whether no state has a range, so that only ids of ``used_U`` are written.
+        pads: Whether some range has the id of padding in it.
     """
 
     roots: tuple[int, ...]
@@ -59,20 +64,22 @@ class DecodeAutomaton:
     edge_states_E: Tensor
     ranges_S2: Tensor
     range_states_S: Tensor
+    used_U: Tensor
+    columns_E: Tensor
+    is_closed: bool
+    pads: bool
 
     def to(self, device: torch.device | str) -> DecodeAutomaton:
         """Return the same automaton on ``device``."""
         tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
-        return DecodeAutomaton(
-            roots=self.roots, longest=self.longest, fan_out=self.fan_out, **tensors
-        )
+        return replace(self, **tensors)
 
     def is_allowed(self, states_B: Tensor, num_ids: int) -> Tensor:
         """Return which ids each state allows, shape ``(B, V)``."""
         id_V = torch.arange(num_ids, device=states_B.device)
         first_B1, stop_B1 = self.ranges_S2[states_B].split(1, dim=1)
         in_range_BV = (id_V >= first_B1) & (id_V < stop_B1)
-        edges_BF, is_edge_BF = self._edges(states_B)
+        edges_BF, is_edge_BF = self.edges(states_B)
         # Places in the row that no edge fills point past the last id, at a column that is cut off.
         ids_BF = self.edge_ids_E[edges_BF].where(is_edge_BF, num_ids)
         at_edge_BV = in_range_BV.new_zeros(len(states_B), num_ids + 1).scatter(
@@ -82,7 +89,7 @@ class DecodeAutomaton:
 
     def advance(self, states_B: Tensor, ids_B: Tensor) -> Tensor:
         """Return the states that ``ids_B``, all of them allowed, lead to."""
-        edges_BF, is_edge_BF = self._edges(states_B)
+        edges_BF, is_edge_BF = self.edges(states_B)
         is_taken_BF = is_edge_BF & (self.edge_ids_E[edges_BF] == ids_B[:, None])
         taken_B = edges_BF.gather(1, is_taken_BF.long().argmax(1, keepdim=True))[:, 0]
         return self.edge_states_E[taken_B].where(is_taken_BF.any(1), self.range_states_S[states_B])
@@ -98,7 +105,8 @@ class DecodeAutomaton:
         log_probs_B = log_probs_B.masked_fill(scores_BV.isnan().any(-1), torch.nan)
         return Choice(ids_B1[:, 0], log_probs_B, self.advance(states_B, ids_B1[:, 0]))
 
-    def _edges(self, states_B: Tensor) -> tuple[Tensor, Tensor]:
+    def edges(self, states_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the edges of each state, and which of them there are, both of shape ``(B, F)``."""
         column_F = torch.arange(self.fan_out, device=states_B.device)
         edges_BF = self.offsets_S[states_B][:, None] + column_F
         is_edge_BF = edges_BF < self.offsets_S[states_B + 1][:, None]
@@ -112,6 +120,8 @@ def build_automaton(diagram: Diagram) -> DecodeAutomaton:
     ]
     fan_outs = np.array([len(state.edges) for state in diagram.states])
     id_and_state_E2 = torch.tensor(edges)
+    used_U, columns_E = id_and_state_E2[:, 0].unique(return_inverse=True)
+    ranges = [(state.first, state.stop) for state in diagram.states]
     return DecodeAutomaton(
         roots=diagram.roots,
         longest=diagram.longest,
@@ -119,10 +129,22 @@ def build_automaton(diagram: Diagram) -> DecodeAutomaton:
         offsets_S=torch.from_numpy(np.concatenate([[0], fan_outs.cumsum()])),
         edge_ids_E=id_and_state_E2[:, 0].contiguous(),
         edge_states_E=id_and_state_E2[:, 1].contiguous(),
-        ranges_S2=torch.tensor([(state.first, state.stop) for state in diagram.states]),
+        ranges_S2=torch.tensor(ranges),
         range_states_S=torch.tensor([state.rest.state for state in diagram.states]),
+        used_U=used_U,
+        columns_E=columns_E,
+        is_closed=all(first >= stop for first, stop in ranges),
+        pads=any(first <= PAD < stop for first, stop in ranges),
     )
 
 
 _LEAST = torch.finfo(torch.float32).min / 4
-_TENSORS = ("offsets_S", "edge_ids_E", "edge_states_E", "ranges_S2", "range_states_S")
+_TENSORS = (
+    "offsets_S",
+    "edge_ids_E",
+    "edge_states_E",
+    "ranges_S2",
+    "range_states_S",
+    "used_U",
+    "columns_E",
+)
