@@ -128,3 +128,10 @@ def test_the_attention_bench_times_every_way_and_says_what_was_not_run(tmp_path:
     on_gpu = report["milliseconds on a GPU"]
     assert {"triton", "flex", "varlen", "xformers"} <= set(on_gpu)
     assert "GPU" in on_gpu or set(on_gpu.values()) == {"not run: no GPU"}
+
+
+@pytest.mark.slow
+def test_the_bench_of_writing_runs_without_peers(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_generate.py", "--rounds", "1", "--peers", str(tmp_path))
+    assert set(report["cases"]) == {"batch 1", "batch 8", "closed set"}
+    assert set(report["cases"]["closed set"]) == {"first step", "later step"}
