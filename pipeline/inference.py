@@ -27,6 +27,7 @@ from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
 from ..ops.device.decode.int8 import Int8Linear, shrink
 from ..ops.device.decode.search import Search
+from ..ops.device.decode.turn import turn_table
 from ..ops.pack_layout import PackLayout
 from ..ops.recipe.text import BLOCK, BPE
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
@@ -114,6 +115,8 @@ class Model:
         if int8:
             model.head = Int8Linear(model.program.scope(VOCABULARY_SCOPE).weight_VC, None)
             shrink(model.program.scope(DECODER_SCOPE))
+        elif chosen.type == "cpu":
+            turn_table(model.program.scope(VOCABULARY_SCOPE))
         return model
 
     @classmethod

@@ -113,8 +113,9 @@ class Step(nn.Module):
         options = self._chooser.weigh(self._stack, hidden_BC, states_B)
         ended_BX, can_end_B1 = options.end()
         is_ended_B1 = can_end_B1 & (index == self.max_length - 1)
-        log_probs_B, chosen_B = ended_BX.where(is_ended_B1, options.log_probs_RX).max(-1)
+        chosen_B = ended_BX.where(is_ended_B1, options.scores_RX).argmax(-1)
         rows_B = torch.arange(len(ids_B))
+        log_probs_B = options.log_probs_of(rows_B, chosen_B)
         states_B = self._chooser.follow(options, states_B, rows_B, chosen_B)
         return options.pick_ids(rows_B, chosen_B), log_probs_B, states_B
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...graph.vocabulary import PAD
-from .language import Diagram
+from .language import FINISHED, Diagram
 
 
 class Choice(NamedTuple):
@@ -44,6 +44,8 @@ class DecodeAutomaton:
         roots: First state of each language.
         longest: Most ids that a language writes whose steps bound it, the end included; 0 if there is none.
         fan_out: ``F``.
+        fan_outs: The same of states that some root leads to with 0, 1, 2 and more ids; the last for all that
+            is more.
         offsets_S: Where the edges of each state begin; ``S + 1`` integers.
         edge_ids_E: Id of each edge.
         edge_states_E: State that it leads to.
@@ -59,6 +61,7 @@ class DecodeAutomaton:
     roots: tuple[int, ...]
     longest: int
     fan_out: int
+    fan_outs: tuple[int, ...]
     offsets_S: Tensor
     edge_ids_E: Tensor
     edge_states_E: Tensor
@@ -105,9 +108,21 @@ class DecodeAutomaton:
         log_probs_B = log_probs_B.masked_fill(scores_BV.isnan().any(-1), torch.nan)
         return Choice(ids_B1[:, 0], log_probs_B, self.advance(states_B, ids_B1[:, 0]))
 
-    def edges(self, states_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the edges of each state, and which of them there are, both of shape ``(B, F)``."""
-        column_F = torch.arange(self.fan_out, device=states_B.device)
+    def fan_out_of(self, least: int, most: int) -> int:
+        """Return the edges of the state with most of them, of those that ``least`` to ``most`` ids lead to."""
+        deepest = len(self.fan_outs) - 1
+        return max(self.fan_outs[min(least, deepest) : most + 1])
+
+    def edges(self, states_B: Tensor, fan_out: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the edges of each state, and which of them there are, both of shape ``(B, F)``.
+
+        Args:
+            states_B: The states.
+            fan_out: ``F``, if it is known that these have no more edges.
+        """
+        column_F = torch.arange(
+            self.fan_out if fan_out is None else fan_out, device=states_B.device
+        )
         edges_BF = self.offsets_S[states_B][:, None] + column_F
         is_edge_BF = edges_BF < self.offsets_S[states_B + 1][:, None]
         return edges_BF.clamp(max=len(self.edge_ids_E) - 1), is_edge_BF
@@ -126,6 +141,7 @@ def build_automaton(diagram: Diagram) -> DecodeAutomaton:
         roots=diagram.roots,
         longest=diagram.longest,
         fan_out=int(fan_outs.max()),
+        fan_outs=_fan_outs_by_depth(diagram),
         offsets_S=torch.from_numpy(np.concatenate([[0], fan_outs.cumsum()])),
         edge_ids_E=id_and_state_E2[:, 0].contiguous(),
         edge_states_E=id_and_state_E2[:, 1].contiguous(),
@@ -139,6 +155,27 @@ def build_automaton(diagram: Diagram) -> DecodeAutomaton:
 
 
 _LEAST = torch.finfo(torch.float32).min / 4
+
+
+def _fan_outs_by_depth(diagram: Diagram) -> tuple[int, ...]:
+    """Return the most edges of states by the number of ids that lead there; the last goes for all above."""
+    most: list[int] = []
+    # Documents that are finished, and rows without one, stand in the first state from any step on.
+    level = {FINISHED, *diagram.roots}
+    while len(most) < _DEEPEST:
+        states = [diagram.states[number] for number in level]
+        most.append(max(len(state.edges) for state in states))
+        after = {way.state for state in states for way in state.edges.values()}
+        after |= {state.rest.state for state in states if state.first < state.stop}
+        if after == level:
+            return tuple(most)
+        level = after
+    return (*most, max(len(state.edges) for state in diagram.states))
+
+
+_DEEPEST = 32
+"""Ids by which fan-outs are told apart."""
+
 _TENSORS = (
     "offsets_S",
     "edge_ids_E",

@@ -89,7 +89,7 @@ def search_beams(task: Task) -> Iterator[BeamState]:
     for at, index in enumerate(torch.arange(length, device=device).split(1)):
         num_seen = min(length, (at // BLOCK + 1) * BLOCK)
         hidden_RC = take_step(stack, beams.tokens_RT[:, at], index, cache, num_seen)
-        options = chooser.weigh(stack, hidden_RC, beams.states_R)
+        options = chooser.weigh(stack, hidden_RC, beams.states_R, task.fan_out(at))
         options = limits.apply(options, beams.tokens_RT, at, begins_R)
         picked = _pick_groups(task, options, beams.sums_R)
         told_R = task.told(at, num_beams)
@@ -99,7 +99,7 @@ def search_beams(task: Task) -> Iterator[BeamState]:
         sums_R = picked.sums_BK.flatten()
         # Beams that follow nothing may have been given an option that is none.
         ids_R = options.pick_ids(parents_R, options_R).where(sums_R > -torch.inf, PAD)
-        log_probs_R = options.log_probs_RX[parents_R, options_R]
+        log_probs_R = options.log_probs_of(parents_R, options_R)
         if told_R is not None:
             is_told_R = told_R != PAD
             own_R = torch.arange(len(told_R), device=device)
@@ -159,7 +159,7 @@ def _pick_groups(task: Task, options: Options, sums_R: Tensor) -> Picked:
     search = task.search
     shape = (len(task.roots_B), search.groups, search.beams // search.groups)
     log_probs_BGKX = options.log_probs_RX.unflatten(0, shape)
-    is_end_BGKX = options.where_id(EOS).expand_as(options.log_probs_RX).unflatten(0, shape)
+    is_end_BGKX = options.where_id(EOS).expand_as(options.scores_RX).unflatten(0, shape)
     sums_BGK = sums_R.unflatten(0, shape)
     rows_BGK = torch.arange(len(sums_R), device=sums_R.device).unflatten(0, shape)
     taken_BV = sums_R.new_zeros(shape[0], len(task.stack.weight_VC))
@@ -193,7 +193,7 @@ def _keep(
     parents_R, options_R = _rows(picked.end_parents_BK), picked.end_options_BK.flatten()
     ids_RL, log_probs_RL = beams.tokens_RT[parents_R, 1:], beams.log_probs_RL[parents_R]
     ids_RL[:, at] = EOS
-    log_probs_RL[:, at] = options.log_probs_RX[parents_R, options_R]
+    log_probs_RL[:, at] = options.log_probs_of(parents_R, options_R)
     kept.ids_UKL.scatter_(1, slot_UKL, ids_RL.view_as(slot_UKL))
     kept.log_probs_UKL.scatter_(1, slot_UKL, log_probs_RL.view_as(slot_UKL))
     num_U = (kept.num_U + is_end_UK.sum(1)).clamp(max=kept.size)

@@ -59,20 +59,20 @@ def write_chains(task: Task) -> Iterator[ChainState]:
     for at, index in enumerate(torch.arange(length, device=device).split(1)):
         num_seen = min(length, (at // BLOCK + 1) * BLOCK)
         hidden_RC = take_step(stack, tokens_RT[:, at], index, cache, num_seen)
-        options = chooser.weigh(stack, hidden_RC, states_R)
+        options = chooser.weigh(stack, hidden_RC, states_R, task.fan_out(at))
         options = limits.apply(options, tokens_RT, at, begins_R)
         if search.sample:
             chosen_R = draw(
-                options.log_probs_RX,
+                options.scores_RX,
                 numbers(search.seed, keys_R, at),
                 top_k=search.top_k,
                 top_p=search.top_p,
                 temperature=search.temperature,
             )
         else:
-            chosen_R = options.log_probs_RX.argmax(-1)
+            chosen_R = options.scores_RX.argmax(-1)
         ids_R = options.pick_ids(rows_R, chosen_R)
-        log_probs_R = options.log_probs_RX[rows_R, chosen_R]
+        log_probs_R = options.log_probs_of(rows_R, chosen_R)
         next_R = chooser.follow(options, states_R, rows_R, chosen_R)
         if (told_R := task.told(at, num_rows)) is not None:
             is_told_R = told_R != PAD

@@ -15,21 +15,21 @@ from torch import Tensor
 
 
 def draw(
-    log_probs_RX: Tensor, numbers_R: Tensor, *, top_k: int, top_p: float, temperature: float
+    scores_RX: Tensor, numbers_R: Tensor, *, top_k: int, top_p: float, temperature: float
 ) -> Tensor:
     """Return one option for each row, drawn from those that are kept.
 
     Args:
-        log_probs_RX: Log probabilities; they need not add up to one.
+        scores_RX: Log probabilities, or what differs from them by one number for each row.
         numbers_R: Where in the distribution to draw, in [0, 1).
         top_k: Options that are kept, the likeliest; 0 for all.
         top_p: Share of the probability that is kept, the likeliest options first.
         temperature: 0 takes the likeliest; anything else is in the probabilities.
     """
     if temperature == 0:
-        return log_probs_RX.argmax(-1)
-    num_kept = min(top_k, log_probs_RX.shape[1]) if top_k else log_probs_RX.shape[1]
-    kept_RK, options_RK = log_probs_RX.topk(num_kept, dim=-1)
+        return scores_RX.argmax(-1)
+    num_kept = min(top_k, scores_RX.shape[1]) if top_k else scores_RX.shape[1]
+    kept_RK, options_RK = scores_RX.topk(num_kept, dim=-1)
     shares_RK = kept_RK.double().softmax(-1)
     sums_RK = shares_RK.cumsum(-1)
     if top_p < 1:

@@ -64,6 +64,10 @@ class Task:
         """``P``."""
         return 0 if self.given_BP is None else self.given_BP.shape[1]
 
+    def fan_out(self, at: int) -> int:
+        """Return the most edges of a state that a document may be in after ``at`` ids."""
+        return self.automaton.fan_out_of(max(0, at - self.num_given), at)
+
     def told(self, at: int, num_rows: int) -> Tensor | None:
         """Return the id that each row is told to write next, padding where none is."""
         if self.given_BP is None or at >= self.num_given:

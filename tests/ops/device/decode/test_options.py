@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,7 +15,8 @@ from taskloom.graph.vocabulary import EOS, PAD
 from taskloom.ops.device.decode.options import Chooser
 from taskloom.ops.device.decode.rotary_stack import RotaryStack
 from taskloom.ops.device.decode.search import Search
-from taskloom.ops.device.language import OneOf
+from taskloom.ops.device.decode.turn import turn_table
+from taskloom.ops.device.language import Forced, Free, OneOf
 
 from .writing import NUM_IDS, build
 
@@ -61,7 +63,9 @@ def test_options_are_the_children_of_a_tree_of_dicts(
             of_option_X = expected_V[options.ids_RX[row].clamp(min=0)].where(
                 is_option_X, -torch.inf
             )
-            torch.testing.assert_close(options.log_probs_RX[row].double(), of_option_X)
+            torch.testing.assert_close(
+                options.log_probs_RX[row].double(), of_option_X, atol=1e-5, rtol=1e-5
+            )
         taken = [(*path, EOS, *[PAD] * 6)[depth] for path in paths]
         rows_R = torch.arange(len(paths))
         columns_R = options.where_id(torch.tensor(taken)).long().argmax(1)
@@ -92,3 +96,27 @@ def test_settings_that_make_no_sense_are_refused(settings_: dict[str, Any], mess
     with pytest.raises(PlanError, match=message) as caught:
         Search(**settings_)
     assert {problem.code for problem in caught.value.problems} == {"T0244"}
+
+
+def test_masks_made_ahead_hide_what_masks_made_at_every_step_do(program: Any) -> None:
+    automaton = build([(Forced((7,)), Free(first=4, stop=9)), (Free(first=20, stop=30),)])
+    stack = RotaryStack(program.decoder, program.table)
+    ahead = Chooser.of(automaton, stack, 0.5)
+    assert ahead.hidden_SV is not None
+    states = torch.arange(len(automaton.ranges_S2))
+    hidden_RC = torch.randn(len(states), 16).double()
+    with torch.no_grad():
+        one, other = (
+            each.weigh(stack, hidden_RC, states) for each in (ahead, replace(ahead, hidden_SV=None))
+        )
+    assert torch.equal(one.log_probs_RX, other.log_probs_RX)
+    assert torch.equal(one.log_probs_RX > -torch.inf, automaton.is_allowed(states, NUM_IDS))
+
+
+def test_a_table_that_was_turned_scores_and_embeds_as_before(program: Any) -> None:
+    table, x = program.table, torch.randn(3, 16).double()
+    before = table.score(x).detach(), table.embed(torch.tensor([5, 7])).detach()
+    turn_table(table)
+    assert not table.weight_VC.is_contiguous()
+    after = table.score(x), table.embed(torch.tensor([5, 7]))
+    torch.testing.assert_close(after, before)
