@@ -24,7 +24,7 @@ from taskloom.pipeline.given_rows import RowReader
 from taskloom.pipeline.packaging import Package
 from taskloom.storage.files import TEMPORARY
 
-from .stores import read_digits, spell_numbers
+from .stores import continue_run, read_digits, spell_numbers
 
 # torch's compiler warns about its own code.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
@@ -52,15 +52,22 @@ def model(run: Run) -> Model:
 
 
 @pytest.fixture(scope="module")
-def spell(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Package:
+def learned(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model that has learned enough to say more than one thing."""
+    path = tmp_path_factory.mktemp("learned")
+    return continue_run(store_dir, path, steps=500, learning_rate=1e-2).model
+
+
+@pytest.fixture(scope="module")
+def spell(learned: Model, tmp_path_factory: pytest.TempPathFactory) -> Package:
     """The task of texts, a row at a time."""
-    return export_model(model, "spell", tmp_path_factory.mktemp("spell") / "package")
+    return export_model(learned, "spell", tmp_path_factory.mktemp("spell") / "package")
 
 
 @pytest.mark.slow
-def test_a_package_answers_in_python_without_taskloom(model: Model, spell: Package) -> None:
-    expected = [answer.text for answer in model.infer("spell", NUMBERS)]
-    assert len(set(expected)) > 1
+def test_a_package_answers_in_python_without_taskloom(learned: Model, spell: Package) -> None:
+    expected = [answer.text for answer in learned.infer("spell", NUMBERS)]
+    assert len(set(expected[:4])) > 1
     assert spell.difference < 1e-5
     program = WITHOUT + read_code("python")
     for row, text in list(zip(NUMBERS, expected, strict=True))[:4]:
@@ -70,7 +77,7 @@ def test_a_package_answers_in_python_without_taskloom(model: Model, spell: Packa
 
 
 @pytest.mark.slow
-def test_a_package_answers_without_python(model: Model, spell: Package, tmp_path: Path) -> None:
+def test_a_package_answers_without_python(learned: Model, spell: Package, tmp_path: Path) -> None:
     (tmp_path / "run.cpp").write_text(read_code("cpp"))
     libraries = cpp_extension.library_paths()
     command = ["g++", "-std=c++20", "-O1", str(tmp_path / "run.cpp"), "-o", str(tmp_path / "run")]
@@ -80,7 +87,7 @@ def test_a_package_answers_without_python(model: Model, spell: Package, tmp_path
     command += ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     subprocess.run(command, check=True, timeout=600)
     told = read_record(spell)
-    writer = model.writer("spell")
+    writer = learned.writer("spell")
     given = [each for piece in told["target"] for each in piece["ids"]]
     for row in NUMBERS[:3]:
         text = pa.array([row["number"]])
@@ -94,7 +101,7 @@ def test_a_package_answers_without_python(model: Model, spell: Package, tmp_path
         command.append(str(told["end"]["state"]))
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
         written = np.array([int(word) for word in done.stdout.split()])
-        (answer,) = model.infer("spell", [row])
+        (answer,) = learned.infer("spell", [row])
         assert writer.bpe.decode(written - told["text"]["offset"]) == answer.text
 
 
