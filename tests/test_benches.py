@@ -142,3 +142,20 @@ def test_the_bench_of_compiled_code_finds_all_of_it_in_the_archive(tmp_path: Pat
     report = run(tmp_path, "bench_compile.py", "--width", "32")
     assert not [key for key in report["warm"]["lookups"] if "miss" in key]
     assert report["warm to cold"] < 1
+
+
+@pytest.mark.slow
+def test_the_bench_of_training_steps_compares_ways_that_agree(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_ofasys.py", "--rounds", "1", "--packs", "1", "--width", "32")
+    (case,) = report["cases"].values()
+    assert set(case["peak, MB"]) == {"OFASys", "ours, eager", "ours, compiled"}
+    assert case["of all positions, ours"] > case["of all positions, OFASys"]
+
+
+@pytest.mark.slow
+def test_the_bench_of_useful_samples_counts_every_way(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_useful.py", "--rounds", "1", "--packs", "2")
+    (case,) = report["cases"].values()
+    assert set(case["holds"]) == {"mixed", "bucketed"}
+    shares = case["tokens of all positions"]
+    assert shares["mixed"] < shares["bucketed"] < 1
