@@ -1,8 +1,7 @@
 """What it costs to charge labels: the chunked op beside the plain formula over all scores at once.
 
-Both passes of either are timed in turn, on one thread, in CPU-seconds. Memory is what torch's profiler sees
-taken and given back, at its highest, beside states and table; it is exact, and nothing is timed while it is
-counted. Both must agree, or the bench fails.
+Both passes of either are timed in turn, on one thread, in CPU-seconds. Memory is that beside
+states and table. Both must agree, or the bench fails.
 
     python bench/bench_loss.py [--out FILE] [--rounds N] [--scale N]
 """
@@ -10,19 +9,19 @@ counted. Both must agree, or the bench fails.
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peak import count_peak
 from report import describe, tell
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from taskloom.ops.device.cross_entropy import ChargeSpec, IdSets, charge_labels
 
@@ -124,16 +123,6 @@ WAYS: Mapping[str, Callable[[Rows], Tensor]] = {
 }
 
 
-def count_peak(rows: Rows, charge: Callable[[Rows], Tensor]) -> int:
-    """Return the most bytes that both passes hold at once."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
-        rows.teach(charge)
-    kineto: Any = told.profiler
-    events = [each for each in kineto.kineto_results.events() if each.name() == "[memory]"]
-    ordered = sorted(events, key=lambda each: each.start_ns())
-    return max(itertools.accumulate(each.nbytes() for each in ordered))
-
-
 def measure(case: Case, num_rounds: int) -> dict[str, Any]:
     """Return what both ways take, in seconds of CPU of each round, and in MB at most."""
     rows = make_rows(case)
@@ -156,7 +145,8 @@ def measure(case: Case, num_rounds: int) -> dict[str, Any]:
         "least CPU-seconds": {name: round(min(each), 6) for name, each in seconds.items()},
         "time, chunked to plain": round(median(ratios), 3),
         "peak, MB": {
-            name: round(count_peak(rows, charge) / 1e6, 2) for name, charge in WAYS.items()
+            name: round(count_peak(partial(rows.teach, charge)) / 1e6, 2)
+            for name, charge in WAYS.items()
         },
     }
 

@@ -149,3 +149,20 @@ def test_the_bench_of_writing_runs_without_peers(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_generate.py", "--rounds", "1", "--peers", str(tmp_path))
     assert set(report["cases"]) == {"batch 1", "batch 8", "closed set"}
     assert set(report["cases"]["closed set"]) == {"first step", "later step"}
+
+
+@pytest.mark.slow
+def test_the_bench_of_training_steps_compares_ways_that_agree(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_ofasys.py", "--rounds", "1", "--packs", "1", "--width", "32")
+    (case,) = report["cases"].values()
+    assert set(case["peak, MB"]) == {"OFASys", "ours, eager", "ours, compiled"}
+    assert case["of all positions, ours"] > case["of all positions, OFASys"]
+
+
+@pytest.mark.slow
+def test_the_bench_of_useful_samples_counts_every_way(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_useful.py", "--rounds", "1", "--packs", "2")
+    (case,) = report["cases"].values()
+    assert set(case["holds"]) == {"mixed", "bucketed"}
+    shares = case["tokens of all positions"]
+    assert shares["mixed"] < shares["bucketed"] < 1
