@@ -16,7 +16,7 @@ from .image import DecodeImages, ResizeImages
 from .noise import MaskSpans, ReplaceIds
 from .read import ReadColumns, ReadSplits
 from .split import AssignSplits, MaskSplits
-from .text import FormatTexts, NormalizeTexts
+from .text import FormatTexts, NormalizeTexts, StripTexts
 
 HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
     {
@@ -44,6 +44,7 @@ HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
         "replace_ids": ReplaceIds,
         "resize_images": ResizeImages,
         "restrict_texts": RestrictTexts,
+        "strip_texts": StripTexts,
         "unnest_lists": UnnestLists,
     }
 )

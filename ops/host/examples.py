@@ -20,7 +20,7 @@ from .image import DecodeImages, ResizeImages
 from .noise import MaskSpans, ReplaceIds
 from .read import SPLIT_COLUMN, ReadColumns, ReadSplits
 from .split import AssignSplits, MaskSplits
-from .text import FormatTexts, NormalizeTexts
+from .text import FormatTexts, NormalizeTexts, StripTexts
 
 
 def _encode_png(height: int, width: int) -> bytes:
@@ -77,5 +77,6 @@ EXAMPLES: Final[Examples] = (
     Example(op=ReplaceIds(ratio=0.5, num_ids=300), rows={"ids": _IDS}),
     Example(op=ResizeImages(height=4, width=2), rows={"images": _PIXELS}),
     Example(op=RestrictTexts(), rows={"texts": _TEXTS}, constants={"closed_set": _ANSWERS}),
+    Example(op=StripTexts(is_lowercase=True), rows={"texts": pa.array([" A  cat\n", "é"])}),
     Example(op=UnnestLists(), rows=_LISTS),
 )
