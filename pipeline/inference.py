@@ -35,6 +35,7 @@ from .given_rows import RowReader
 from .planning import Plan, plan
 from .program import Program, choose_device
 from .record import SOURCE_TOKENS, describe_vocabulary, refuse_other_ops
+from .spelling import find_pictures, measure_picture, place_boxes
 from .task import Mixture, Task
 from .writing import Writer
 
@@ -162,11 +163,13 @@ class Model:
             SourceError: The rows lack a column that the instruction names, or are no rows at all.
             PlanError: The model cannot follow the instruction.
         """
+        task = self._find(task)
         writer = self.writer(task)
+        pictures = find_pictures(task.parse()[0])
         reader = RowReader.make(writer.plan, writer.task, self.load_artifact)
         predictions: list[Prediction] = []
         for batch in reader.batches(list(rows)):
-            predictions += _answer(writer, reader, batch, len(predictions))
+            predictions += _answer(writer, reader, pictures, batch, len(predictions))
         errors = [p.error for p in predictions if p.error is not None]
         if errors and on_error == "raise":
             raise RowError(*(problem for error in errors for problem in error.problems))
@@ -178,14 +181,18 @@ class Model:
         Raises:
             PlanError: The model cannot follow the instruction.
         """
-        if isinstance(task, str):
-            task = Task("instruction", task) if "->" in task else self.mixture[task]
+        task = self._find(task)
         key = (task.name, task.instruction, self.source_tokens, self.max_length)
         if key not in self._writers:
             if len(self._writers) == _KEPT_WRITERS:
                 self._writers.pop(next(iter(self._writers)))
             self._writers[key] = self._make_writer(task)
         return self._writers[key]
+
+    def _find(self, task: Task | str) -> Task:
+        if isinstance(task, Task):
+            return task
+        return Task("instruction", task) if "->" in task else self.mixture[task]
 
     def _make_writer(self, task: Task) -> Writer:
         mixture = replace(self.mixture, parts=[Task(task.name, task.instruction)])
@@ -227,9 +234,16 @@ class Model:
 
 
 def _answer(
-    writer: Writer, reader: RowReader, batch: pa.RecordBatch, first: int
+    writer: Writer,
+    reader: RowReader,
+    pictures: Mapping[str, str],
+    batch: pa.RecordBatch,
+    first: int,
 ) -> Iterator[Prediction]:
-    """Yield the answers to the rows of ``batch``, the first of which is row ``first`` of all."""
+    """Yield the answers to the rows of ``batch``, the first of which is row ``first`` of all.
+
+    Boxes are placed in the picture that their row has in the column that ``pictures`` tells.
+    """
     columns, problems = reader.read(batch, first)
     usable = [row for row in range(batch.num_rows) if row not in problems]
     template = make_templates(writer.plan, writer.task)[0]
@@ -237,7 +251,15 @@ def _answer(
     for row in range(batch.num_rows):
         if row in written:
             said = written[row]
-            yield Prediction(text=said.text, values=said.values, log_prob=said.log_prob)
+            sizes = {
+                slot: measure_picture(batch.column(pictures[slot])[row])
+                for slot in said.values
+                if slot in pictures
+            }
+            values = place_boxes(said.values, sizes)
+            only = next(iter(values.values())) if len(values) == 1 else None
+            text = only if isinstance(only, str) else said.text
+            yield Prediction(text=text, values=values, log_prob=said.log_prob)
         else:
             bad = problems.get(row) or [_too_long(writer, first + row)]
             yield Prediction(text=None, error=RowError(*bad))

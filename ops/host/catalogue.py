@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ...graph.op import Catalogue
+from .box import MeasureImages, QuantizeBoxes, RepeatSizes
 from .bpe import EncodeTexts, FitBpe
 from .closed_set import FitClosedSet, RestrictTexts
 from .constant import LoadArtifacts, MakeIds, MakeTexts
@@ -35,11 +36,14 @@ HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
         "make_texts": MakeTexts,
         "mask_spans": MaskSpans,
         "mask_splits": MaskSplits,
+        "measure_images": MeasureImages,
         "normalize_texts": NormalizeTexts,
         "pack_documents": PackDocuments,
         "pick_items": PickItems,
+        "quantize_boxes": QuantizeBoxes,
         "read_columns": ReadColumns,
         "read_splits": ReadSplits,
+        "repeat_sizes": RepeatSizes,
         "repeat_values": RepeatValues,
         "replace_ids": ReplaceIds,
         "resize_images": ResizeImages,

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from taskloom.graph.vocabulary import find_rows, read_symbols
+from taskloom.ops.host.box import MeasureImages, QuantizeBoxes
 from taskloom.ops.host.bpe import Bpe, EncodeTexts
 from taskloom.ops.host.image import DecodeImages, ResizeImages
 from taskloom.ops.host.text import NormalizeTexts, StripTexts
@@ -57,6 +58,14 @@ def test_every_pixel_is_that_of_ofasys(name: str) -> None:
     found = resize(DecodeImages()(pa.array([row["img"] for row in case.rows])))
     assert expected.dtype == np.uint8
     np.testing.assert_array_equal(found.to_numpy_ndarray(), expected)
+
+
+def test_every_box_has_the_bins_of_ofasys() -> None:
+    case = HostCase.of("grounding_box_tiny")
+    sizes = MeasureImages()(DecodeImages()(pa.array([row["img"] for row in case.rows])))
+    found = QuantizeBoxes()(pa.array([row["box"] for row in case.rows]), sizes)
+    ids = [case.ids([("bin", number) for number in bins]) for bins in found.to_pylist()]
+    assert ids == case.array("BOX", "tgt")[:, 1:].tolist()
 
 
 def test_the_end_of_a_text_has_the_id_after_the_merges(gpt2: Bpe) -> None:
