@@ -48,9 +48,10 @@ class Prediction:
     """What a model wrote for one row.
 
     Attributes:
-        text: The value of the only slot, or the whole target where there are several; None if the row could
-            not be answered.
-        values: The text of each target slot; a list of texts for a slot of a group.
+        text: The value of the only slot, or the whole target where there are several, with the ids of boxes in
+            it; None if the row could not be answered.
+        values: The text of each target slot; a list of texts for a slot of a group. A box is ``x0,y0,x1,y1`` in
+            pixels of the row's picture, its four ids where there is none.
         log_prob: Log probability of the text, among those that were allowed.
         error: Why the row could not be answered.
     """

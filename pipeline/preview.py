@@ -59,7 +59,7 @@ class Speller:
         if block == SPECIAL:
             return [_SPECIALS.get(number, "") for number in ids]
         if block == BINS:
-            return [f"<{block}_{number}>" for number in ids]
+            return [f"<{block}>_{number} " for number in ids]
         if block != "text" or self.bpe is None:
             return [""] * len(ids)
         said, parts = "", list[str]()
