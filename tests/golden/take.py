@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-ROWS = "host.json"
+INPUTS = "inputs"
+ROWS = "rows.json"
 NUM_COMMON = 1200
 """Texts of the BPE that every case's dictionary begins with, commonest first."""
 
@@ -114,4 +115,4 @@ def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 if __name__ == "__main__":
     for path in _find_cases(Path(sys.argv[1])):
         take(path.parent, Path(__file__).parent)
-    take_rows(Path(sys.argv[1]), Path(sys.argv[2]), Path(__file__).parent)
+    take_rows(Path(sys.argv[1]), Path(sys.argv[2]), Path(__file__).parent / INPUTS)

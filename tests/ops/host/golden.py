@@ -19,11 +19,12 @@ import numpy.typing as npt
 from taskloom.graph.vocabulary import Place, read_symbols
 
 FOLDER = Path(__file__).parents[2] / "golden"
+INPUTS = FOLDER / "inputs"
 PAD = 1
 NUM_COMMON = 1200
 END_OF_TEXT = "<|endoftext|>"
 
-_TOLD: dict[str, Any] = json.loads((FOLDER / "host.json").read_text("utf-8"))
+_TOLD: dict[str, Any] = json.loads((INPUTS / "rows.json").read_text("utf-8"))
 SENTENCES: list[dict[str, Any]] = _TOLD["sentences"]
 
 
@@ -77,12 +78,12 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 @cache
 def order() -> list[str]:
     """Return GPT-2's ids in the order in which dictionaries number them."""
-    return lzma.decompress((FOLDER / "order.txt.xz").read_bytes()).decode().split("\n")
+    return lzma.decompress((INPUTS / "order.txt.xz").read_bytes()).decode().split("\n")
 
 
 def write_bpe(folder: Path) -> tuple[str, str]:
     """Write GPT-2's ``encoder.json`` and ``vocab.bpe`` into ``folder`` and return where they are."""
-    merges = lzma.decompress((FOLDER / "vocab.bpe.xz").read_bytes()).decode()
+    merges = lzma.decompress((INPUTS / "vocab.bpe.xz").read_bytes()).decode()
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     tokens = [*map(chr, printable), *(chr(256 + number) for number in range(len(others)))]
