@@ -10,15 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..ops.device.decode.search import Search
     from .batching import open_batches
     from .building import build
     from .dask_graph import to_dask
     from .evaluation import Evaluation, evaluate
     from .exporting import ExportReport, export
-    from .inference import Model, Prediction
+    from .inference import Model
     from .inspection import open_plan
     from .mixing import Schedule, Temperature, Tokens, UniMax
+    from .packaging import Package, export_model
     from .planning import Plan, plan
+    from .prediction import Prediction
     from .reasons import Why, why
     from .refitting import FitReport, fit
     from .report import BuildReport
@@ -33,10 +36,12 @@ __all__ = [
     "FitReport",
     "Mixture",
     "Model",
+    "Package",
     "Plan",
     "Prediction",
     "Run",
     "Schedule",
+    "Search",
     "Source",
     "Sql",
     "Task",
@@ -47,6 +52,7 @@ __all__ = [
     "build",
     "evaluate",
     "export",
+    "export_model",
     "fit",
     "open_batches",
     "open_plan",
@@ -63,10 +69,12 @@ _HOMES = {
     "FitReport": "refitting",
     "Mixture": "task",
     "Model": "inference",
+    "Package": "packaging",
     "Plan": "planning",
-    "Prediction": "inference",
+    "Prediction": "prediction",
     "Run": "training",
     "Schedule": "mixing",
+    "Search": ".ops.device.decode.search",
     "Source": "task",
     "Sql": "sql",
     "Task": "task",
@@ -77,6 +85,7 @@ _HOMES = {
     "build": "building",
     "evaluate": "evaluation",
     "export": "exporting",
+    "export_model": "packaging",
     "fit": "refitting",
     "open_batches": "batching",
     "open_plan": "inspection",

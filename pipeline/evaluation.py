@@ -156,13 +156,15 @@ def score_task(
     rows = dataset.rows(writer.task, split)
     learned_from = dataset.rows(writer.task, "train").usable
     columns = add_online_columns(dataset.plan, dataset.columns, None, Crew())
-    written = writer.write(unanswered(rows.templates[0]), columns, rows.usable)
+    written = writer.write(unanswered(rows.templates[0]), columns, rows.usable, model.search)
     slots = [slot for name, slot in dataset.plan.scored if name == writer.task]
     scores: list[TaskScore] = []
     for slot in slots:
         references = read_targets(dataset, writer.task, slot, rows.expected, writer.bpe)
         learned = read_targets(dataset, writer.task, slot, learned_from, writer.bpe)
-        said = [written[row].values.get(slot) if row in written else None for row in rows.expected]
+        said = [
+            written[row][0].values.get(slot) if row in written else None for row in rows.expected
+        ]
         score = accuracy([_spell(value) for value in said], references)
         baseline = majority(learned, references)
         scores.append(

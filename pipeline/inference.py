@@ -6,26 +6,28 @@ needs no store. Rows go through the same host ops as in a build and are then wri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
-import pyarrow as pa
 import torch
+from torch import nn
 
 from ..graph.errors import (
     CheckpointError,
     PlanError,
     Problem,
     RowError,
-    TaskloomError,
 )
 from ..graph.recipe import Pinned
+from ..ops.architecture import DECODER_SCOPE, VOCABULARY_SCOPE
 from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
+from ..ops.device.decode.int8 import Int8Linear, shrink
+from ..ops.device.decode.search import Search
+from ..ops.device.decode.turn import turn_table
 from ..ops.pack_layout import PackLayout
 from ..ops.recipe.text import BLOCK, BPE
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
@@ -33,33 +35,15 @@ from ..storage.files import local_path
 from .document import make_templates
 from .given_rows import RowReader
 from .planning import Plan, plan
+from .prediction import Prediction, answer
 from .program import Program, choose_device
 from .record import SOURCE_TOKENS, describe_vocabulary, refuse_other_ops
-from .spelling import find_pictures, measure_picture, place_boxes
+from .spelling import find_pictures
 from .task import Mixture, Task
-from .writing import Writer
+from .writing import Said, Writer
 
 _KEPT_WRITERS = 32
 """Instructions that a model keeps ready to follow."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What a model wrote for one row.
-
-    Attributes:
-        text: The value of the only slot, or the whole target where there are several, with the ids of boxes in
-            it; None if the row could not be answered.
-        values: The text of each target slot; a list of texts for a slot of a group. A box is ``x0,y0,x1,y1`` in
-            pixels of the row's picture, its four ids where there is none.
-        log_prob: Log probability of the text, among those that were allowed.
-        error: Why the row could not be answered.
-    """
-
-    text: str | None
-    values: Mapping[str, str | list[str]] = field(default_factory=dict[str, "str | list[str]"])
-    log_prob: float = float("-inf")
-    error: TaskloomError | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -74,7 +58,9 @@ class Model:
         artifacts: Content of every artifact, by name.
         pinned: Kind and digest of every artifact, by name.
         source_tokens: Most tokens that it reads at once; longer rows are not answered.
-        max_length: Most ids that it writes where a target is free text.
+        max_length: Most ids that it writes where a target is free text, and the search does not say.
+        search: How it searches for targets, unless it is asked otherwise.
+        head: What scores in place of the vocabulary's table, if anything.
     """
 
     mixture: Mixture
@@ -85,18 +71,22 @@ class Model:
     pinned: Mapping[str, Pinned]
     source_tokens: int = SOURCE_TOKENS
     max_length: int = 64
+    search: Search = field(default_factory=Search)
+    head: nn.Module | None = None
     _loaded: dict[str, Any] = field(default_factory=dict[str, Any])
     _writers: dict[tuple[Any, ...], Writer] = field(default_factory=dict[Any, Any])
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
+    def load(cls, path: str | Path, *, device: str = "cpu", int8: bool = False) -> Self:
         """Load a model from a run, or from one of its checkpoints.
 
         Args:
             path: The directory.
             device: Where it computes; ``"auto"`` takes a GPU where there is one.
+            int8: Whether weights that write are kept in eight bits: faster, not quite the same, on a CPU alone.
 
         Raises:
+            PlanError: There are no weights in eight bits on the device.
             CheckpointError: There is no whole checkpoint, it was made by another version of some op, or its
                 parts do not fit each other.
             TrainingError: There is no such device.
@@ -123,6 +113,11 @@ class Model:
         model.program.load(checkpoint.tensors, path)
         model.program.to(chosen).eval()
         model.source_tokens = record["source_tokens"]
+        if int8:
+            model.head = Int8Linear(model.program.scope(VOCABULARY_SCOPE).weight_VC, None)
+            shrink(model.program.scope(DECODER_SCOPE))
+        elif chosen.type == "cpu":
+            turn_table(model.program.scope(VOCABULARY_SCOPE))
         return model
 
     @classmethod
@@ -149,6 +144,7 @@ class Model:
         task: Task | str,
         rows: Iterable[Mapping[str, object]],
         *,
+        search: Search | None = None,
         on_error: Literal["raise", "return"] = "raise",
     ) -> list[Prediction]:
         """Answer ``rows``.
@@ -156,21 +152,70 @@ class Model:
         Args:
             task: A task, the name of one the model knows, or an instruction.
             rows: A dict per row, with a value for every source slot.
+            search: How to search for targets; as `search` says by default.
             on_error: What to do about rows that cannot be answered: raise one error that names them all,
                 or return predictions that carry an error each.
 
         Raises:
             RowError: Some rows cannot be answered.
             SourceError: The rows lack a column that the instruction names, or are no rows at all.
-            PlanError: The model cannot follow the instruction.
+            PlanError: The model cannot follow the instruction, or the search asks for what it rules out.
         """
-        task = self._find(task)
+        chosen = self.search if search is None else search
+        return self._ask(task, rows, on_error, partial(Writer.write, search=chosen))
+
+    def weigh(
+        self,
+        task: Task | str,
+        rows: Iterable[Mapping[str, object]],
+        *,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> list[Prediction]:
+        """Weigh all answers that a closed set allows; arguments are those of `infer`.
+
+        Returns:
+            The likeliest answer to each row; the others are its ``others``. All probabilities add up to one.
+
+        Raises:
+            RowError: As `infer`.
+            SourceError: As `infer`.
+            PlanError: The model cannot follow the instruction, or its target is not of a closed set.
+        """
+        return self._ask(task, rows, on_error, Writer.weigh)
+
+    def stream(
+        self, task: Task | str, row: Mapping[str, object], *, search: Search | None = None
+    ) -> Iterator[str]:
+        """Yield the answer to ``row`` piece by piece, while it is written; arguments are those of `infer`.
+
+        Raises:
+            RowError: The row cannot be answered.
+            SourceError: As `infer`.
+            PlanError: As `infer`, or the search follows more than one target.
+        """
         writer = self.writer(task)
-        pictures = find_pictures(task.parse()[0])
+        reader = RowReader.make(writer.plan, writer.task, self.load_artifact)
+        (batch,) = reader.batches([row])
+        columns, problems = reader.read(batch, 0)
+        if problems:
+            raise RowError(*problems[0])
+        template = make_templates(writer.plan, writer.task)[0]
+        chosen = self.search if search is None else search
+        yield from writer.stream(template, columns, 0, chosen)
+
+    def _ask(
+        self,
+        task: Task | str,
+        rows: Iterable[Mapping[str, object]],
+        on_error: Literal["raise", "return"],
+        write: Callable[..., dict[int, list[Said]]],
+    ) -> list[Prediction]:
+        task = self._find(task)
+        writer, pictures = self.writer(task), find_pictures(task.parse()[0])
         reader = RowReader.make(writer.plan, writer.task, self.load_artifact)
         predictions: list[Prediction] = []
         for batch in reader.batches(list(rows)):
-            predictions += _answer(writer, reader, pictures, batch, len(predictions))
+            predictions += answer(writer, reader, batch, len(predictions), write, pictures)
         errors = [p.error for p in predictions if p.error is not None]
         if errors and on_error == "raise":
             raise RowError(*(problem for error in errors for problem in error.problems))
@@ -205,6 +250,7 @@ class Model:
             parameters=self.program,
             source_tokens=self.source_tokens,
             max_length=self.max_length,
+            head=self.head,
         )
 
     def load_artifact(self, kind: str, digest: str) -> Any:
@@ -232,43 +278,6 @@ class Model:
             layout=layout,
             vocabulary=self.plan.vocabulary,
         )
-
-
-def _answer(
-    writer: Writer,
-    reader: RowReader,
-    pictures: Mapping[str, str],
-    batch: pa.RecordBatch,
-    first: int,
-) -> Iterator[Prediction]:
-    """Yield the answers to the rows of ``batch``, the first of which is row ``first`` of all.
-
-    Boxes are placed in the picture that their row has in the column that ``pictures`` tells.
-    """
-    columns, problems = reader.read(batch, first)
-    usable = [row for row in range(batch.num_rows) if row not in problems]
-    template = make_templates(writer.plan, writer.task)[0]
-    written = writer.write(template, columns, np.array(usable, np.int64))
-    for row in range(batch.num_rows):
-        if row in written:
-            said = written[row]
-            sizes = {
-                slot: measure_picture(batch.column(pictures[slot])[row])
-                for slot in said.values
-                if slot in pictures
-            }
-            values = place_boxes(said.values, sizes)
-            only = next(iter(values.values())) if len(values) == 1 else None
-            text = only if isinstance(only, str) else said.text
-            yield Prediction(text=text, values=values, log_prob=said.log_prob)
-        else:
-            bad = problems.get(row) or [_too_long(writer, first + row)]
-            yield Prediction(text=None, error=RowError(*bad))
-
-
-def _too_long(writer: Writer, row: int) -> Problem:
-    message = f"the row is longer than the {writer.source_tokens:,} tokens that the model reads"
-    return Problem("T0312", message, "shorten it", row=str(row), address=writer.task)
 
 
 def _refuse_other_vocabulary(path: Path, record: Mapping[str, Any], model: Model) -> None:

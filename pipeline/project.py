@@ -1,8 +1,8 @@
 """Project files: a mixture, its store and its training run in one YAML file.
 
-Keys are those of `Task`, `Mixture`, `ModelConfig` and `TrainConfig`; a key that none of them has is refused
-with the nearest one that exists. Paths are relative to the file. ``sources:`` gives rows a name that several
-tasks use; whatever else a task names as its source is a file, a pattern of files, or a query.
+Keys are those of `Task`, `Mixture`, `ModelConfig`, `TrainConfig` and `Search`; a key that none of them has is
+refused with the nearest one that exists. Paths are relative to the file. ``sources:`` gives rows a name that
+several tasks use; whatever else a task names as its source is a file, a pattern of files, or a query.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..graph.errors import Problem, ProjectError, StoreError, TaskloomError, suggest
 from ..graph.resolve import check_default
 from ..ops.device.config import ModelConfig
+from ..ops.device.decode.search import Search
 from ..storage.access import check_url
 from ..storage.files import local_path, scheme_of
 from .mixture_section import MixtureSection, mix_tasks
@@ -45,6 +46,7 @@ class Project:
         mixture: The tasks.
         model: Sizes of the model.
         train: Settings of the training run.
+        decode: How answers are searched for.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Project:
     mixture: Mixture
     model: ModelConfig
     train: TrainConfig
+    decode: Search
     storage_options: Mapping[str, Any] = dataclasses.field(repr=False)
 
     def make_store(self) -> Store:
@@ -119,8 +122,9 @@ class _Maker:
         out = self._try(("out",), lambda: local_path(self._absolute(sections.out)))
         model = self._try(("model",), lambda: ModelConfig(**dict(sections.model)))
         train = self._try(("train",), lambda: TrainConfig(**dict(sections.train)))
+        decode = self._try(("decode",), lambda: Search(**dict(sections.decode)))
         mixture = self._mixture()
-        if not (store and out and model and train and mixture) or self.problems:
+        if not (store and out and model and train and decode and mixture) or self.problems:
             raise ProjectError(*self.problems)
         path = self.file.path
         return Project(
@@ -130,6 +134,7 @@ class _Maker:
             mixture=mixture,
             model=model,
             train=train,
+            decode=decode,
             storage_options=sections.storage_options,
         )
 

@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ..graph.errors import Problem, ProjectError, suggest
 from ..ops.device.config import ModelConfig
+from ..ops.device.decode.search import Search
 from ..storage.record import SPLITS
 from .mixture_section import MixtureSection, keys_of_mixture
 from .settings import TrainConfig
@@ -176,6 +177,7 @@ def _describe_fields(settings: type) -> dict[str, str | None]:
 
 ModelSection = _section("ModelSection", ModelConfig)
 TrainSection = _section("TrainSection", TrainConfig)
+DecodeSection = _section("DecodeSection", Search)
 
 
 class Sections(BaseModel):
@@ -212,6 +214,9 @@ class Sections(BaseModel):
     )
     train: TrainSection = Field(  # pyright: ignore[reportInvalidTypeForm]
         default_factory=TrainSection, description="How to train."
+    )
+    decode: DecodeSection = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default_factory=DecodeSection, description="How answers are searched for."
     )
 
 
@@ -283,5 +288,6 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
         ("text",): TextSection,
         ("model",): ModelSection,
         ("train",): TrainSection,
+        ("decode",): DecodeSection,
     }
     return list(sections.get(location, TaskSection).model_fields)

@@ -58,6 +58,22 @@ class Target:
         only = next(iter(values.values())) if len(values) == 1 else None
         return values, only if isinstance(only, str) else self._spell_all(ids)
 
+    def encode_prefix(self, text: str, max_length: int) -> tuple[int, ...]:
+        """Return the ids that a target writes which begins with ``text``.
+
+        Raises:
+            PlanError: No target of at most ``max_length`` ids begins with it.
+        """
+        if not text:
+            return ()
+        (ids,) = self.bpe.encode(pa.array([text], pa.string()), dtype="uint32").to_pylist()
+        prefix = tuple(self.vocabulary.offset(BLOCK) + id_ for id_ in ids)
+        if len(prefix) >= max_length:
+            message = f'"{text}" has {len(prefix)} ids, and at most {max_length} are written'
+            raise PlanError.of("T0247", message, "raise max_length, which counts the end as well")
+        check_prefix(self.diagram, prefix, text)
+        return prefix
+
     def _spell_all(self, ids: Sequence[int]) -> str:
         """Return what ``ids`` of any blocks say, a space between what is of different ones."""
         known = {BLOCK, *self.blocks.values()}
@@ -70,6 +86,20 @@ class Target:
         numbers = np.array(ids, np.int64) - self.vocabulary.offset(block)
         size = self.bpe.size if block == BLOCK else self.vocabulary.size_of(block)
         return spell_ids(block, numbers[(numbers >= 0) & (numbers < size)], self.bpe)
+
+
+def check_prefix(diagram: Diagram, prefix: Sequence[int], text: str) -> None:
+    """Check that a target may begin with ``prefix``, which says ``text``.
+
+    Raises:
+        PlanError: It may not.
+    """
+    state = diagram.roots[0]
+    for id_ in prefix:
+        if (way := diagram.states[state].follow(id_)) is None:
+            help_ = "a closed set begins only as one of its answers does"
+            raise PlanError.of("T0247", f'the task cannot begin with "{text}"', help_)
+        state = way.state
 
 
 def make_target(plan: Plan, task: str, load: LoadArtifact, bpe: Bpe) -> Target:

@@ -1,50 +1,46 @@
 """Writing: what a model answers to the documents of one task.
 
-Documents are packed as in training, encoded once, and written token by token within what the decode automaton
-allows. How many lie in a pack, and how far attention reaches, follows from their lengths and changes no answer.
+Documents are read once. Their targets are written token by token within what the decode automaton allows; where
+there are few answers, all of them may be weighed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from ..graph.errors import PlanError
-from ..graph.vocabulary import PAD
-from ..ops.architecture import DECODER_SCOPE, MEMORY_POSITIONS, VOCABULARY_SCOPE
+from ..graph.errors import PlanError, Problem, RowError
 from ..ops.device.automaton import DecodeAutomaton, build_automaton
-from ..ops.device.generation import Generated, IdTable, TargetWriter, generate
+from ..ops.device.decode.chain import write_chains
+from ..ops.device.decode.search import Search
+from ..ops.device.decode.task import Task as DecodeTask
+from ..ops.device.decode.tree import plan_tree
+from ..ops.device.decode.weigh_answers import weigh_answers
+from ..ops.device.decode.write import step_alone, write
+from ..ops.device.decode.written import Written
 from ..ops.device.language import FINISHED
-from ..ops.device.relative.stack import RelativeDecoder
-from ..ops.device.relative.writer import RelativeWriter
 from ..ops.host.bpe import Bpe
-from ..ops.pack_layout import UNKNOWN, PackLayout
-from ..storage.capacity import Capacity
-from ..storage.length import measure_documents
-from ..storage.one_pass import pack_documents
+from ..ops.pack_layout import PackLayout
 from ..storage.pack import Pack
-from ..storage.template import Columns, Documents, Template
+from ..storage.template import Columns, Template
 from .execute import LoadArtifact
-from .packing import to_inputs
 from .planning import Plan
 from .program import Program
+from .reading import Read, Reader, hash_document
 from .target import Target, make_target
 
-TILE = UNKNOWN.tile
-
-_BATCH = 16
-"""Documents written together are a multiple of this, so that few shapes occur."""
-
-_ROOM = 1.25
-"""Room in a pack for what alignment wastes."""
+_HALF = "\ufffd"
+"""What stands for bytes that are no character, or not yet."""
 
 
-class Written(NamedTuple):
+class Said(NamedTuple):
     """What was written for one document.
 
     Attributes:
@@ -69,8 +65,9 @@ class Writer:
         bpe: The vocabulary that targets are written in.
         parameters: A program with the model's parameters.
         source_tokens: Most tokens that are read at once; longer documents are not answered.
-        max_length: Most ids that are written where a target is free text.
-        plan: The task's plan for packs of any layout.
+        max_length: Most ids that are written where a target is free text, and the search does not say.
+        head: What scores in place of the vocabulary's table, if anything.
+        automaton: What targets may be.
     """
 
     task: str
@@ -80,10 +77,10 @@ class Writer:
     parameters: Program
     source_tokens: int
     max_length: int
-    plan: Plan = field(init=False)
+    head: nn.Module | None = None
+    _reader: Reader = field(init=False)
     _target: Target = field(init=False)
-    _automaton: DecodeAutomaton = field(init=False)
-    _programs: dict[int, Program] = field(default_factory=dict[int, Program])
+    automaton: DecodeAutomaton = field(init=False)
 
     def __post_init__(self) -> None:
         """Plan the task.
@@ -92,130 +89,137 @@ class Writer:
             PlanError: The model was not trained to read what the instruction names, or to answer from a
                 closed set.
         """
-        self.plan = self.replan(UNKNOWN)
-        self._programs[0] = program = Program(self.plan, self.parameters.scopes)
-        if unknown := program.num_parameters.keys() - self.parameters.num_parameters.keys():
-            raise _untrained(sorted(unknown))
+        self._reader = Reader(
+            replan=self.replan,
+            parameters=self.parameters,
+            source_tokens=self.source_tokens,
+            head=self.head,
+        )
         self._target = make_target(self.plan, self.task, self.load, self.bpe)
-        self._automaton = build_automaton(self._target.diagram)
+        self.automaton = build_automaton(self._target.diagram)
+
+    @property
+    def plan(self) -> Plan:
+        """The task's plan for packs of any layout."""
+        return self._reader.plan
 
     def write(
-        self, template: Template, columns: Columns, rows: npt.NDArray[np.int64]
-    ) -> dict[int, Written]:
-        """Write the target of each of ``rows``; rows longer than `source_tokens` are missing.
+        self,
+        template: Template,
+        columns: Columns,
+        rows: npt.NDArray[np.int64],
+        search: Search | None = None,
+    ) -> dict[int, list[Said]]:
+        """Write targets of each of ``rows``, the best first; rows longer than `source_tokens` are missing.
 
         Args:
             template: What documents are made of, targets left out.
             columns: The columns that it names.
             rows: Rows of these columns, valid in all of them.
+            search: How targets are searched for; by default the likeliest id is taken at every step.
 
         Raises:
-            PlanError: The documents hold tensors that the model was not trained to read.
+            PlanError: The documents hold tensors that the model was not trained to read, or the search asks for
+                what the task cannot write.
         """
-        lanes: Any = self.plan.graph["pack"].params["lanes"]
-        if unknown := {piece.lane for piece in template.tensors} - set(lanes):
-            raise _untrained(sorted(unknown))
-        documents = measure_documents(template, columns, rows)
-        documents = documents.select(documents.source_lengths <= self.source_tokens)
-        if not len(documents):
-            return {}
-        capacity = self._capacity(documents)
-        packs = pack_documents(
-            [template], {template.task: documents.rows}, columns, capacity, pad_id=PAD
-        )
-        program = self._program(int(documents.source_lengths.max()), capacity.source)
-        written: dict[int, Written] = {}
-        # Layers that were compiled for training are not compiled anew for every length of answers.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            for pack in packs:
-                generated = self._write_pack(pack, program)
-                written |= zip(pack.rows[:, 1].tolist(), self._read(generated, pack), strict=True)
-        return written
+        said: dict[int, list[Said]] = {}
+        for read in self._reader.read(template, columns, rows):
+            written = write(self._task(read, Search() if search is None else search))
+            said |= zip(read.pack.rows[:, 1].tolist(), self._tell(written, read.pack), strict=True)
+        return said
 
-    def _write_pack(self, pack: Pack, program: Program) -> Generated:
-        device, automaton = next(program.parameters()).device, self._automaton
-        memory, decoder, table = _read_sources(program, to_inputs(self.plan, pack, device))
-        num_documents = len(pack.rows)
-        size = -(-num_documents // _BATCH) * _BATCH
-        keys = torch.zeros(2, size, dtype=torch.int64)
-        keys[:, :num_documents] = torch.from_numpy(pack.source_ranges.T.astype(np.int64))
-        roots = torch.full((size,), FINISHED)
-        roots[:num_documents] = automaton.roots[0]
-        longest = -(-int((keys[1] - keys[0]).max()) // TILE) * TILE
-        given = _find_given(pack, size)
-        return generate(
-            decoder,
-            table,
-            automaton.to(device),
-            memory_MC=memory,
-            source_keys_2B=keys.to(device),
-            roots_B=roots.to(device),
-            longest_source=max(longest, 1),
-            max_length=given.shape[1] + (automaton.longest or self.max_length),
-            given_BP=given.to(device),
+    def weigh(
+        self, template: Template, columns: Columns, rows: npt.NDArray[np.int64]
+    ) -> dict[int, list[Said]]:
+        """Return every answer that a closed set allows, the likeliest first; arguments are those of `write`.
+
+        Raises:
+            PlanError: The task does not write answers of closed sets alone, or the documents hold tensors that
+                the model was not trained to read.
+        """
+        tree = plan_tree(self._target.diagram, self._target.diagram.roots[0])
+        answers = [self._target.read(answer) for answer in tree.answers]
+        said: dict[int, list[Said]] = {}
+        for read in self._reader.read(template, columns, rows):
+            numbers = read.pack.rows[:, 1].tolist()
+            log_probs = weigh_answers(self._task(read, Search()), tree)[: len(numbers)].tolist()
+            for row, row_log_probs in zip(numbers, log_probs, strict=True):
+                every = [Said(*each, p) for each, p in zip(answers, row_log_probs, strict=True)]
+                said[row] = sorted(every, key=lambda each: -each.log_prob)
+        return said
+
+    def stream(
+        self, template: Template, columns: Columns, row: int, search: Search
+    ) -> Iterator[str]:
+        """Yield the text of one row's target piece by piece, as it is written; arguments are those of `write`.
+
+        Raises:
+            RowError: The row is longer than `source_tokens`.
+            PlanError: As `write`; or the search compares targets, so that none is known before its end.
+        """
+        if not search.is_chain or search.beams > 1:
+            message = f"what is searched for with {search.beams} beams is known at its end"
+            raise PlanError.of("T0244", message, "to stream, set beams=1")
+        read = next(self._reader.read(template, columns, np.array([row])), None)
+        if read is None:
+            raise RowError(self.too_long(row))
+        start = int(np.diff(read.pack.target_ranges, axis=1)[0, 0])
+        told = ""
+        for state in step_alone(write_chains(self._task(read, search))):
+            _, text = self._target.read(state.tokens_RT[0, 1 + start : 1 + state.at].tolist())
+            is_done = bool(state.is_done())
+            # Half a character is told when it is whole.
+            if text != told and text.startswith(told) and (is_done or not text.endswith(_HALF)):
+                yield text[len(told) :]
+                told = text
+            if is_done:
+                break
+
+    def too_long(self, row: int) -> Problem:
+        """Return what is to be said of a row that is missing from the answers."""
+        message = f"the row is longer than the {self.source_tokens:,} tokens that the model reads"
+        return Problem("T0312", message, "shorten it", row=str(row), address=self.task)
+
+    def _task(self, read: Read, search: Search) -> DecodeTask:
+        """Return what is to be written for documents that were read."""
+        device, num_documents = read.given_BP.device, len(read.pack.rows)
+        roots_B = torch.full((len(read.given_BP),), FINISHED)
+        roots_B[:num_documents] = self.automaton.roots[0]
+        keys_B = torch.zeros_like(roots_B)
+        if search.sample:
+            hashes = [hash_document(read.pack, number) for number in range(num_documents)]
+            keys_B[:num_documents] = torch.tensor(hashes)
+        length = self.length(search)
+        return DecodeTask(
+            stack=read.stack,
+            automaton=self.automaton.to(device),
+            sources=read.sources,
+            roots_B=roots_B.to(device),
+            max_length=read.given_BP.shape[1] + length,
+            search=search,
+            given_BP=read.given_BP,
+            prefix=self._target.encode_prefix(search.prefix, length),
+            keys_B=keys_B.to(device),
         )
 
-    def _read(self, generated: Generated, pack: Pack) -> Iterator[Written]:
+    def length(self, search: Search) -> int:
+        """Return the most ids that are written; no more than a closed set needs."""
+        longest = self.automaton.longest
+        if search.max_length is None:
+            return longest or self.max_length
+        return min(search.max_length, longest or search.max_length)
+
+    def _tell(self, written: Written, pack: Pack) -> Iterator[list[Said]]:
         """Yield what the ids of each document say, without what the instruction says before them."""
-        num_documents = len(pack.rows)
-        log_probs = generated.log_probs_B[:num_documents].tolist()
-        all_ids = generated.ids_BL[:num_documents].tolist()
         starts = np.diff(pack.target_ranges, axis=1)[:, 0].tolist()
-        for ids, start, log_prob in zip(all_ids, starts, log_probs, strict=True):
-            values, text = self._target.read(ids[start:])
-            yield Written(values, text, log_prob)
-
-    def _capacity(self, documents: Documents) -> Capacity:
-        """Return a shape for packs: no longer than the documents need, and one of few."""
-        source, needed = TILE, _ROOM * int(documents.source_lengths.sum())
-        while source < needed:
-            source *= 2
-        source = min(source, self.source_tokens)
-        num_given = -(-int(documents.target_lengths.max()) // TILE) * TILE
-        lanes = {piece.lane: piece.length for piece in documents.template.tensors}
-        return Capacity(
-            source=source,
-            target=num_given * source // TILE,
-            tensors={lane: max(1, source // length) for lane, length in lanes.items()},
-            tile=TILE,
+        ids, log_probs, scores = (
+            each[: len(starts)].tolist()
+            for each in (written.ids_BNL, written.log_probs_BN, written.scores_BN)
         )
-
-    def _program(self, longest: int, size: int) -> Program:
-        """Return the program whose attention reaches as far as ``longest`` documents need, no further.
-
-        It shares the model's parameters; reaching further costs time and changes no answer.
-        """
-        window = TILE
-        while window < longest:
-            window *= 2
-        window = window if 2 * window <= size else 0
-        if window not in self._programs:
-            plan = self.replan(PackLayout(tile=TILE, longest_source=window))
-            self._programs[window] = Program(plan, self.parameters.scopes)
-        return self._programs[window].eval()
-
-
-def _read_sources(
-    program: Program, inputs: Mapping[str, torch.Tensor]
-) -> tuple[torch.Tensor, TargetWriter, IdTable]:
-    """Return the encoder's stream, and what writes of it."""
-    decoder, table = program.scope(DECODER_SCOPE), program.scope(VOCABULARY_SCOPE)
-    if not isinstance(decoder, RelativeDecoder):
-        return program.compute("memory", inputs), decoder, table
-    memory, positions = program.compute_all(("memory", MEMORY_POSITIONS), inputs)
-    writer = RelativeWriter(decoder, program.scope("target_tokens"), table, positions)
-    return memory, writer, writer
-
-
-def _find_given(pack: Pack, size: int) -> torch.Tensor:
-    """Return the ids that each target begins with, after the first; padded, for ``size`` documents."""
-    longest = int(np.diff(pack.target_ranges, axis=1).max(initial=0))
-    given = torch.full((size, longest), PAD)
-    for number, (start, stop) in enumerate(pack.target_ranges.tolist()):
-        given[number, : stop - start] = torch.from_numpy(pack.labels[start:stop])
-    return given
-
-
-def _untrained(unknown: Sequence[str]) -> PlanError:
-    message = f"the model was not trained to read this: {', '.join(unknown)}"
-    return PlanError.of("T0234", message, "use the sizes and modalities of its tasks")
+        for row, start in enumerate(starts):
+            yield [
+                Said(*self._target.read(ids[row][place][start:]), log_probs[row][place])
+                for place, score in enumerate(scores[row])
+                # The first is told even if it has no probability, so that a broken model shows.
+                if not place or score > -math.inf
+            ]

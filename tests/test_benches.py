@@ -142,3 +142,10 @@ def test_the_bench_of_compiled_code_finds_all_of_it_in_the_archive(tmp_path: Pat
     report = run(tmp_path, "bench_compile.py", "--width", "32")
     assert not [key for key in report["warm"]["lookups"] if "miss" in key]
     assert report["warm to cold"] < 1
+
+
+@pytest.mark.slow
+def test_the_bench_of_writing_runs_without_peers(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_generate.py", "--rounds", "1", "--peers", str(tmp_path))
+    assert set(report["cases"]) == {"batch 1", "batch 8", "closed set"}
+    assert set(report["cases"]["closed set"]) == {"first step", "later step"}

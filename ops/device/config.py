@@ -1,6 +1,6 @@
 """The sizes of a model, checked once.
 
-Codes T0220 (sizes) to T0230, T0232 and T0244 belong to the device ops.
+Codes T0220 (sizes) to T0230, T0232 and T0244 to T0248 belong to the device ops.
 """
 
 from __future__ import annotations

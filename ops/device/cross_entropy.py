@@ -90,7 +90,7 @@ def charge_labels(
         sets: The choice of rows that have one. Devices other than the host are waited for to read it.
 
     Raises:
-        PlanError: The range of ``spec`` leaves the vocabulary (T0244).
+        PlanError: The range of ``spec`` leaves the vocabulary (T0248).
     """
     num_ids = weight_VC.shape[0]
     stop = num_ids if spec.stop is None else spec.stop
@@ -304,12 +304,12 @@ def _problems(spec: ChargeSpec) -> list[Problem]:
         problems.append(_no_range(spec.first, spec.stop, "any vocabulary"))
     if not 0 <= spec.label_smoothing < 1:
         message = f"label_smoothing must be in [0, 1), got {spec.label_smoothing}"
-        problems.append(Problem("T0244", message))
+        problems.append(Problem("T0248", message))
     if spec.chunk < 0:
-        problems.append(Problem("T0244", f"chunk must be at least 0, got {spec.chunk}"))
+        problems.append(Problem("T0248", f"chunk must be at least 0, got {spec.chunk}"))
     return problems
 
 
 def _no_range(first: int, stop: int | None, vocabulary: str) -> Problem:
     message = f"ids {first} to {'the last' if stop is None else stop} are no range of {vocabulary}"
-    return Problem("T0244", message, "a range begins with first and ends before stop")
+    return Problem("T0248", message, "a range begins with first and ends before stop")

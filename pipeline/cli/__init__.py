@@ -29,6 +29,7 @@ from .import_ import import_checkpoint
 from .language import slots
 from .look import explain, graph
 from .ops import ops
+from .package import export_model
 from .run import build, evaluate, fit, infer, train, verify, verify_resume
 from .schema import schema
 
@@ -39,6 +40,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     evaluate,
     infer,
     export,
+    export_model,
     import_checkpoint,
     explain,
     graph,

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from ...graph.errors import ProjectError
+from ...ops.device.decode.search import Search
+from ..decode_section import set_keys
 from ..terminal import print_json, read_rows, say, say_answer
 from .argument import Json, ProjectPath, load, open_store
 
@@ -123,7 +125,9 @@ def evaluate(
     from ..inference import Model  # noqa: PLC0415 - so does this
 
     store = loaded.open_store()
-    scores = run(Model.load(model or loaded.out), loaded.mixture, store, split=split)
+    asked = Model.load(model or loaded.out)
+    asked.search = loaded.decode
+    scores = run(asked, loaded.mixture, store, split=split)
     if as_json:
         print_json(scores.to_json())
     else:
@@ -142,20 +146,41 @@ def infer(
         ),
     ] = None,
     *,
+    decode: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A key of `decode`, for these rows; may be repeated.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    weigh: Annotated[
+        bool, typer.Option("--weigh", help="Weigh every answer of a closed set.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Keep weights that write in eight bits.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Answer rows, one line each; 1 is returned if some row cannot be answered."""
-    path = load(model).out if model.is_file() else model
+    project = load(model) if model.is_file() else None
+    path = model if project is None else project.out
+    search = set_keys(Search() if project is None else project.decode, decode or ())
     given = read_rows(rows)
     from ..inference import Model  # noqa: PLC0415 - it imports torch
 
-    predictions = Model.load(path).infer(task, given, on_error="return") if given else []
+    loaded = Model.load(path, int8=int8) if given else None
+    if loaded is None:
+        predictions = []
+    elif weigh:
+        predictions = loaded.weigh(task, given, on_error="return")
+    else:
+        predictions = loaded.infer(task, given, search=search, on_error="return")
     for prediction in predictions:
         error = prediction.error
         if as_json:
             known = {"text": prediction.text, "log_prob": None if error else prediction.log_prob}
+            others = [{"text": each.text, "log_prob": each.log_prob} for each in prediction.others]
             wrong = {"error": None} if error is None else error.to_dict()
-            print_json(known | wrong, is_line=True)
+            print_json(known | ({"others": others} if others else {}) | wrong, is_line=True)
             continue
         if error is not None:
             say(str(error), is_error=True)

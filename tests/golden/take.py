@@ -71,6 +71,27 @@ def take(case: Path, out: Path) -> None:
         step = -(-tensors[name].nbytes // MOST_BYTES)
         arrays[name] = tensors[name][..., ::step]
     np.savez_compressed(out / f"{case.name}.npz", **arrays)
+    if runs := told.get("generation") or told.get("generation_test"):
+        text = json.dumps(
+            {name: _small_run(run) for name, run in runs.items()}, separators=(",", ":")
+        )
+        (out / "generated" / f"{case.name}.json").write_text(text + "\n")
+
+
+def _small_run(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what was generated with each digit that single precision has in such numbers."""
+    hyps = [
+        [
+            {
+                "tokens": hyp["tokens"],
+                "score": round(hyp["score"], 5),
+                "positional_scores": [round(score, 5) for score in hyp["positional_scores"]],
+            }
+            for hyp in document
+        ]
+        for document in run["hyps"]
+    ]
+    return {"args": run["args"], "hyps": hyps}
 
 
 def take_rows(cases: Path, vocab_bpe: Path, out: Path) -> None:

@@ -132,3 +132,19 @@ def test_a_forced_id_is_certain_and_a_nan_score_shows() -> None:
     ids_, log_prob = write(automaton, [[float("nan")] * NUM_IDS] * 3, automaton.roots[0])
     assert ids_ == [7, 8, EOS]
     assert log_prob != log_prob  # noqa: PLR0124 - NaN
+
+
+@settings(deadline=None, max_examples=50)
+@given(several=st.lists(languages, min_size=1, max_size=4), seed=st.integers(0, 2**16))
+def test_no_state_has_more_edges_than_is_told_of_its_depth(
+    several: list[Language], seed: int
+) -> None:
+    automaton = build(several)
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.tensor([*automaton.roots, FINISHED])
+    for at in range(12):
+        num_edges = automaton.offsets_S[states + 1] - automaton.offsets_S[states]
+        assert int(num_edges.max()) <= automaton.fan_out_of(at, at)
+        allowed = automaton.is_allowed(states, NUM_IDS).float()
+        taken = torch.multinomial(allowed, 1, generator=generator)[:, 0]
+        states = automaton.advance(states, taken)

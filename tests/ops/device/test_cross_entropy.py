@@ -262,7 +262,7 @@ def test_the_scores_of_all_rows_are_never_held() -> None:
     ],
 )
 def test_what_cannot_be_charged_is_refused(choice: dict[str, Any], message: str) -> None:
-    with pytest.raises(PlanError, match=f"T0244.*{message}"):
+    with pytest.raises(PlanError, match=f"T0248.*{message}"):
         replace(make_case(0, (2, 2, 5)), spec=ChargeSpec(**choice)).charge()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -38,7 +39,7 @@ COMMANDS = {
     },
     "fit": {"project", "--again", "--dry-run", "--workers", "--json"},
     "graph": {"project", "--out", "-o", "--analyze", "--mode", "--store", "--samples"},
-    "infer": {"model", "task", "rows", "--json"},
+    "infer": {"model", "task", "rows", "--decode", "--weigh", "--int8", "--json"},
     "ledger": {"store", "--json"},
     "ops": set(),
     "cache": set(),
@@ -159,6 +160,29 @@ def test_infer_answers_one_line_a_row_and_returns_1_for_bad_rows(built: Built) -
     (problem,) = bad["error"]
     assert problem["code"] == "T0301"
     assert problem["sites"][0]["text"] == INSTRUCTION
+
+
+def test_infer_searches_as_the_command_line_says_and_weighs_all_answers(built: Built) -> None:
+    (built.project.folder / "one.jsonl").write_text(json.dumps(make_rows()[0]), "utf-8")
+    infer = ("infer", "project.yaml", "digits", "one.jsonl", "--json")
+    beams = built.project.taskloom(*infer, "--decode", "beams=3", "--decode", "n_best=3", "--int8")
+    weighed = built.project.taskloom(*infer, "--weigh")
+    assert (beams.code, weighed.code) == (0, 0), beams.err + weighed.err
+    assert len(beams.json["others"]) == 2
+    answers = [weighed.json, *weighed.json["others"]]
+    assert sum(math.exp(each["log_prob"]) for each in answers) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [("beam=3", "T0806"), ("beams", "T0806"), ("beams=many", "T0244"), ("top_k=3", "T0244")],
+)
+def test_a_setting_of_a_search_that_there_is_not_is_refused(
+    project: Project, word: str, code: str
+) -> None:
+    done = project.taskloom("infer", "run", "digits", "--decode", word)
+    assert done.code == 1
+    assert f"error[{code}]" in done.err
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_what_is_wrong_is_refused_at_its_place(text: str, place: str) -> None:
 
 
 @given(
-    st.sampled_from(["store", "tasks", "sources", "text", "train", "more"]),
+    st.sampled_from(["store", "tasks", "sources", "text", "train", "decode", "more"]),
     PLAIN,
 )
 def test_a_key_is_accepted_where_it_is_read(key: str, value: Any) -> None:
@@ -134,6 +134,7 @@ def test_recipes_of_others_add_their_attributes() -> None:
         ("key of `text`", "TextSection"),
         ("key of `model`", "ModelSection"),
         ("key of `train`", "TrainSection"),
+        ("key of `decode`", "DecodeSection"),
     ],
 )
 def test_the_page_of_project_files_says_of_each_key_what_the_schema_says(

@@ -236,4 +236,6 @@ def test_a_compiled_run_answers_rows_of_any_length_as_its_checkpoint_does(
     loaded = Model.load(tmp_path)
     for length in (1, 90, 200, 400, 800):
         row = {"number": "7 " * length}
-        assert run.model.infer("spell", [row]) == loaded.infer("spell", [row])
+        (answer,) = loaded.infer("spell", [row])
+        # A table that is laid out for scoring adds up in another order.
+        assert [(answer.text, answer.log_prob)] == as_alone(run.model.infer("spell", [row]))

@@ -14,7 +14,8 @@ import torch
 from taskloom.graph.errors import PlanError
 from taskloom.graph.vocabulary import Block, Vocabulary
 from taskloom.ops.device.config import ModelConfig
-from taskloom.ops.device.relative.writer import RelativeWriter
+from taskloom.ops.device.decode.relative_stack import RelativeStack
+from taskloom.ops.device.decode.step import Sources, open_cache, take_step
 from taskloom.pipeline import Mixture, Model, Run, Task, train
 from taskloom.pipeline.importing import export_state, import_checkpoint
 from taskloom.pipeline.packing import to_inputs
@@ -164,17 +165,17 @@ def test_token_by_token_the_decoder_does_what_it_does_at_once(change: dict[str, 
         memory, positions, states = program.compute_all(
             ("memory", "memory_positions", "states"), pack
         )
-        writer = RelativeWriter(
+        stack = RelativeStack(
             program.scope("decoder"),
             program.scope("target_tokens"),
             program.scope("vocabulary"),
             positions,
         )
-        keys = torch.stack((stops - lengths, stops))
-        cache = writer.begin(memory, keys, longest_source=6, max_length=4)
+        sources = Sources(memory, torch.stack((stops - lengths, stops)), 6)
+        cache = open_cache(stack, sources, num_rows=1, max_length=4)
         for index in range(4):
             ids = pack["target_ids"].view(2, 4)[:, index].long()
-            found = writer.step(writer.embed(ids), torch.tensor([index]), cache)
+            found = take_step(stack, ids, torch.tensor([index]), cache, 4)
             torch.testing.assert_close(found, states.view(2, 4, -1)[:, index])
 
 

@@ -264,6 +264,13 @@ class Case:
         logits[is_target] = table.score(states).detach()
         return Computed(padded, logits, loss.item(), to_ofasys(grads).tensors)
 
+    @torch.no_grad()
+    def read_source(self, model: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return the flat source, the encoder's stream, and where documents begin, with the end."""
+        source, _, starts = self._source(model)
+        encode = EncodeRelative(shape=_fields(self.shape("encoder")), forms=self.forms("source"))
+        return source, encode(model["encoder"], **source), starts
+
     def diffuse(self) -> tuple[Tensor, float, dict[str, Tensor]]:
         """Return what is predicted of noised frames, what it costs, and gradients."""
         model: Any = self.build()

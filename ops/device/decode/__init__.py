@@ -1,0 +1,1 @@
+"""Decoding: what a trained model writes, token by token, or thinks of every answer at once."""

@@ -1,0 +1,65 @@
+"""Writing a batch of targets, whatever the search.
+
+The encoder has run. Keys and values of the sources are computed once for each document, those of the targets
+are kept in caches of static size. Steps are put to the device without waiting for it; whether all is finished
+is looked at every few steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from .beam import read_beams, search_beams
+from .chain import read_chains, write_chains
+from .task import Task
+from .written import Written
+
+LOOK = 8
+"""Steps between two looks at a device that works on its own; the host, which does not, is looked at every
+time."""
+
+
+class _State(Protocol):
+    @property
+    def at(self) -> int: ...
+
+    def is_done(self) -> Tensor: ...
+
+
+_S = TypeVar("_S", bound=_State)
+
+
+@torch.no_grad()
+def write(task: Task) -> Written:
+    """Write the targets of ``task``.
+
+    Raises:
+        PlanError: The model has fewer positions than ``max_length``.
+    """
+    if task.search.is_chain:
+        return read_chains(task, _run(task, write_chains(task)))
+    return read_beams(task, _run(task, search_beams(task)))
+
+
+def step_alone(states: Iterator[_S]) -> Iterator[_S]:
+    """Yield ``states``, each computed without gradients, whatever the caller does in between."""
+    while True:
+        with torch.no_grad():
+            state = next(states, None)
+        if state is None:
+            return
+        yield state
+
+
+def _run(task: Task, states: Iterator[_S]) -> _S:
+    """Return the last state, at the latest a few steps after all is finished."""
+    look = 1 if task.roots_B.device.type == "cpu" else LOOK
+    state = next(states)
+    for state in states:
+        if state.at % look == 0 and bool(state.is_done()):
+            break
+    return state

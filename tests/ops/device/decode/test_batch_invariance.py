@@ -1,0 +1,76 @@
+"""A document's scores are those it has alone, whatever stands beside it: in single precision within 1e-5."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import HealthCheck, event, given, settings
+from torch import Tensor
+
+from taskloom.graph.vocabulary import BOS
+from taskloom.ops.device.decode.relative_stack import RelativeStack
+from taskloom.ops.device.decode.rotary_stack import RotaryStack
+from taskloom.ops.device.decode.stack import Stack
+from taskloom.ops.device.decode.step import Sources, open_cache, take_step
+
+from ..relative.golden import Case
+
+LENGTH = 6
+CLOSE = 1e-4
+"""Two scores that differ by less may change places."""
+
+
+def score(stack: Stack, memory: Tensor, keys: list[tuple[int, int]], ids_LR: Tensor) -> Tensor:
+    """Return the scores of every step, shape ``(L, R, V)``, of documents that write ``ids_LR``."""
+    longest = max(stop - start for start, stop in keys)
+    sources = Sources(memory, torch.tensor(keys).T, max(1, longest))
+    cache = open_cache(stack, sources, num_rows=1, max_length=LENGTH)
+    steps: list[Tensor] = []
+    with torch.no_grad():
+        for at in range(LENGTH):
+            states = take_step(stack, ids_LR[at], torch.tensor([at]), cache, LENGTH)
+            steps.append(stack.score(states))
+    return torch.stack(steps)
+
+
+@pytest.fixture(params=["rotary", "relative"])
+def stack_and_memory(request: pytest.FixtureRequest, program: Any) -> tuple[Stack, Tensor, Tensor]:
+    """A stack in single precision, the encoder's stream, and where its documents begin."""
+    if request.param == "rotary":
+        stack = RotaryStack(program.float().decoder, program.table)
+        memory = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+        return stack, memory, torch.tensor([0, 7, 8, 20, 40])
+    model: Any = (case := Case("text2text_tiny")).build()
+    source, memory, starts = case.read_source(model)
+    parts = (model["decoder"], model["target_tokens"], model["vocabulary"])
+    return RelativeStack(*parts, source["positions"]), memory, starts
+
+
+@settings(
+    deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_scores_alone_are_those_in_any_batch_and_so_are_ids_but_for_ties(
+    stack_and_memory: tuple[Stack, Tensor, Tensor], data: st.DataObject
+) -> None:
+    stack, memory, starts = stack_and_memory
+    ranges = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
+    number = st.integers(0, len(ranges) - 1)
+    keys = [ranges[each] for each in data.draw(st.lists(number, min_size=1, max_size=9))]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    num_ids = len(stack.weight_VC)
+    ids_LR = torch.randint(4, num_ids, (LENGTH, len(keys)), generator=generator)
+    ids_LR[0] = BOS
+    together_LRV = score(stack, memory, keys, ids_LR)
+    for row, source in enumerate(keys):
+        alone_LV = score(stack, memory, [source], ids_LR[:, row : row + 1])[:, 0]
+        torch.testing.assert_close(together_LRV[:, row], alone_LV, atol=1e-5, rtol=1e-5)
+        best_L2 = alone_LV.topk(2).values
+        is_clear_L = best_L2[:, 0] - best_L2[:, 1] > CLOSE
+        event(f"steps of {LENGTH} whose best two are apart", int(is_clear_L.sum()))
+        assert torch.equal(
+            alone_LV.argmax(1)[is_clear_L], together_LRV[:, row].argmax(1)[is_clear_L]
+        )

@@ -1,0 +1,122 @@
+"""Options of a closed set are those of a tree of dicts, with the probabilities of a mask over all ids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from taskloom.graph.errors import PlanError
+from taskloom.graph.vocabulary import EOS, PAD
+from taskloom.ops.device.decode.options import Chooser
+from taskloom.ops.device.decode.rotary_stack import RotaryStack
+from taskloom.ops.device.decode.search import Search
+from taskloom.ops.device.decode.turn import turn_table
+from taskloom.ops.device.language import Forced, Free, OneOf
+
+from .writing import NUM_IDS, build
+
+ids = st.integers(4, NUM_IDS - 1)
+closed_sets = st.sets(st.lists(ids, max_size=5).map(tuple), min_size=1, max_size=30)
+
+
+def make_tree(answers: set[tuple[int, ...]]) -> dict[int, Any]:
+    """Return a tree of dicts, as one would write it."""
+    root: dict[int, Any] = {}
+    for answer in answers:
+        node = root
+        for id_ in (*answer, EOS):
+            node = node.setdefault(id_, {})
+    return root
+
+
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(answers=closed_sets, data=st.data())
+def test_options_are_the_children_of_a_tree_of_dicts(
+    program: Any, answers: set[tuple[int, ...]], data: st.DataObject
+) -> None:
+    automaton = build([(OneOf(sequences=tuple(sorted(answers))),)])
+    stack = RotaryStack(program.decoder, program.table)
+    chooser = Chooser.of(automaton, stack, 1.0)
+    assert chooser.head_UC is not None
+    assert len(chooser.head_UC) == len({EOS, PAD}.union(*answers))
+    tree = make_tree(answers)
+    paths = data.draw(st.lists(st.sampled_from(sorted(answers)), min_size=1, max_size=4))
+    nodes, states = [tree] * len(paths), torch.tensor(automaton.roots * len(paths))
+    for depth in range(6):
+        hidden_RC = torch.randn(len(paths), 16).double()
+        options = chooser.weigh(stack, hidden_RC, states)
+        assert options.ids_RX is not None
+        scores_RV = stack.score(hidden_RC).detach()
+        for row, node in enumerate(nodes):
+            is_option_X = options.log_probs_RX[row] > -torch.inf
+            children = sorted(node) or [PAD]
+            assert sorted(options.ids_RX[row, is_option_X].tolist()) == children
+            expected_V = torch.full((NUM_IDS,), -torch.inf).double()
+            expected_V[children] = scores_RV[row, children].log_softmax(0)
+            of_option_X = expected_V[options.ids_RX[row].clamp(min=0)].where(
+                is_option_X, -torch.inf
+            )
+            torch.testing.assert_close(
+                options.log_probs_RX[row].double(), of_option_X, atol=1e-5, rtol=1e-5
+            )
+        taken = [(*path, EOS, *[PAD] * 6)[depth] for path in paths]
+        rows_R = torch.arange(len(paths))
+        columns_R = options.where_id(torch.tensor(taken)).long().argmax(1)
+        assert options.pick_ids(rows_R, columns_R).tolist() == taken
+        states = chooser.follow(options, states, rows_R, columns_R)
+        nodes = [node.get(id_, {}) for node, id_ in zip(nodes, taken, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"beams": 0}, "beams must be at least 1, got 0"),
+        ({"n_best": 2}, "n_best is 2, and beams only 1"),
+        ({"beams": True}, "beams must be a whole number, got True"),
+        ({"beams": 4, "groups": 3}, "4 beams do not divide into 3 groups"),
+        ({"beams": 4, "groups": 2, "sample": True}, "what is drawn has no groups"),
+        ({"top_p": 0.0, "sample": True}, "top_p must be more than 0 and at most 1, got 0.0"),
+        ({"top_k": 5}, "nothing is drawn, and top_k"),
+        ({"temperature": 0}, "nothing is drawn, and top_k, top_p or a temperature of 0"),
+        ({"temperature": float("nan"), "sample": True}, "temperature must be at least 0"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"max_length": 3, "min_length": 3}, "min_length is 3, max_length 3"),
+        ({"sample": 1}, "sample must be true or false, got 1"),
+        ({"length_penalty": float("inf")}, "length_penalty must be finite, got inf"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings_: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message) as caught:
+        Search(**settings_)
+    assert {problem.code for problem in caught.value.problems} == {"T0244"}
+
+
+def test_masks_made_ahead_hide_what_masks_made_at_every_step_do(program: Any) -> None:
+    automaton = build([(Forced((7,)), Free(first=4, stop=9)), (Free(first=20, stop=30),)])
+    stack = RotaryStack(program.decoder, program.table)
+    ahead = Chooser.of(automaton, stack, 0.5)
+    assert ahead.hidden_SV is not None
+    states = torch.arange(len(automaton.ranges_S2))
+    hidden_RC = torch.randn(len(states), 16).double()
+    with torch.no_grad():
+        one, other = (
+            each.weigh(stack, hidden_RC, states) for each in (ahead, replace(ahead, hidden_SV=None))
+        )
+    assert torch.equal(one.log_probs_RX, other.log_probs_RX)
+    assert torch.equal(one.log_probs_RX > -torch.inf, automaton.is_allowed(states, NUM_IDS))
+
+
+def test_a_table_that_was_turned_scores_and_embeds_as_before(program: Any) -> None:
+    table, x = program.table, torch.randn(3, 16).double()
+    before = table.score(x).detach(), table.embed(torch.tensor([5, 7])).detach()
+    turn_table(table)
+    assert not table.weight_VC.is_contiguous()
+    after = table.score(x), table.embed(torch.tensor([5, 7]))
+    torch.testing.assert_close(after, before)
