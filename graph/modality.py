@@ -6,7 +6,7 @@ is refused where it is written. A recipe carries out some of a modality's attrib
 bring attributes of its own, and its modality (`extend`).
 
 Source: OFASys, for the nine modalities and for what their attributes mean (arXiv:2212.04408, and
-``preprocessor/`` and ``adaptor/`` of its code); ``size``, ``patch`` and ``loss_weight`` are ours.
+``preprocessor/`` and ``adaptor/`` of its code); ``size``, ``patch``, ``verbatim`` and ``loss_weight`` are ours.
 """
 
 from __future__ import annotations
@@ -123,6 +123,9 @@ def _select(preprocess: tuple[str, ...], adapter: tuple[str, ...]) -> tuple[Attr
 
 _UNCASED = Attribute("uncased", bool, doc="Texts are read in lower case.")
 _NO_PUNCTUATION = Attribute("no_punctuation", bool, doc="Punctuation is dropped.")
+_VERBATIM = Attribute(
+    "verbatim", bool, doc="Texts are read as they are, without white space at their ends."
+)
 _BARE = Attribute(
     "disable_auto_boseos",
     bool,
@@ -191,7 +194,9 @@ def _table(*modalities: Modality) -> Mapping[str, Modality]:
 
 MODALITIES: Final[Mapping[str, Modality]] = _table(
     Modality.of(
-        "TEXT", (*_TEXT, *_select(("text", "text_phone"), ("text",))), "Text, of any language."
+        "TEXT",
+        (*_TEXT, _VERBATIM, *_select(("text", "text_phone"), ("text",))),
+        "Text, of any language.",
     ),
     Modality.of(
         "IMAGE",

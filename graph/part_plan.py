@@ -8,16 +8,18 @@ the rows they were made of.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar, cast
 
 from .errors import PlanError, Problem, Site, Span, TaskloomError
 from .fit import Fits
 from .instruction import Contrast, Group, Instruction, Item, Slot, Text
 from .node import Value
+from .op import Op
 from .planned import Lane, Planned, TaskSpec
-from .recipe import Part, PromptRecipe, PromptRequest, Recipe, Request
+from .recipe import Beside, Make, Part, PromptRecipe, PromptRequest, Recipe, Request
 from .resolve import fill_defaults, resolve_attributes
 from .side import Placed, lay_out
 from .type import ANY
@@ -114,7 +116,7 @@ class PartPlan:
             case Slot():
                 is_read = side == "source" or not self.is_inference or is_leading
                 column = self._column(item) if is_read else None
-                return self._slot(item, side, column, self.splits)
+                return self._slot(item, side, column, self.splits, self._beside)
             case Group():
                 return self._group(item, side)
             case Contrast():
@@ -123,10 +125,26 @@ class PartPlan:
                 raise PlanError(Problem("T0251", message, help_, (self.site(item.span),)))
 
     def _column(self, slot: Slot) -> Value:
-        address, site = f"{self.spec.name}.{slot.name}", self.site(slot.span)
-        return self.planned.read(self.spec, slot.name, address, site)
+        return self.planned.read(self.spec, slot.name, self._address(slot), self.site(slot.span))
 
-    def _slot(self, slot: Slot, side: str, column: Value | None, splits: Value | None) -> Placed:
+    def _address(self, slot: Slot) -> str:
+        return f"{self.spec.name}.{slot.name}"
+
+    def _beside(self, modality: str, make: Make, _: Op) -> Value | None:
+        """Return what ``make`` makes of the column of the first slot of ``modality`` outside groups."""
+        items = (*self.instruction.source, *self.instruction.target)
+        slots = (item for item in items if isinstance(item, Slot) and item.modality == modality)
+        first = next(slots, None)
+        return None if first is None else make(self._column(first), self._address(first))
+
+    def _slot(
+        self,
+        slot: Slot,
+        side: str,
+        column: Value | None,
+        splits: Value | None,
+        beside: Beside,
+    ) -> Placed:
         site = self.site(slot.span)
         recipe = self.recipes.get(slot.modality)
         if recipe is None:
@@ -139,9 +157,10 @@ class PartPlan:
             attributes=resolve_attributes(full, recipe.attributes, site),
             column=column,
             splits=splits,
-            address=f"{self.spec.name}.{slot.name}",
+            address=self._address(slot),
             site=site,
             fit=self.fits.fit,
+            beside=beside,
         )
         part = recipe.source(request) if side == "source" else recipe.target(request)
         self._note_lane(part)
@@ -173,6 +192,7 @@ class PartPlan:
         address = f"{self.spec.name}.{'+'.join(slot.name for slot in slots)}"
         columns: dict[str, Value | None] = {slot.name: None for slot in slots}
         splits, inputs = self.splits, dict[str, Value]()
+        beside: Beside = self._beside
         if side == "source" or not self.is_inference:
             unnested = self._unnest(slots, address, site)
             inputs["count"] = unnested.count
@@ -181,10 +201,11 @@ class PartPlan:
                 repeat = draft.catalogue["repeat_values"]()
                 both = {"values": splits, "items": unnested.items}
                 splits = draft.add(repeat, both, address=f"{address}/split", sites=[site])
+            beside = partial(self._beside_item, slots, unnested)
 
         def place(item: Item) -> Placed | None:
             if isinstance(item, Slot):
-                return self._slot(item, side, columns[item.name], splits)
+                return self._slot(item, side, columns[item.name], splits, beside)
             return self._place(item, side, is_leading=False)
 
         placed = [each for each in self._all(place, group.items) if each is not None]
@@ -196,6 +217,24 @@ class PartPlan:
         return Placed(
             part=Part(value=value), site=site, inside=tuple(placed), is_ids=is_ids, learned=learned
         )
+
+    def _beside_item(
+        self,
+        slots: Sequence[Slot],
+        unnested: _Unnested,
+        modality: str,
+        make: Make,
+        repeat: Op,
+    ) -> Value | None:
+        """Return what `_beside` does for an item of a group: of a slot in the group, else of one around it."""
+        first = next((slot for slot in slots if slot.modality == modality), None)
+        if first is not None:
+            return make(unnested.columns[first.name], self._address(first))
+        if (made := self._beside(modality, make, repeat)) is None:
+            return None
+        address = f"{self.spec.name}.{'+'.join(slot.name for slot in slots)}/beside"
+        both = {"values": made, "items": unnested.items}
+        return self.planned.draft.add(repeat, both, address=address)
 
     def _unnest(self, slots: list[Slot], address: str, site: Site) -> _Unnested:
         """Return the columns of ``slots`` item by item."""

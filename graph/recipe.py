@@ -20,6 +20,8 @@ from .vocabulary import Block
 
 AttributeValue: TypeAlias = int | float | str | bool
 Fit: TypeAlias = Callable[[str, Op, Mapping[str, Value]], Value]
+Make: TypeAlias = Callable[[Value, str], Value]
+Beside: TypeAlias = Callable[[str, Make, Op], Value | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Part:
         weight: Weight of the part in the loss, on a target side.
         has_ends: Whether ids are to stand between BOS and EOS. The first part of a run of ids decides.
         is_free: Whether a target part may be any ids, so that what follows must tell where it ends.
+        num_ids: Ids that a target part always has, any of its block; 0 where they are not so many.
     """
 
     value: Value | None
@@ -67,6 +70,7 @@ class Part:
     weight: float = 1.0
     has_ends: bool = True
     is_free: bool = False
+    num_ids: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,9 @@ class Request:
         address: Address of the slot, such as ``caption.img``.
         site: Where the slot stands.
         fit: Returns the artifact of a name: pinned, or to be fitted by an op on some inputs.
+        beside: Returns what a function makes of the column and the address of the instruction's first slot of
+            a modality; nothing where no such slot stands beside this one, or around its group. For each item of
+            a group an op repeats what was made of the row.
     """
 
     draft: Draft
@@ -92,6 +99,7 @@ class Request:
     address: str
     site: Site
     fit: Fit
+    beside: Beside
 
     def chain(self, value: Value, step: str, op: Op, **more: Value) -> Value:
         """Add ``op`` after ``value`` under the slot's address and ``step``; return its output.

@@ -90,6 +90,11 @@ def _enter(
         entry["slot"] = each.slot
     if part.is_given or part.weight != 1.0:
         entry["weight"] = 0.0 if part.is_given else part.weight
-    if part.beyond is not None:
-        entry["beyond"] = part.beyond.name
-    return entry | {"block": part.block}
+    return {**entry, **_describe_ids(part)}
+
+
+def _describe_ids(part: Part) -> Entry:
+    """Return what an entry says of ids: which they are, and how many where that is known."""
+    beyond = {} if part.beyond is None else {"beyond": part.beyond.name}
+    number = {"num_ids": part.num_ids} if part.num_ids else {}
+    return {**number, **beyond, "block": part.block}

@@ -69,6 +69,19 @@ class Vocabulary:
         known = [block.name for block in self.blocks]
         raise PlanError.of("T0211", f'the vocabulary has no block "{name}"', suggest(name, known))
 
+    def size_of(self, name: str) -> int:
+        """Return the number of ids of block ``name``; 0 where there is none."""
+        return next((block.size for block in self.blocks if block.name == name), 0)
+
+    def block_of(self, id_: int) -> str:
+        """Return the name of the block that ``id_`` is of; empty for an id of no block."""
+        stop = 0
+        for block in self.blocks:
+            stop += block.size
+            if id_ < stop:
+                return block.name
+        return ""
+
     @property
     def places(self) -> list[Place]:
         """The place of every id, in order."""

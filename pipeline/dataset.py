@@ -193,13 +193,25 @@ class Dataset:
         Raises:
             PlanError: The plan reads no such slot.
         """
+        value, count = self._find_target(task, slot)
+        return self._reader(value), None if count is None else item_starts(self._reader(count))
+
+    def target_block(self, task: str, slot: str) -> str:
+        """Return the block that the ids of a target slot of ``task`` are of.
+
+        Raises:
+            PlanError: The plan reads no such slot.
+        """
+        value, _ = self._find_target(task, slot)
+        return self.plan.graph.type_of(value).kind
+
+    def _find_target(self, task: str, slot: str) -> tuple[Value, Value | None]:
+        """Return the ids of a target slot, and the number of items in each row if it stands in a group."""
         for node in (*self.plan.documents(task), *self._groups(task)):
             entries: Any = node.params.get("target", node.params.get("items"))
             for entry in entries:
                 if entry.get("slot") == slot and "port" in entry:
-                    column = self._reader(node.inputs[entry["port"]])
-                    count = node.inputs.get("count")
-                    return column, None if count is None else item_starts(self._reader(count))
+                    return node.inputs[entry["port"]], node.inputs.get("count")
         raise PlanError.of("T0233", f'task "{task}" reads no target "{slot}"')
 
     def _kept(self, task: str) -> npt.NDArray[np.bool_]:

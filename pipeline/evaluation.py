@@ -7,8 +7,9 @@ to work would reward losing the hard ones.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .crew import Crew
 from .dataset import Dataset, Split, open_dataset
 from .inference import Model
 from .online import add_online_columns
+from .spelling import spell_ids
 from .task import Mixture, Task, as_mixture
 
 
@@ -187,16 +189,19 @@ def read_targets(
     What repeats is spelled as a list of texts.
     """
     column, starts = dataset.target(task, slot)
+    spell = partial(spell_ids, dataset.target_block(task, slot), bpe=bpe)
     if starts is None:
-        return _decode(column, rows, bpe)
+        return _decode(column, rows, spell)
     items, owners = find_items(starts, rows)
     listed: list[list[str | None]] = [[] for _ in rows]
-    for owner, text in zip(owners.tolist(), _decode(column, items, bpe), strict=True):
+    for owner, text in zip(owners.tolist(), _decode(column, items, spell), strict=True):
         listed[owner].append(text)
     return [None if None in texts else json.dumps(texts) for texts in listed]
 
 
-def _decode(column: ColumnReader, rows: npt.NDArray[np.int64], bpe: Bpe) -> list[str | None]:
+def _decode(
+    column: ColumnReader, rows: npt.NDArray[np.int64], spell: Callable[[npt.NDArray[Any]], str]
+) -> list[str | None]:
     valid = column.valid[rows]
     gathered = column.gather(rows[valid])
     assert isinstance(gathered, tuple), "targets are ids"
@@ -206,7 +211,7 @@ def _decode(column: ColumnReader, rows: npt.NDArray[np.int64], bpe: Bpe) -> list
     for start, stop in pairwise(offsets):
         ids = values[start:stop]
         if (key := ids.tobytes()) not in known:
-            known[key] = bpe.decode(ids)
+            known[key] = spell(ids)
         texts.append(known[key])
     found = iter(texts)
     return [next(found) if is_valid else None for is_valid in valid]

@@ -38,6 +38,7 @@ from .planning import Plan, plan
 from .prediction import Prediction, answer
 from .program import Program, choose_device
 from .record import SOURCE_TOKENS, describe_vocabulary, refuse_other_ops
+from .spelling import find_pictures
 from .task import Mixture, Task
 from .writing import Said, Writer
 
@@ -209,11 +210,12 @@ class Model:
         on_error: Literal["raise", "return"],
         write: Callable[..., dict[int, list[Said]]],
     ) -> list[Prediction]:
-        writer = self.writer(task)
+        task = self._find(task)
+        writer, pictures = self.writer(task), find_pictures(task.parse()[0])
         reader = RowReader.make(writer.plan, writer.task, self.load_artifact)
         predictions: list[Prediction] = []
         for batch in reader.batches(list(rows)):
-            predictions += answer(writer, reader, batch, len(predictions), write)
+            predictions += answer(writer, reader, batch, len(predictions), write, pictures)
         errors = [p.error for p in predictions if p.error is not None]
         if errors and on_error == "raise":
             raise RowError(*(problem for error in errors for problem in error.problems))
@@ -225,14 +227,18 @@ class Model:
         Raises:
             PlanError: The model cannot follow the instruction.
         """
-        if isinstance(task, str):
-            task = Task("instruction", task) if "->" in task else self.mixture[task]
+        task = self._find(task)
         key = (task.name, task.instruction, self.source_tokens, self.max_length)
         if key not in self._writers:
             if len(self._writers) == _KEPT_WRITERS:
                 self._writers.pop(next(iter(self._writers)))
             self._writers[key] = self._make_writer(task)
         return self._writers[key]
+
+    def _find(self, task: Task | str) -> Task:
+        if isinstance(task, Task):
+            return task
+        return Task("instruction", task) if "->" in task else self.mixture[task]
 
     def _make_writer(self, task: Task) -> Writer:
         mixture = replace(self.mixture, parts=[Task(task.name, task.instruction)])

@@ -23,6 +23,7 @@ from ..graph.vocabulary import BOS, EOS, PAD, SPECIAL, UNK, Vocabulary
 from ..ops.errors import describe_value
 from ..ops.host.bpe import Bpe
 from ..ops.host.split import NO_SPLIT
+from ..ops.recipe.box import BLOCK as BINS
 from ..storage.record import SPLITS
 from .sample import Document
 
@@ -57,6 +58,8 @@ class Speller:
         """Return what ids of one block say, each on its own: joined, they are the text."""
         if block == SPECIAL:
             return [_SPECIALS.get(number, "") for number in ids]
+        if block == BINS:
+            return [f"<{block}>_{number} " for number in ids]
         if block != "text" or self.bpe is None:
             return [""] * len(ids)
         said, parts = "", list[str]()

@@ -1,6 +1,7 @@
 """Languages: what a target may look like, as states and what leads from one to the next.
 
-A *language* is a row of steps: forced ids, ids of a range, one of a closed set, or steps that repeat.
+A *language* is a row of steps: forced ids, ids of a range, any number or so many of them, one of a closed
+set, or steps that repeat.
 The *diagram* of some languages has an edge for each id that a state allows, and at most one range of ids;
 edges go before the range. What a document wrote is read back along the edges it took, so that what is
 written and what is read cannot differ.
@@ -40,6 +41,16 @@ class Free:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Some:
+    """Exactly ``count`` ids from ``first`` up to, not including, ``stop``."""
+
+    first: int
+    stop: int
+    count: int
+    slot: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OneOf:
     """One of some sequences of ids; the longest that goes on."""
 
@@ -54,7 +65,7 @@ class Repeat:
     steps: tuple[Step, ...]
 
 
-Step: TypeAlias = "Forced | Free | OneOf | Repeat"
+Step: TypeAlias = "Forced | Free | Some | OneOf | Repeat"
 Language: TypeAlias = tuple[Step, ...]
 
 
@@ -220,11 +231,16 @@ class _Draft:
                 tail = self._add_step(step, tail)
         return tail
 
-    def _add_step(self, step: Forced | OneOf | Repeat, tail: int) -> int:
+    def _add_step(self, step: Forced | Some | OneOf | Repeat, tail: int) -> int:
         match step:
             case Forced(ids):
                 for id_ in reversed(ids):
                     tail = self._add_state(State({id_: Way(tail)}))
+                return tail
+            case Some(first=first, stop=stop, count=count, slot=slot):
+                for _ in range(count):
+                    rest = Way(tail, slot, repeats=self._repeats)
+                    tail = self._add_state(State({}, first, stop, rest))
                 return tail
             case OneOf(sequences=sequences, slot=slot):
                 root = self._add_state(State())
@@ -313,6 +329,8 @@ def _measure(steps: Language) -> int | None:
         match step:
             case Forced(ids):
                 total += len(ids)
+            case Some(count=count):
+                total += count
             case OneOf(sequences=sequences):
                 total += max(map(len, sequences))
             case _:
@@ -326,17 +344,17 @@ def _check(steps: Language, num_ids: int) -> Iterator[str]:
             yield from _check(step.steps, num_ids)
         elif isinstance(step, OneOf) and not step.sequences:
             yield "is an empty closed set"
-        elif isinstance(step, Free) and step.first >= step.stop:
+        elif isinstance(step, Free | Some) and step.first >= step.stop:
             yield f"has an empty range of ids, {step.first} to {step.stop}"
         elif outside := [id_ for id_ in _ids_of(step) if not 0 <= id_ < num_ids]:
             yield f"has id {outside[0]}, and the vocabulary has {num_ids}"
 
 
-def _ids_of(step: Forced | Free | OneOf) -> list[int]:
+def _ids_of(step: Forced | Free | Some | OneOf) -> list[int]:
     match step:
         case Forced(ids):
             return list(ids)
-        case Free(first=first, stop=stop):
+        case Free(first=first, stop=stop) | Some(first=first, stop=stop):
             return [first, stop - 1]
         case OneOf(sequences=sequences):
             return [id_ for sequence in sequences for id_ in sequence]

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ...graph.op import Catalogue
+from .box import MeasureImages, QuantizeBoxes, RepeatSizes
 from .bpe import EncodeTexts, FitBpe
 from .closed_set import FitClosedSet, RestrictTexts
 from .constant import LoadArtifacts, MakeIds, MakeTexts
@@ -16,7 +17,7 @@ from .image import DecodeImages, ResizeImages
 from .noise import MaskSpans, ReplaceIds
 from .read import ReadColumns, ReadSplits
 from .split import AssignSplits, MaskSplits
-from .text import FormatTexts, NormalizeTexts
+from .text import FormatTexts, NormalizeTexts, StripTexts
 
 HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
     {
@@ -35,15 +36,19 @@ HOST_CATALOGUE: Final[Catalogue] = MappingProxyType(
         "make_texts": MakeTexts,
         "mask_spans": MaskSpans,
         "mask_splits": MaskSplits,
+        "measure_images": MeasureImages,
         "normalize_texts": NormalizeTexts,
         "pack_documents": PackDocuments,
         "pick_items": PickItems,
+        "quantize_boxes": QuantizeBoxes,
         "read_columns": ReadColumns,
         "read_splits": ReadSplits,
+        "repeat_sizes": RepeatSizes,
         "repeat_values": RepeatValues,
         "replace_ids": ReplaceIds,
         "resize_images": ResizeImages,
         "restrict_texts": RestrictTexts,
+        "strip_texts": StripTexts,
         "unnest_lists": UnnestLists,
     }
 )

@@ -22,8 +22,8 @@ class ComposeDocuments:
         source: What the source side is made of, in order. An entry holds either ``special`` (one special
             id), or ``block`` (and ``port``) for ids, or ``port``, ``lane`` and ``length`` for a tensor that
             takes ``length`` positions, or ``port`` and ``group`` for what repeats. ``slot`` names the slot;
-            plain text has none. ``answers`` names the port of the closed set that a target slot is chosen
-            from.
+            plain text has none. ``num_ids`` tells how many ids a slot always has, ``answers`` names the port
+            of the closed set that a target slot is chosen from.
         target: The same for the target side. Entries of slots are learned with their ``weight``, 1 if none
             is given; plain text is given.
     """

@@ -10,6 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from ..example import Example, Examples
+from .box import MeasureImages, QuantizeBoxes, RepeatSizes
 from .bpe import Bpe, EncodeTexts, FitBpe
 from .closed_set import ClosedSet, FitClosedSet, RestrictTexts
 from .constant import LoadArtifacts, MakeIds, MakeTexts
@@ -20,7 +21,7 @@ from .image import DecodeImages, ResizeImages
 from .noise import MaskSpans, ReplaceIds
 from .read import SPLIT_COLUMN, ReadColumns, ReadSplits
 from .split import AssignSplits, MaskSplits
-from .text import FormatTexts, NormalizeTexts
+from .text import FormatTexts, NormalizeTexts, StripTexts
 
 
 def _encode_png(height: int, width: int) -> bytes:
@@ -40,6 +41,7 @@ _LEARNED = {"texts": _TEXTS, "splits": _SPLITS}
 _VOCABULARY = Bpe(FitBpe(size=300).finish(FitBpe(size=300).observe(**_LEARNED)))
 _LISTS = {"words": pa.array([["a", "b"], []], pa.list_(pa.string()))}
 _ITEMS = UnnestLists()(**_LISTS)
+_BOX = [5, 20, 80, 90.5, 192, 144]
 _ANSWERS = ClosedSet(("a cat", "two dogs", "none"))
 _BATCH = pa.RecordBatch.from_pydict({"texts": _TEXTS, SPLIT_COLUMN: _SPLITS})
 
@@ -68,14 +70,24 @@ EXAMPLES: Final[Examples] = (
         rows={"ids": _IDS},
     ),
     Example(op=MaskSplits(), rows={"split": _SPLITS, "keep": pa.array([True, False])}),
+    Example(op=MeasureImages(), rows={"images": _PIXELS}),
     Example(op=NormalizeTexts(is_lowercase=True, has_punctuation=False), rows={"texts": _TEXTS}),
     Example(op=PackDocuments(lanes={})),
     Example(op=PickItems(number=0, dtype="string"), rows={"items": _ITEMS.flatten()}),
+    Example(
+        op=QuantizeBoxes(),
+        rows={"values": pa.array(["0,0,3,2", "1,2.5,4,5"]), "sizes": MeasureImages()(_PIXELS)},
+    ),
+    Example(
+        op=QuantizeBoxes(has_pictures=False, num_bins=10), rows={"values": pa.array([_BOX, _BOX])}
+    ),
     Example(op=ReadColumns(column="texts", dtype="string"), rows={"batch": _BATCH}),
     Example(op=ReadSplits(), rows={"batch": _BATCH}),
+    Example(op=RepeatSizes(), rows={"values": MeasureImages()(_PIXELS), "items": _ITEMS.flatten()}),
     Example(op=RepeatValues(), rows={"values": _SPLITS, "items": _ITEMS.flatten()}),
     Example(op=ReplaceIds(ratio=0.5, num_ids=300), rows={"ids": _IDS}),
     Example(op=ResizeImages(height=4, width=2), rows={"images": _PIXELS}),
     Example(op=RestrictTexts(), rows={"texts": _TEXTS}, constants={"closed_set": _ANSWERS}),
+    Example(op=StripTexts(is_lowercase=True), rows={"texts": pa.array([" A  cat\n", "é"])}),
     Example(op=UnnestLists(), rows=_LISTS),
 )

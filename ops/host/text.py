@@ -102,6 +102,31 @@ class NormalizeTexts:
         return pc.ascii_trim(pc.replace_substring_regex(texts, _WHITE_SPACE, " "), " ")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripTexts:
+    """Take white space off the ends of texts, and leave what is between as it is.
+
+    Source: OFASys, ``preprocessor/default/text.py``, which does no more to a text.
+
+    Attributes:
+        is_lowercase: Whether letters become lower case.
+    """
+
+    is_lowercase: bool = False
+    traits: ClassVar[Traits] = Traits("strip_texts", version=1)
+
+    @property
+    def signature(self) -> Signature:
+        """Texts in, texts out."""
+        return Signature(inputs={"texts": TEXT}, outputs={"out": TEXT})
+
+    @takes_columns
+    def __call__(self, texts: pa.Array) -> pa.Array:
+        """Return the stripped ``texts``; a text may become empty."""
+        stripped = pc.utf8_trim_whitespace(texts)
+        return pc.utf8_lower(stripped) if self.is_lowercase else stripped
+
+
 def spell_values(values: pa.Array) -> pa.Array:
     """Return the canonical spelling of numbers, booleans and texts, as ``string``.
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ...graph.recipe import Recipe
+from .box import BoxRecipe
 from .image import ImageRecipe
 from .text import TextRecipe
 
@@ -14,6 +15,7 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
     {
         "TEXT": TextRecipe(),
         "IMAGE": ImageRecipe(),
+        "BOX": BoxRecipe(),
     }
 )
 """In the order of their blocks in a vocabulary: a new one is appended."""

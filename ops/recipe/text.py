@@ -18,7 +18,7 @@ from ...graph.vocabulary import Block
 from ..host.bpe import EncodeTexts, FitBpe
 from ..host.closed_set import FitClosedSet, RestrictTexts
 from ..host.noise import MaskSpans, ReplaceIds
-from ..host.text import FormatTexts, NormalizeTexts
+from ..host.text import FormatTexts, NormalizeTexts, StripTexts
 
 BLOCK = "text"
 MASK = Block("mask", 1)
@@ -29,6 +29,7 @@ ATTRIBUTES = MODALITIES["TEXT"].select(
     "max_length",
     "uncased",
     "no_punctuation",
+    "verbatim",
     "disable_auto_boseos",
     "no_loss",
     "loss_weight",
@@ -59,7 +60,7 @@ class TextRecipe:
         return (Block(BLOCK, self.size),)
 
     def source(self, request: Request) -> Part:
-        """Normalise and encode the column; replace and mask ids in training."""
+        """Normalise or strip, and encode the column; replace and mask ids in training."""
         assert request.column is not None, "a source slot always has a column"
         texts = self._normalize(request)
         ids = self._add_noise(request, self._encode(request, texts, texts))
@@ -118,11 +119,15 @@ class TextRecipe:
 
     def _normalize(self, request: Request) -> Value:
         assert request.column is not None, "asked for only where there is a column"
-        op = NormalizeTexts(
-            is_lowercase=bool(request.attributes.get("uncased")),
-            has_punctuation=not request.attributes.get("no_punctuation"),
-        )
+        given = request.attributes
+        is_lowercase, is_bare = bool(given.get("uncased")), bool(given.get("no_punctuation"))
         formatted = request.chain(request.column, "format", FormatTexts())
+        if given.get("verbatim"):
+            if is_bare:
+                message = "verbatim keeps what no_punctuation drops"
+                raise PlanError(Problem("T0254", message, "drop one of them", (request.site,)))
+            return request.chain(formatted, "strip", StripTexts(is_lowercase=is_lowercase))
+        op = NormalizeTexts(is_lowercase=is_lowercase, has_punctuation=not is_bare)
         return request.chain(formatted, "normalize", op)
 
     def _encode(self, request: Request, texts: Value, learned: Value) -> Value:

@@ -1,14 +1,23 @@
-"""Take what the tests compare from golden cases in full: `python take.py FOLDER`, with a folder per case."""
+"""Take what the tests compare from golden cases in full: `python take.py FOLDER VOCAB_BPE`.
+
+The folder holds one for each case; the file is GPT-2's, which lists the merges of its BPE.
+"""
 
 from __future__ import annotations
 
 import json
+import lzma
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
+
+INPUTS = "inputs"
+ROWS = "rows.json"
+NUM_COMMON = 1200
+"""Texts of the BPE that every case's dictionary begins with, commonest first."""
 
 MOST_BYTES = 400_000
 DIFFUSION = ("diff.t", "diff.x_t", "diff.x_start", "diff.prediction", "diff.alphas_cumprod")
@@ -85,6 +94,36 @@ def _small_run(run: dict[str, Any]) -> dict[str, Any]:
     return {"args": run["args"], "hyps": hyps}
 
 
+def take_rows(cases: Path, vocab_bpe: Path, out: Path) -> None:
+    """Write what cases began with: instructions, rows, dictionaries, and the vocabulary of texts."""
+    sentences: dict[str, Any] = json.loads((cases / "tokens_fulldict/sentences.json").read_text())
+    kept = {
+        "cases": {path.parent.name: _take_rows(path.parent) for path in _find_cases(cases)},
+        "sentences": [
+            {name: row[name] for name in ("text", "bpe", "ids")} for row in sentences["rows"]
+        ],
+    }
+    text = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+    (out / ROWS).write_text(f"{text}\n", "utf-8")
+    symbols = (cases / "bpe/dict.txt").read_text().split("\n")
+    order = "\n".join(line.split(" ")[0] for line in symbols if line)
+    for name, content in (("order.txt", order), ("vocab.bpe", vocab_bpe.read_text("utf-8"))):
+        (out / f"{name}.xz").write_bytes(lzma.compress(content.encode(), preset=9))
+
+
+def _take_rows(case: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((case / "case.json").read_text())
+    symbols = (case / "symbols.txt").read_text().split("\n")
+    own = [s for s in symbols[4 + NUM_COMMON :] if s and not s.startswith(("<bin>", "<code>"))]
+    (template,) = told["template"]
+    num_bins = sum(symbol.startswith("<bin>") for symbol in symbols)
+    return {"template": template, "rows": told["raw_rows"], "symbols": own, "bins": num_bins}
+
+
+def _find_cases(cases: Path) -> list[Path]:
+    return sorted(cases.glob("*/case.json"))
+
+
 def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return ids in 16 bits, and pixels, of which [-1, 1] is made, in bytes."""
     if array.dtype == np.int64:
@@ -95,5 +134,6 @@ def _small(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 if __name__ == "__main__":
-    for path in sorted(Path(sys.argv[1]).glob("*/case.json")):
+    for path in _find_cases(Path(sys.argv[1])):
         take(path.parent, Path(__file__).parent)
+    take_rows(Path(sys.argv[1]), Path(sys.argv[2]), Path(__file__).parent / INPUTS)

@@ -43,6 +43,7 @@ OFASYS_ATTRIBUTES = {
 OURS = {
     "size": {"IMAGE"},
     "patch": {"IMAGE"},
+    "verbatim": {"TEXT"},
     "loss_weight": set(MODALITIES),
     # Settings of OFASys's preprocessors, of which each slot may have its own here.
     **{key: {"TEXT", "STRUCT"} for key in ("poisson_lambda", "replace_length", "random_ratio")},

@@ -326,7 +326,7 @@ def test_the_tasks_use_every_attribute_of_ofasys() -> None:
     }
     known = {key for modality in MODALITIES.values() for key in modality.attributes}
     assert known - {key for _, key in used} == {
-        *("size", "patch"),
+        *("size", "patch", "verbatim"),
         *("poisson_lambda", "replace_length", "random_ratio"),
     }
 

@@ -273,7 +273,7 @@ def test_an_op_that_is_not_there_is_named_with_its_neighbour() -> None:
 def test_a_mixture_has_the_recipes_of_plug_ins(install: Install) -> None:
     install("mixed")
     mixture = Mixture([Task("theirs", THEIRS)], bpe_size=300, slots={"MOTION": {}})
-    assert list(mixture.recipes()) == ["TEXT", "IMAGE", "MOTION"]
+    assert list(mixture.recipes()) == ["TEXT", "IMAGE", "BOX", "MOTION"]
     assert plan(mixture).vocabulary.blocks[1].size == 300
 
 

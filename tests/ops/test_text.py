@@ -13,7 +13,7 @@ from hypothesis import given
 
 from taskloom.graph.errors import OpError
 from taskloom.ops.errors import RowErrors
-from taskloom.ops.host.text import FormatTexts, NormalizeTexts
+from taskloom.ops.host.text import FormatTexts, NormalizeTexts, StripTexts
 
 texts = st.lists(st.text(max_size=12))
 normalizers = st.builds(NormalizeTexts, is_lowercase=st.booleans(), has_punctuation=st.booleans())
@@ -134,3 +134,15 @@ def test_lower_case_reaches_beyond_ascii() -> None:
 def test_without_punctuation_words_remain() -> None:
     op = NormalizeTexts(has_punctuation=False)
     assert normalize(op, "Don't — “stop” (now)!", string.punctuation) == ["Dont stop now", ""]
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("aÄ \t\n\x0b\x1c\x1f\x85\xa0\u1680\u200b\u2028\u3000"), max_size=6)
+    )
+)
+def test_stripped_texts_are_those_that_python_strips(given_texts: list[str]) -> None:
+    expected = [text.strip() for text in given_texts]
+    assert StripTexts()(pa.array(given_texts, pa.string())).to_pylist() == expected
+    lower = StripTexts(is_lowercase=True)(pa.array(given_texts, pa.string()))
+    assert lower.to_pylist() == [text.lower() for text in expected]

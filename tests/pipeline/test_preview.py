@@ -59,6 +59,11 @@ def test_the_words_of_ids_are_the_text_whatever_characters_are_cut(text: str) ->
     assert "".join(Speller(VOCABULARY, bpe).spell_block("text", ids)) == text
 
 
+def test_ids_of_a_box_are_shown_as_the_symbols_of_ofasys() -> None:
+    view = show([312, 73, 574, 486], Type("bin", "uint16", ("T",), Layout.RAGGED))
+    assert view["text"] == "4 ids: <bin>_312 <bin>_73 <bin>_574 <bin>_486 "
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_ids_are_shown_with_what_each_says(text: str, speller: Speller) -> None:
     assert speller.bpe is not None

@@ -19,6 +19,7 @@ from taskloom.ops.device.language import (
     OneOf,
     Repeat,
     Said,
+    Some,
     draw_languages,
 )
 
@@ -33,7 +34,7 @@ def free(slot: str) -> Free:
     return Free(first=TEXT[0], stop=TEXT[1], slot=slot)
 
 
-def draw(*steps: Forced | Free | OneOf | Repeat) -> Diagram:
+def draw(*steps: Forced | Free | Some | OneOf | Repeat) -> Diagram:
     return draw_languages([steps], num_ids=NUM_IDS)
 
 
@@ -50,6 +51,24 @@ def accepts(diagram: Diagram, written: Sequence[int]) -> bool:
 
 def said(diagram: Diagram, written: Sequence[int]) -> dict[tuple[str, int | None], tuple[int, ...]]:
     return {(s.slot, s.item): s.ids for s in diagram.read(diagram.roots[0], [*written, EOS, PAD])}
+
+
+@given(st.lists(texts, max_size=4), st.integers(1, 3))
+def test_so_many_ids_end_by_themselves(written: list[tuple[int, ...]], count: int) -> None:
+    some = Some(first=TEXT[0], stop=TEXT[1], count=count, slot="a")
+    diagram = draw(Repeat((some,)), Forced((COMMA,)), some)
+    ids_ = [id_ for each in written for id_ in each]
+    whole = [*ids_, COMMA, *range(TEXT[0], TEXT[0] + count)]
+    assert accepts(diagram, whole) == (len(ids_) % count == 0)
+    assert not accepts(diagram, whole[:-1])
+    if len(ids_) % count == 0:
+        items = {("a", i): tuple(ids_[i * count :][:count]) for i in range(len(ids_) // count)}
+        assert said(diagram, whole) == items | {("a", None): tuple(whole[-count:])}
+
+
+def test_so_many_ids_bound_what_is_written() -> None:
+    some = Some(first=4, stop=6, count=4, slot="a")
+    assert draw(Forced((COMMA,)), some).longest == 1 + 4 + 1
 
 
 @given(texts, texts)

@@ -122,7 +122,7 @@ def test_slots_are_shown_also_where_they_cannot_be_planned(taskloom: Callable[..
         "  side    modality  column  attributes      within  lacks",
         "  source  VIDEO     film                            recipe",
         "  source  IMAGE     q       mask_ratio=0.3          mask_ratio=0.3",
-        "  target  BOX       box                     group   recipe",
+        "  target  BOX       box                     group",
         "  target  TEXT      a       closed_set      group",
     ]
 
