@@ -198,6 +198,7 @@ class _Parts:
     @torch.no_grad()
     def record(self) -> dict[str, Any]:
         """Return what whoever runs the programs must know, as plain JSON."""
+        vocabulary = self.writer.plan.vocabulary
         begin = self.step.begin(self.documents)
         read = self.encoder(*self.example)
         lanes = [[name, f"{name}_places"] for name in self.example[2]]
@@ -225,7 +226,8 @@ class _Parts:
             "begin": {"id": int(begin[0][0]), "state": int(begin[1][0])},
             "end": {"id": EOS, "state": FINISHED, "padding": PAD},
             "max_length": self.step.max_length,
-            "text": {"tokenizer": TOKENIZER, "offset": self.writer.plan.vocabulary.offset("text")},
+            "text": {"tokenizer": TOKENIZER, "offset": vocabulary.offset("text")},
+            "blocks": {b.name: [vocabulary.offset(b.name), b.size] for b in vocabulary.blocks},
         }
 
     def _spell(self, piece: Piece) -> dict[str, Any]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "error": {"code"},
     "evaluate": {"project", "--split", "--model", "--json"},
     "explain": {"project", "--analyze", "--mode", "--passes", "--store", "--json"},
+    "export-model": {"model", "task", "out", "--documents", "--source-tokens", "--json"},
     "import-checkpoint": {"path", "out", "--symbols", "--json"},
     "export": {
         "project",
