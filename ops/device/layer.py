@@ -2,8 +2,8 @@
 
 Each part of a layer normalises a token's state, computes, and adds to it.
 
-Shape letters: N = tokens of the stream at hand, M = tokens of the encoder's, C = channels, H =
-heads, D = head size, B = documents being written, L = longest document allowed, K = longest source.
+Shape letters: N = tokens of the stream at hand, M = tokens of the encoder's, C = channels, H = heads, D = head
+size.
 
 Source: pre-norm layers, arXiv:2002.04745. Why LayerNorm, without an offset: on CPU it takes a third
 of the time of RMSNorm, which has no kernel of its own there (torch 2.13).
@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import AttentionPlan, attend, attend_windows
+from .attention import AttentionPlan, attend
 from .rotary import Rotary, rotate
 
 
@@ -29,18 +28,6 @@ class LayerShape(NamedTuple):
     ffn_width: int
     dropout: float
     num_layers: int
-
-
-class Seen(NamedTuple):
-    """What one step of writing may look at.
-
-    Attributes:
-        bias_B11K: 0 for keys that are seen, minus infinity for the others.
-        keep_B11: 1 where any key is seen, 0 elsewhere.
-    """
-
-    bias_B11K: Tensor
-    keep_B11: Tensor
 
 
 class SelfAttention(nn.Module):
@@ -56,14 +43,6 @@ class SelfAttention(nn.Module):
         """Return what attention adds to ``x_NC``."""
         q_NHD, k_NHD, v_NHD = self._project(x_NC, rotary)
         return self.out(attend(q_NHD, k_NHD, v_NHD, plan).flatten(1))
-
-    def step(
-        self, x_BC: Tensor, rotary: Rotary, cache_2BLHD: Tensor, index: Tensor, seen: Seen
-    ) -> Tensor:
-        """Do the same for one new token per document, and keep it at ``index`` of the cache."""
-        q_BHD, k_BHD, v_BHD = self._project(x_BC, rotary)
-        cache_2BLHD.index_copy_(2, index, torch.stack((k_BHD, v_BHD))[:, :, None])
-        return self.out(_attend_once(q_BHD, cache_2BLHD[0], cache_2BLHD[1], seen))
 
     def _project(self, x_NC: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         states_N3HD = self.query_key_value(x_NC).unflatten(-1, (3, *self.heads))
@@ -91,12 +70,6 @@ class CrossAttention(nn.Module):
     def remember(self, memory_MC: Tensor) -> Tensor:
         """Return keys and values of the memory, shape ``(M, 2, H, D)``."""
         return self.key_value(memory_MC).unflatten(-1, (2, *self.heads))
-
-    def step(self, x_BC: Tensor, cache_BK2HD: Tensor, seen: Seen) -> Tensor:
-        """Do the same for one new token per document."""
-        q_BHD = self.query(x_BC).unflatten(-1, self.heads)
-        k_BKHD, v_BKHD = cache_BK2HD.unbind(2)
-        return self.out(_attend_once(q_BHD, k_BKHD, v_BKHD, seen))
 
 
 class FeedForward(nn.Module):
@@ -155,22 +128,6 @@ class DecoderLayer(nn.Module):
         x_NC = x_NC + self.dropout(self.cross(self.cross_norm(x_NC), memory_MC, cross_plan))
         return x_NC + self.dropout(self.ffn(self.ffn_norm(x_NC)))
 
-    def step(
-        self,
-        x_BC: Tensor,
-        rotary: Rotary,
-        cache_2BLHD: Tensor,
-        index: Tensor,
-        seen: Seen,
-        cross_BK2HD: Tensor,
-        cross_seen: Seen,
-    ) -> Tensor:
-        """Do the same for one new token per document."""
-        attention_norm = self.attention_norm(x_BC)
-        x_BC = x_BC + self.attention.step(attention_norm, rotary, cache_2BLHD, index, seen)
-        x_BC = x_BC + self.cross.step(self.cross_norm(x_BC), cross_BK2HD, cross_seen)
-        return x_BC + self.ffn(self.ffn_norm(x_BC))
-
 
 def layer_norm(width: int) -> nn.LayerNorm:
     """Return a LayerNorm with a scale and no offset."""
@@ -182,8 +139,3 @@ def _linear(num_in: int, num_out: int, *, num_sums: int = 0) -> nn.Linear:
     linear = nn.Linear(num_in, num_out, bias=False)
     nn.init.normal_(linear.weight, std=(num_in * max(1, 2 * num_sums)) ** -0.5)
     return linear
-
-
-def _attend_once(q_BHD: Tensor, k_BKHD: Tensor, v_BKHD: Tensor, seen: Seen) -> Tensor:
-    out_BHD = attend_windows(q_BHD[:, None], k_BKHD, v_BKHD, seen.bias_B11K)[:, 0]
-    return (out_BHD * seen.keep_B11.to(q_BHD.dtype)).flatten(1)

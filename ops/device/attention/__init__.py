@@ -17,7 +17,6 @@ from .backend import BACKENDS, Backend, attend, attention, plan_attention
 from .plan import AttentionPlan
 from .relative import Relative
 from .spec import AttentionSpec
-from .windows import attend_windows
 
 __all__ = [
     "BACKENDS",
@@ -26,7 +25,6 @@ __all__ = [
     "Backend",
     "Relative",
     "attend",
-    "attend_windows",
     "attention",
     "plan_attention",
 ]

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..decoder import see_sources
 from .stack import Stack, attend, hide
 
 
@@ -69,7 +68,7 @@ class Cache(NamedTuple):
 def remember(stack: Stack, sources: Sources) -> Remembered:
     """Return the keys and values of the sources of a batch."""
     memory_MC = sources.memory_MC
-    rows_BS, seen = see_sources(sources.keys_2B, len(memory_MC), sources.longest)
+    rows_BS, bias_BS, keep_B = _see(sources)
     keys, values = zip(
         *(
             (
@@ -81,7 +80,7 @@ def remember(stack: Stack, sources: Sources) -> Remembered:
         ),
         strict=True,
     )
-    return Remembered(keys, values, seen.bias_B11K, seen.keep_B11[..., None])
+    return Remembered(keys, values, bias_BS[:, None, None], keep_B[:, None, None, None])
 
 
 def open_cache(stack: Stack, sources: Sources, *, num_rows: int, max_length: int) -> Cache:
@@ -151,3 +150,15 @@ def follow_parents(cache: Cache, parents_R: Tensor, num_seen: int) -> None:
 
 def _look_back(stack: Stack, index: Tensor, key_P: Tensor, cache: Cache) -> tuple[Tensor, ...]:
     return stack.biases(index, key_P[None], cache.places)
+
+
+def _see(sources: Sources) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where the tokens of each source lie, ``(B, S)``, the bias that hides others, and what has any."""
+    lo_B, hi_B = sources.keys_2B
+    index_S = torch.arange(sources.longest, device=lo_B.device)
+    rows_BS = (lo_B[:, None] + index_S).clamp(max=len(sources.memory_MC) - 1)
+    length_B = hi_B - lo_B
+    # An empty source sees all keys and keeps nothing: no softmax is taken over nothing.
+    bias_BS = hide((index_S >= length_B[:, None]) & (length_B > 0)[:, None])
+    keep_B = (length_B > 0).float().masked_fill(length_B > sources.longest, torch.nan)
+    return rows_BS, bias_BS, keep_B
