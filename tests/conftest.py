@@ -49,7 +49,7 @@ def client() -> Iterator[Any]:
         environment.syspath_prepend(Path(__file__).parent / "pipeline")
         with (
             distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
             ) as cluster,
             distributed.Client(cluster) as client,
         ):

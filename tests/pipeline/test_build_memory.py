@@ -107,7 +107,7 @@ def test_worker_processes_stay_below_a_tenth_of_the_source(folder: Path) -> None
 def test_workers_of_a_cluster_with_a_limit_build_ten_times_as_much(folder: Path) -> None:
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, memory_limit=LIMIT_BYTES, dashboard_address=None
+            n_workers=2, threads_per_worker=1, memory_limit=LIMIT_BYTES, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
