@@ -185,8 +185,8 @@ def test_an_op_that_hangs_in_a_process_is_given_up_and_the_process_stopped(
 ) -> None:
     monkeypatch.setenv("HANG", "1")
     before = worker_pids()
-    stuck = replace(apart, config=replace(apart.config, loader_timeout_s=2))
-    stuck = with_crew(stuck, Crew(1, timeout_s=2), mask_spans=MaskApart)
+    stuck = replace(apart, config=replace(apart.config, loader_timeout_s=6))
+    stuck = with_crew(stuck, Crew(1, timeout_s=6), mask_spans=MaskApart)
     began = time.monotonic()
     with pytest.raises(LoaderError) as caught:
         take(stuck, 1)
