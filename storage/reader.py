@@ -248,9 +248,12 @@ class ColumnReader:
 
     def _open_arrow(self) -> Body:
         types: dict[str, Any] = {}
+        # Partitions are many, and their types few.
+        spelled = {receipt.type for receipt in self._receipts}
+        promised = {each: arrow_type(Type.parse(each)) for each in spelled}
         for receipt in self._receipts:
-            promised = arrow_type(Type.parse(receipt.type))
-            schema, batches = self._map(receipt, "arrow", partial(read_values, promised))
+            read = partial(read_values, promised[receipt.type])
+            schema, batches = self._map(receipt, "arrow", read)
             self._arrays += [batch.column(0) for batch in batches if batch.num_rows]
             if sum(batch.num_rows for batch in batches) != receipt.rows:
                 why = f"it does not hold the {receipt.rows} rows of its receipt"
