@@ -17,7 +17,7 @@ from ..embedding import TokenTable
 from ..relative.adapter import TokenSlots
 from ..relative.layer import Folded, PositionProjection, RelativeDecoderLayer
 from ..relative.stack import RelativeDecoder
-from .stack import Sizes
+from .stack import Sizes, score_ids
 
 
 class RelativePlaces(NamedTuple):
@@ -172,9 +172,7 @@ class RelativeStack:
 
     def score(self, hidden_NC: Tensor) -> Tensor:
         """Return the score of every id."""
-        if self.head is not None:
-            return self.head(hidden_NC)
-        return F.linear(hidden_NC, self.weight_VC)
+        return score_ids(hidden_NC, self.table, self.head)
 
     def _layer(self, number: int) -> RelativeDecoderLayer:
         return cast("RelativeDecoderLayer", self.decoder.layers[number])

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..decoder import Decoder
 from ..embedding import TokenTable
 from ..layer import DecoderLayer
 from ..rotary import Rotary, plan_rotary, rotate
-from .stack import Sizes
+from .stack import Sizes, score_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +98,7 @@ class RotaryStack:
 
     def score(self, hidden_NC: Tensor) -> Tensor:
         """Return the score of every id."""
-        if self.head is not None:
-            return self.head(hidden_NC)
-        return F.linear(hidden_NC, self.weight_VC)
+        return score_ids(hidden_NC, self.table, self.head)
 
     def _layer(self, number: int) -> DecoderLayer:
         return cast("DecoderLayer", self.decoder.layers[number])

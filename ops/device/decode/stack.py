@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..embedding import TokenTable
 
 
 class Sizes(NamedTuple):
@@ -108,6 +110,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -
     """Attend over the last but one axis of ``k`` and ``v``; heads and documents come before it."""
     bias = None if bias is None else bias.to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+
+def score_ids(hidden_NC: Tensor, table: TokenTable, head: nn.Module | None) -> Tensor:
+    """Return the score of every id, by ``head`` where there is one in place of the table."""
+    return table.score(hidden_NC) if head is None else head(hidden_NC)
 
 
 def hide(is_hidden: Tensor) -> Tensor:
