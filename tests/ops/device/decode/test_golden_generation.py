@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,15 +35,6 @@ RUNS = [
 ]
 RANGES = {"grounding_box_tiny": (1225, 2225), "imagegen_vqgan_tiny": (1212, 1468)}
 ANSWERS = ((1212,), (1207,), (117,), (1207, 45))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread: sums are taken in one order."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 def allow(name: str, num_ids: int) -> Diagram:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -18,15 +17,6 @@ MOTION = "motion_diffusion_tiny"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json") if path.stem != MOTION)
 SLOW = {"caption_base"}
 CASES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread: sums are taken in one order."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @cache
