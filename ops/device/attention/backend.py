@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from ....graph.errors import PlanError
@@ -23,7 +24,11 @@ from .varlen import attend_varlen, lacks_varlen
 from .xformers import attend_xformers, lacks_xformers
 
 LONG: Final = 512
-"""Keys from which a relative bias is cheaper to look up per tile than to hold in memory."""
+"""Keys from which a relative bias is cheaper to look up per block than to hold in memory."""
+PRICE_OF_BLOCKS: Final = 2**14
+"""Scores of a window that take as long as the calls that blocks need, whatever they hold."""
+PRICE_IN_BLOCKS: Final = 3
+"""Scores of a window that take as long as one that is seen, in blocks."""
 
 
 def attention(
@@ -60,8 +65,9 @@ def plan_attention(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpe
         counts = f"{num_keys} and {lo_N.shape[0]}"
         message = f"diagonal attention needs as many keys as queries, got {counts}"
         raise PlanError.of("T0223", message)
-    name = _choose(lo_N, num_keys, spec) if spec.backend == "auto" else spec.backend
-    return BACKENDS[name].plan(lo_N, hi_N, num_keys, replace(spec, backend=name))
+    if spec.backend == "auto":
+        spec = _choose(lo_N, hi_N, num_keys, spec)
+    return BACKENDS[spec.backend].plan(lo_N, hi_N, num_keys, spec)
 
 
 def attend(
@@ -118,10 +124,19 @@ BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
 )
 
 
-def _choose(lo_N: Tensor, num_keys: int, spec: AttentionSpec) -> str:
+def _choose(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionSpec:
+    in_blocks = replace(spec, backend="blockwise", window=0, is_diagonal=False)
+    # What a compiled program does may not hang on numbers, and devices would be waited for.
+    reads_ranges = lo_N.device.type == "cpu" and not torch.compiler.is_compiling()
     if spec.is_relative:
         if lo_N.is_cuda and has_triton():
-            return "triton"
-        return "blockwise" if num_keys >= LONG else "sdpa"
+            return replace(spec, backend="triton")
+        return in_blocks if reads_ranges or num_keys >= LONG else replace(spec, backend="sdpa")
     # Windows pay where they save at least half of the scores.
-    return "blockwise" if 0 < 2 * spec.window <= num_keys else "sdpa"
+    has_windows = 0 < 2 * spec.window <= num_keys
+    if reads_ranges:
+        num_seen = int((hi_N - lo_N).clamp(0, num_keys).sum())
+        num_scored = len(lo_N) * (spec.window if has_windows else num_keys)
+        if PRICE_OF_BLOCKS + PRICE_IN_BLOCKS * num_seen <= num_scored:
+            return in_blocks
+    return replace(spec, backend="blockwise" if has_windows else "sdpa")

@@ -1,9 +1,16 @@
-"""Attention by tiles of queries: windows where they are known, one tile after another elsewhere."""
+"""Attention without most scores of queries and keys that never meet: in windows, or in blocks.
+
+Windows are static, so that compiled programs can place them. Blocks are as long as documents are, and are
+found outside of what is compiled; inside, they are found again by an op that the compiler does not look into.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from .block_passes import AttendInBlocks, Way
+from .blocks import Blocks
 from .op import attend_by_op
 from .plan import AttentionPlan, plan_spans
 from .relative import Relative
@@ -12,17 +19,28 @@ from .windows import attend_in_windows, plan_windows
 
 
 def plan_blockwise(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:
-    """Place windows if ``spec`` bounds them, and find out which tiles meet otherwise."""
-    if not spec.window or spec.is_relative:
-        spans = plan_spans(lo_N, hi_N, num_keys, spec.tile)
-        return AttentionPlan(spec, lo_N, hi_N, spans=spans)
-    return AttentionPlan(spec, lo_N, hi_N, plan_windows(lo_N, hi_N, num_keys, spec))
+    """Place windows if ``spec`` bounds them, and find blocks otherwise."""
+    if spec.window and not spec.is_relative:
+        return AttentionPlan(spec, lo_N, hi_N, plan_windows(lo_N, hi_N, num_keys, spec))
+    if torch.compiler.is_compiling():
+        return AttentionPlan(spec, lo_N, hi_N, spans=plan_spans(lo_N, hi_N, num_keys, spec.tile))
+    blocks = Blocks(lo_N, hi_N, num_keys, spec.tile)
+    return AttentionPlan(spec, lo_N, hi_N, blocks=blocks)
 
 
 def attend_blockwise(
     q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, plan: AttentionPlan, relative: Relative | None
 ) -> Tensor:
-    """Attend in windows all at once, or tile after tile."""
+    """Attend in windows all at once, or in blocks, those of a size at once."""
     if plan.windows is not None and relative is None:
         return attend_in_windows(q_NHD, k_MHD, v_MHD, plan, plan.windows)
-    return attend_by_op(q_NHD, k_MHD, v_MHD, plan, relative)
+    # Blocks differ from pack to pack, and a compiled layer would be compiled anew for each.
+    if torch.compiler.is_compiling() or plan.blocks is None:
+        return attend_by_op(q_NHD, k_MHD, v_MHD, plan, relative)
+    table_HR = None if relative is None else relative.table_HR
+    codes = None if relative is None else relative[1:]
+    keeps = plan.blocks.keeps and torch.is_grad_enabled()
+    way = Way(plan.blocks, codes, plan.spec.scale_of(q_NHD.shape[-1]), keeps)
+    out_NHD: Tensor = AttendInBlocks.apply(q_NHD, k_MHD, v_MHD, table_HR, way)
+    lost_N = plan.blocks.lost_N
+    return out_NHD if lost_N is None else out_NHD.masked_fill(lost_N[:, None, None], torch.nan)

@@ -16,13 +16,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from .block_passes import BLOCKS
 from .call import Call, Passes, precise
 from .plan import AttentionPlan, plan_spans
-from .relative import Relative
-from .stream import STREAM
+from .relative import Relative, stack_codes
 from .triton_passes import TRITON
 
-PASSES: Final[Mapping[str, Passes]] = MappingProxyType({"blockwise": STREAM, "triton": TRITON})
+PASSES: Final[Mapping[str, Passes]] = MappingProxyType({"blockwise": BLOCKS, "triton": TRITON})
 
 
 def attend_by_op(
@@ -37,7 +37,7 @@ def attend_by_op(
         k_MHD,
         v_MHD,
         None if relative is None else relative.table_HR,
-        None if relative is None else torch.stack(relative[1:]),
+        None if relative is None else stack_codes(relative),
         torch.stack((plan.lo_N, plan.hi_N)),
         *spans,
         spec.scale_of(q_NHD.shape[-1]),

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .blocks import Blocks
 from .spec import AttentionSpec
 
 
@@ -73,6 +74,7 @@ class AttentionPlan(NamedTuple):
         windows: What back ends read that compute with windows.
         spans: What back ends read that walk from tile to tile.
         documents: What back ends read that know nothing but documents.
+        blocks: What back ends read that compute block by block, where ranges can be read as numbers.
     """
 
     spec: AttentionSpec
@@ -81,6 +83,7 @@ class AttentionPlan(NamedTuple):
     windows: Windows | None = None
     spans: Spans | None = None
     documents: Documents | None = None
+    blocks: Blocks | None = None
 
 
 def plan_spans(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> Spans:

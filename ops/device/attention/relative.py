@@ -11,7 +11,7 @@ it, is given reversed, ``table_HR.flip(1)``, and its base from the other end,
 ``num_rows - 1 - base``; or codes and base as they are, with the sign of the codes changed.
 
 Only differences within what a query sees matter. Let the code of a text token be its place in the
-whole stream, rather than in its document: codes then run on through a tile, which spares back ends
+whole stream, rather than in its document: codes then run on through a tile, which spares the kernels
 the look-up of every single score.
 """
 
@@ -58,6 +58,11 @@ def check_relative(q_NHD: Tensor, k_MHD: Tensor, relative: Relative) -> None:
     if relative.table_HR.shape[0] != num_heads:
         counts = f"{relative.table_HR.shape[0]} and {num_heads}"
         raise PlanError.of("T0229", f"a relative bias has a row per head, got {counts}")
+
+
+def stack_codes(relative: Relative) -> Tensor:
+    """Return code, base and slot of each token, shape ``(3, N)``."""
+    return torch.stack((relative.code_N, relative.base_N, relative.slot_N))
 
 
 def relative_scores(relative: Relative, lo_N: Tensor, hi_N: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def test_absolute_positions_fold_into_the_head(backend: str) -> None:
     torch.testing.assert_close(out, expected)
 
 
-def test_a_long_stream_with_a_bias_is_computed_tile_after_tile() -> None:
+def test_a_long_stream_with_a_bias_is_computed_a_few_scores_at_a_time() -> None:
     length, num_heads = 1024, 2
     relative = text(2 * length, length, length)
     case = whole(length, AttentionSpec(is_relative=True), relative)

@@ -1,4 +1,4 @@
-"""To the compiler, attention tile after tile is one op, whatever the ranges."""
+"""To the compiler, attention in blocks is one op, whatever the ranges."""
 
 from __future__ import annotations
 

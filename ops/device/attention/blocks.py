@@ -1,0 +1,147 @@
+"""Stages of blocks: chunks whose queries and keys are gathered in one go, and what all layers need of them.
+
+Shape letters: as in `taskloom.ops.device.attention.chunks`; X and Y = heads of queries and of keys, one by one.
+In a stream the heads of a token follow one another; in a chunk there are all blocks of the first head, then
+those of the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .chunks import Codes, plan_chunks
+
+SCORES_KEPT: Final = 2**18
+"""Scores of a head up to which what belongs to each is kept, rather than computed again."""
+
+
+class Stage(NamedTuple):
+    """Where the heads of a stage's queries and keys come from, and where they go.
+
+    Attributes:
+        chunks: Numbers of its chunks.
+        query_X: Head of a query that each is.
+        filler_X: Which of them blocks are filled up with.
+        put_X: The same, and the one behind the last for what blocks are filled up with.
+        key_Y: Head of a key that each is.
+        shapes: Blocks of each chunk times heads, and queries and keys of each.
+    """
+
+    chunks: range
+    query_X: Tensor
+    filler_X: Tensor
+    put_X: Tensor
+    key_Y: Tensor
+    shapes: list[tuple[int, int, int]]
+
+    def cut_queries(self, x_XD: Tensor) -> list[Tensor]:
+        """Return what was gathered for each chunk, heads of blocks first."""
+        shapes = [(blocks, queries) for blocks, queries, _ in self.shapes]
+        return _cut(x_XD, shapes)
+
+    def cut_keys(self, x_YD: Tensor) -> list[Tensor]:
+        """Return what was gathered for each chunk, heads of blocks first."""
+        return _cut(x_YD, [(blocks, keys) for blocks, _, keys in self.shapes])
+
+
+class Blocks:
+    """The chunks of a plan, and what layers need of them.
+
+    What is the same for all layers is found once, unless it is much.
+
+    Args:
+        lo_N: First key that each query sees.
+        hi_N: One past the last.
+        num_keys: Keys of the stream.
+        tile: Most queries of a block.
+
+    Attributes:
+        chunks: The chunks.
+        lost_N: Whether a query's range leaves the keys; ``None`` where none does.
+        keeps: Whether scores are so few that what belongs to each may be kept.
+    """
+
+    def __init__(self, lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> None:
+        self.chunks = plan_chunks(lo_N, hi_N, num_keys, tile)
+        is_lost_N = (lo_N < hi_N) & ((lo_N < 0) | (hi_N > num_keys))
+        self.lost_N = is_lost_N if bool(is_lost_N.any()) else None
+        self._num_queries, self._num_tokens = len(lo_N), len(lo_N) + num_keys
+        self.keeps = sum(chunk.size for chunk in self.chunks) <= SCORES_KEPT
+        self._masks: dict[int, Tensor] = {}
+        self._rows: dict[int, Tensor] = {}
+        self._rows_of: tuple[Codes, int] | None = None
+        self._stages: dict[int, list[Stage]] = {}
+
+    def mask(self, number: int) -> Tensor:
+        """Return the mask of chunk ``number``, shape ``(B, Q, K)``."""
+        if number in self._masks:
+            return self._masks[number]
+        mask_BQK = self.chunks[number].mask()
+        if self.keeps:
+            self._masks[number] = mask_BQK
+        return mask_BQK
+
+    def rows(self, number: int, codes: Codes, num_rows: int) -> Tensor:
+        """Return the rows that the scores of chunk ``number`` add of a table, shape ``(B * Q * K,)``."""
+        if not self._knows(codes, num_rows):
+            self._rows_of, self._rows = (codes, num_rows), {}
+        if number in self._rows:
+            return self._rows[number]
+        rows = self.chunks[number].find_rows(codes, num_rows).flatten()
+        if self.keeps:
+            self._rows[number] = rows
+        return rows
+
+    def _knows(self, codes: Codes, num_rows: int) -> bool:
+        if self._rows_of is None or self._rows_of[1] != num_rows:
+            return False
+        # Layers of a stack are given the very same codes, and nothing else may be told from a glance.
+        return all(one is other for one, other in zip(self._rows_of[0], codes, strict=True))
+
+    def stages(self, num_heads: int) -> list[Stage]:
+        """Return the stages of streams with so many heads."""
+        if num_heads not in self._stages:
+            self._stages[num_heads] = [
+                self._gather(numbers, num_heads) for numbers in self._divide()
+            ]
+        return self._stages[num_heads]
+
+    def _divide(self) -> Iterator[range]:
+        """Yield chunks that are a stage: as many as double the streams, for a key may be in many blocks."""
+        first, total = 0, 0
+        for number, chunk in enumerate(self.chunks):
+            size = chunk.query_BQ.numel() + chunk.key_BK.numel()
+            if number > first and total + size > 2 * self._num_tokens:
+                yield range(first, number)
+                first, total = number, 0
+            total += size
+        if self.chunks:
+            yield range(first, len(self.chunks))
+
+    def _gather(self, numbers: range, num_heads: int) -> Stage:
+        chunks = [self.chunks[number] for number in numbers]
+        query_X = torch.cat([_spread(chunk.query_BQ, num_heads) for chunk in chunks])
+        fillers = [chunk.is_filler_BQ.flatten().repeat(num_heads) for chunk in chunks]
+        is_filler_X = torch.cat(fillers)
+        key_Y = torch.cat([_spread(chunk.key_BK, num_heads) for chunk in chunks])
+        shapes = [
+            (num_heads * len(each.key_BK), each.query_BQ.shape[1], each.key_BK.shape[1])
+            for each in chunks
+        ]
+        put_X = query_X.masked_fill(is_filler_X, self._num_queries * num_heads)
+        return Stage(numbers, query_X, is_filler_X.nonzero()[:, 0], put_X, key_Y, shapes)
+
+
+def _cut(x: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
+    parts = x.split([number * size for number, size in shapes])
+    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _spread(of_BQ: Tensor, num_heads: int) -> Tensor:
+    """Return the heads of tokens, the first of all before the second of any."""
+    head_H = torch.arange(num_heads, device=of_BQ.device)
+    return (of_BQ.flatten() * num_heads + head_H[:, None]).flatten()

@@ -1,0 +1,186 @@
+"""Chunks: blocks of queries and keys, those of about one size together.
+
+A *block* is queries that follow one another, and the keys from the first to the last that any of them sees. It
+ends where ranges leave those before, so that documents are blocks of their own wherever they lie, and after so
+many queries. The scores of a *chunk* of blocks are one tensor, little of which is masked, even where documents
+are much shorter than a tile.
+
+Ranges are read as numbers, which no compiled program can, and no device but the host without waiting.
+
+Shape letters beside those of the package: B = blocks of a chunk; Q and K = queries and keys of each.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Codes: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Code, base and slot of each token, as in `Relative`."""
+
+SCORES_AT_ONCE: Final = 2**15
+"""Scores of a head in a chunk: few enough to stay in a cache with those of other heads."""
+SCORES_OF_A_CHUNK: Final = 2**12
+"""Scores of a head that take as long as one more chunk."""
+SCORES_OF_A_TOKEN: Final = 16
+"""Scores of a head that take as long as moving a token into a block and back."""
+
+
+class Chunk(NamedTuple):
+    """Blocks that are computed at once, filled up to one size with a block's first query, and first key, again.
+
+    Attributes:
+        query_BQ: The queries.
+        is_filler_BQ: Which of them fill up.
+        key_BK: The keys.
+        is_filler_BK: Which of them fill up; no query sees those.
+        lo_BQ: First key that each query sees.
+        hi_BQ: One past the last.
+    """
+
+    query_BQ: Tensor
+    is_filler_BQ: Tensor
+    key_BK: Tensor
+    is_filler_BK: Tensor
+    lo_BQ: Tensor
+    hi_BQ: Tensor
+
+    @property
+    def size(self) -> int:
+        """Scores of a head."""
+        return self.query_BQ.numel() * self.key_BK.shape[1]
+
+    def hide(self) -> Tensor:
+        """Return which queries do not see which keys, shape ``(B, Q, K)``."""
+        key_B1K = self.key_BK[:, None]
+        is_outside_BQK = (key_B1K < self.lo_BQ[..., None]) | (key_B1K >= self.hi_BQ[..., None])
+        return is_outside_BQK.logical_or_(self.is_filler_BK[:, None])
+
+    def mask(self) -> Tensor:
+        """Return 0 where a query sees a key, minus infinity elsewhere, shape ``(B, Q, K)``."""
+        is_hidden_BQK = self.hide()
+        mask_BQK = torch.zeros(is_hidden_BQK.shape, device=is_hidden_BQK.device)
+        return mask_BQK.masked_fill_(is_hidden_BQK, -torch.inf)
+
+    def find_rows(self, codes: Codes, num_rows: int) -> Tensor:
+        """Return the row that each score adds of a table with three more, shape ``(B, Q, K)``.
+
+        Behind the rows of the table there is one for differences that it lacks, one for other slots and one
+        for what is not seen, so that all that is to be known of a score is one look-up.
+
+        Args:
+            codes: Code, base and slot of each token.
+            num_rows: Rows of the table itself.
+        """
+        code_N, base_N, slot_N = codes
+        of_queries, of_keys = self.query_BQ, self.key_BK
+        row_BQK = (base_N - code_N)[of_queries][..., None] + code_N[of_keys][:, None]
+        row_BQK.masked_fill_((row_BQK < 0) | (row_BQK >= num_rows), num_rows)
+        row_BQK.masked_fill_(
+            slot_N[of_queries][..., None] != slot_N[of_keys][:, None], num_rows + 1
+        )
+        return row_BQK.masked_fill_(self.hide(), num_rows + 2).long()
+
+
+def plan_chunks(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> list[Chunk]:
+    """Return blocks of at most ``tile`` queries that hold all that is seen, like beside like."""
+    lo, hi = torch.stack((lo_N, hi_N)).cpu().numpy().astype(np.int64).clip(0, num_keys)
+    seeing = np.flatnonzero(lo < hi)
+    if not len(seeing):
+        return []
+    firsts = _find_firsts(seeing, lo[seeing], hi[seeing], tile)
+    start_B, stop_B = seeing[firsts], np.append(seeing[firsts[1:] - 1], seeing[-1]) + 1
+    start_key_B = np.minimum.reduceat(lo[seeing], firsts)
+    stop_key_B = np.maximum.reduceat(hi[seeing], firsts)
+    chunks: list[Chunk] = []
+    for own, num_queries, num_block_keys in _sort(stop_B - start_B, stop_key_B - start_key_B):
+        at_once = max(1, SCORES_AT_ONCE // (num_queries * num_block_keys))
+        for part in np.split(own, range(at_once, len(own), at_once)):
+            query_BQ, is_filler_BQ = _fill(start_B[part], stop_B[part], num_queries)
+            key_BK, is_filler_BK = _fill(start_key_B[part], stop_key_B[part], num_block_keys)
+            parts = (query_BQ, is_filler_BQ, key_BK, is_filler_BK, lo[query_BQ], hi[query_BQ])
+            chunks.append(Chunk(*(torch.from_numpy(x).to(lo_N.device) for x in parts)))
+    return chunks
+
+
+def _find_firsts(seeing: Ints, lo: Ints, hi: Ints, tile: int) -> Ints:
+    """Return which of the queries that see something are the first of a block."""
+    begins = np.ones(len(seeing), np.bool_)
+    begins[1:] = (np.diff(seeing) > 1) | (lo[1:] >= hi[:-1]) | (hi[1:] <= lo[:-1])
+    firsts = np.flatnonzero(begins)
+    within = np.arange(len(seeing)) - np.repeat(firsts, np.diff(firsts, append=len(seeing)))
+    return np.flatnonzero(within % tile == 0)
+
+
+class _Group(NamedTuple):
+    """Blocks that are worth computing at once.
+
+    Attributes:
+        sizes: Numbers of their sizes.
+        num_queries: Most queries of one.
+        num_keys: Most keys of one.
+        num_blocks: How many there are.
+    """
+
+    sizes: list[int]
+    num_queries: int
+    num_keys: int
+    num_blocks: int
+
+    @property
+    def cost(self) -> int:
+        """What they take, in scores of a head."""
+        moved = SCORES_OF_A_TOKEN * (self.num_queries + self.num_keys)
+        return self.num_blocks * (self.num_queries * self.num_keys + moved)
+
+    def join(self, other: _Group) -> _Group:
+        """Return both as one."""
+        return _Group(
+            self.sizes + other.sizes,
+            max(self.num_queries, other.num_queries),
+            max(self.num_keys, other.num_keys),
+            self.num_blocks + other.num_blocks,
+        )
+
+
+def _sort(num_queries_B: Ints, num_keys_B: Ints) -> list[tuple[Ints, int, int]]:
+    """Return blocks that are worth computing at once, and the most queries and keys of each."""
+    many = 2 * int(num_keys_B.max()) + 8
+    size_B = _round_up(num_queries_B, 1) * many + _round_up(num_keys_B, 8)
+    sizes, number_B, counts = np.unique(size_B, return_inverse=True, return_counts=True)
+    shapes = [divmod(size, many) for size in sizes.tolist()]
+    groups: list[_Group] = []
+    for number in sorted(
+        range(len(shapes)), key=lambda number: shapes[number][0] * shapes[number][1]
+    ):
+        num_queries, num_keys = shapes[number]
+        group = _Group([number], num_queries, num_keys, int(counts[number]))
+        if groups:
+            both = group.join(groups[-1])
+            if both.cost - group.cost - groups[-1].cost <= SCORES_OF_A_CHUNK:
+                groups.pop()
+                group = both
+        groups.append(group)
+    return [
+        (np.flatnonzero(np.isin(number_B, each.sizes)), each.num_queries, each.num_keys)
+        for each in groups
+    ]
+
+
+def _round_up(lengths: Ints, step: int) -> Ints:
+    """Return ``lengths`` as one of four per doubling, multiples of ``step``, so that few are left."""
+    steps = np.maximum(2 ** np.maximum(np.log2(lengths).astype(np.int64) - 2, 0), step)
+    return -(-lengths // steps) * steps
+
+
+def _fill(start_B: Ints, stop_B: Ints, size: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Return ``size`` numbers from each start on, the start again from the stop on, and which are such."""
+    counted = start_B[:, None] + np.arange(size)
+    is_filler = counted >= stop_B[:, None]
+    return np.where(is_filler, start_B[:, None], counted), is_filler

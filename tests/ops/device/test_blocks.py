@@ -1,0 +1,100 @@
+"""Attention in blocks scores little that is not seen; weights are kept as they would be computed again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from taskloom.ops.device.attention import AttentionSpec, Relative, attend, attention, plan_attention
+from taskloom.ops.device.attention.chunks import (
+    SCORES_AT_ONCE,
+    SCORES_OF_A_CHUNK,
+    plan_chunks,
+)
+
+from .attention_cases import Case, packed_ranges, run, tensors, with_relative
+
+
+def lay_out(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ranges of documents that lie end to end and see themselves as a whole."""
+    stops = np.cumsum(lengths)
+    ranges = np.repeat(np.stack((stops - lengths, stops)), lengths, axis=1)
+    lo_N, hi_N = torch.from_numpy(ranges)
+    return lo_N, hi_N
+
+
+@given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=40))
+def test_documents_are_blocks_of_their_own_wherever_they_lie(lengths: list[int]) -> None:
+    chunks = plan_chunks(*lay_out(lengths), sum(lengths), 64)
+    scored = sum(chunk.size for chunk in chunks)
+    rounded = sum(1.25 * length * max(1.25 * length, 8) for length in lengths)
+    assert scored <= rounded + len(set(lengths)) * SCORES_OF_A_CHUNK
+
+
+@given(length=st.integers(1, 2**12), tile=st.integers(1, 256))
+def test_no_chunk_has_more_scores_than_one_block_or_so_many(length: int, tile: int) -> None:
+    lo_N, hi_N = lay_out([length])
+    most = max(SCORES_AT_ONCE, int(1.25 * tile * max(1.25 * length, 8)))
+    assert all(chunk.size <= most for chunk in plan_chunks(lo_N, hi_N, length, tile))
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=packed_ranges() | with_relative(packed_ranges()))
+def test_weights_that_are_kept_are_those_that_are_computed_again(case: Case) -> None:
+    spec = replace(case.spec, backend="blockwise", window=0, is_diagonal=False)
+
+    def compute(case: Case, *, keeps: bool) -> torch.Tensor:
+        plan = plan_attention(case.lo_N, case.hi_N, len(case.k_MHD), spec)
+        assert plan.blocks is not None
+        plan.blocks.keeps = keeps
+        return attend(*case[:3], plan, case.relative)
+
+    kept, again = (run(lambda c, k=k: compute(c, keeps=k), case) for k in (True, False))
+    torch.testing.assert_close(kept, again, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_a_document_of_many_chunks_has_the_gradients_of_plain_arithmetic(
+    *, is_causal: bool
+) -> None:
+    length = 400
+    index_N = torch.arange(length)
+    hi_N = index_N + 1 if is_causal else index_N * 0 + length
+    table_HR = torch.randn(2, 2 * length, generator=torch.Generator().manual_seed(0)).double()
+    code_N = index_N.int()
+    relative = Relative(table_HR, code_N, torch.full_like(code_N, length), code_N * 0)
+    spec = AttentionSpec(backend="blockwise")
+    case = Case(*tensors(0, length, length), index_N * 0, hi_N, spec, relative)
+    assert len(plan_chunks(case.lo_N, case.hi_N, length, spec.tile)) > 1
+    plain = case._replace(spec=replace(spec, backend="math"))
+    given_, expected = (run(lambda c: attention(*c), each) for each in (case, plain))
+    torch.testing.assert_close(given_, expected, rtol=1e-9, atol=1e-10)
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=with_relative(packed_ranges()))
+def test_layers_of_one_plan_may_have_tables_of_their_own_and_codes_of_their_own(
+    case: Case,
+) -> None:
+    spec = replace(case.spec, backend="blockwise", window=0, is_diagonal=False)
+    plan = plan_attention(case.lo_N, case.hi_N, len(case.k_MHD), spec)
+    assert case.relative is not None
+    longer = case.relative._replace(
+        table_HR=torch.nn.functional.pad(case.relative.table_HR, (0, 3), value=torch.nan)
+    )
+    others = case.relative._replace(code_N=torch.zeros_like(case.relative.code_N))
+    for relative in (case.relative, others, longer, None):
+        wanted = attention(*case[:5], replace(spec, backend="math"), relative)
+        torch.testing.assert_close(attend(*case[:3], plan, relative), wanted)
+
+
+def test_the_host_attends_in_blocks_where_they_spare_most_of_the_scores() -> None:
+    short, long = lay_out([30] * 32), lay_out([960])
+    spec = AttentionSpec.within_documents(30, tile=480)
+    plans = [plan_attention(*ranges, 960, spec) for ranges in (short, long)]
+    assert [plan.blocks is not None for plan in plans] == [True, False]
