@@ -28,6 +28,7 @@ import torch
 from eager_ofasys import EagerOfasys
 from padded import (
     batch_by_task,
+    collate,
     copy_state,
     count_positions,
     open_demo,
@@ -56,14 +57,14 @@ def measure(stream: Stream, num_packs: int, num_rounds: int) -> dict[str, Any]:
         f"ours, {how}": Ours.of(stream, packs, is_compiled=how == "compiled")
         for how in ("eager", "compiled")
     }
-    first = batch_by_task([*take_apart(packs[0], stream)], ROWS)
+    first = [collate(each) for each in batch_by_task([*take_apart(packs[0], stream)], ROWS)]
     heads = stream.model.num_heads
     for each in ours.values():
         check(each, EagerOfasys(state=copy_state(each.program), num_heads=heads), first)
     state = copy_state(ours["ours, eager"].program)
     theirs = EagerOfasys(state=state, num_heads=heads)
     ways = {
-        "OFASys": Theirs(model=theirs, batches=batches).steps,
+        "OFASys": Theirs(model=theirs, batches=[collate(each) for each in batches]).steps,
         **{way: each.steps for way, each in ours.items()},
     }
     seconds = time_in_turn(ways, num_rounds)

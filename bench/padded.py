@@ -47,6 +47,7 @@ class Document:
         target_ids: What the decoder reads.
         labels: What it is asked for.
         weights: What each label counts.
+        loss_ids: Number of the loss that each label counts in.
         source_length: Source tokens, patches among them.
     """
 
@@ -56,6 +57,7 @@ class Document:
     target_ids: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
+    loss_ids: npt.NDArray[np.int32]
     source_length: int
 
 
@@ -116,6 +118,7 @@ def take_apart(pack: Pack, stream: Stream) -> Iterator[Document]:
             target_ids=pack.target_ids[target],
             labels=pack.labels[target],
             weights=pack.weights[target],
+            loss_ids=pack.loss_ids[target],
             source_length=int(hi - lo),
         )
 
@@ -140,23 +143,23 @@ def collate(documents: Sequence[Document]) -> Batch:
     )
 
 
-def batch_mixed(documents: Sequence[Document], size: int) -> list[Batch]:
+def batch_mixed(documents: Sequence[Document], size: int) -> list[list[Document]]:
     """Return batches of ``size`` documents of any tasks, drawn at random."""
     shuffled = random.Random(0).sample(documents, len(documents))
-    return [collate(shuffled[at : at + size]) for at in range(0, len(shuffled), size)]
+    return [shuffled[at : at + size] for at in range(0, len(shuffled), size)]
 
 
-def batch_by_task(documents: Sequence[Document], size: int) -> list[Batch]:
+def batch_by_task(documents: Sequence[Document], size: int) -> list[list[Document]]:
     """Return batches of ``size`` documents of one task each, drawn at random, as OFASys makes them."""
     shuffled = random.Random(0).sample(documents, len(documents))
-    batches: list[Batch] = []
+    batches: list[list[Document]] = []
     for task in sorted({each.task for each in documents}):
         own = [each for each in shuffled if each.task == task]
-        batches += [collate(own[at : at + size]) for at in range(0, len(own), size)]
+        batches += [own[at : at + size] for at in range(0, len(own), size)]
     return batches
 
 
-def batch_by_length(documents: Sequence[Document], num_tokens: int) -> list[Batch]:
+def batch_by_length(documents: Sequence[Document], num_tokens: int) -> list[list[Document]]:
     """Return batches of one task and of like lengths, ``num_tokens`` or less with their padding."""
     batches: list[list[Document]] = []
     for task in sorted({each.task for each in documents}):
@@ -168,17 +171,12 @@ def batch_by_length(documents: Sequence[Document], num_tokens: int) -> list[Batc
                 batch = []
             batch.append(each)
         batches.append(batch)
-    return [collate(batch) for batch in batches]
+    return batches
 
 
-def count_positions(batch: Batch) -> int:
+def count_positions(batch: Sequence[Document]) -> int:
     """Return the source positions of ``batch``, padding among them."""
-    lengths = [_count_patches(part) + part.ids.shape[1] for part in batch.parts]
-    return max(lengths) * len(batch.target_ids)
-
-
-def _count_patches(part: Part) -> int:
-    return 0 if part.images is None else (part.images.shape[1] // PATCH) ** 2
+    return max(each.source_length for each in batch) * len(batch)
 
 
 def _pad(rows: Sequence[npt.NDArray[Any]], filler: float) -> Tensor:

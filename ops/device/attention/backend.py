@@ -26,9 +26,9 @@ from .xformers import attend_xformers, lacks_xformers
 LONG: Final = 512
 """Keys from which a relative bias is cheaper to look up per block than to hold in memory."""
 PRICE_OF_BLOCKS: Final = 2**14
-"""Scores of a window that take as long as the calls that blocks need, whatever they hold."""
+"""Scores, all at once, that take as long as the calls that blocks need, whatever they hold."""
 PRICE_IN_BLOCKS: Final = 3
-"""Scores of a window that take as long as one that is seen, in blocks."""
+"""Scores, all at once, that take as long as one that is seen, in blocks."""
 
 
 def attention(
@@ -132,11 +132,12 @@ def _choose(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> A
         if lo_N.is_cuda and has_triton():
             return replace(spec, backend="triton")
         return in_blocks if reads_ranges or num_keys >= LONG else replace(spec, backend="sdpa")
-    # Windows pay where they save at least half of the scores.
-    has_windows = 0 < 2 * spec.window <= num_keys
+    # Windows pay where they save at least half of the scores. Blocks may save more, but what is chosen by the
+    # numbers may change from pack to pack, and compiled layers are compiled anew then.
+    if 0 < 2 * spec.window <= num_keys:
+        return replace(spec, backend="blockwise")
     if reads_ranges:
         num_seen = int((hi_N - lo_N).clamp(0, num_keys).sum())
-        num_scored = len(lo_N) * (spec.window if has_windows else num_keys)
-        if PRICE_OF_BLOCKS + PRICE_IN_BLOCKS * num_seen <= num_scored:
+        if PRICE_OF_BLOCKS + PRICE_IN_BLOCKS * num_seen <= len(lo_N) * num_keys:
             return in_blocks
-    return replace(spec, backend="blockwise" if has_windows else "sdpa")
+    return replace(spec, backend="sdpa")

@@ -95,6 +95,5 @@ def test_layers_of_one_plan_may_have_tables_of_their_own_and_codes_of_their_own(
 
 def test_the_host_attends_in_blocks_where_they_spare_most_of_the_scores() -> None:
     short, long = lay_out([30] * 32), lay_out([960])
-    spec = AttentionSpec.within_documents(30, tile=480)
-    plans = [plan_attention(*ranges, 960, spec) for ranges in (short, long)]
+    plans = [plan_attention(*ranges, 960, AttentionSpec()) for ranges in (short, long)]
     assert [plan.blocks is not None for plan in plans] == [True, False]
