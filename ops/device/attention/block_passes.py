@@ -16,9 +16,8 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import Blocks, Stage
+from .blocks import Blocks, Codes, Stage
 from .call import Call, Passes, precise
-from .chunks import Codes
 
 _BEHIND: Final = (torch.nan, 0.0, -torch.inf)
 """What scores add by the rows behind a table, which `Chunk.find_rows` tells."""

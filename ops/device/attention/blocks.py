@@ -8,12 +8,17 @@ those of the second.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .chunks import Codes, plan_chunks
+from .chunks import Ints, plan_chunks
+
+Codes: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Code, base and slot of each token, as in `Relative`."""
 
 SCORES_KEPT: Final = 2**18
 """Scores of a head up to which what belongs to each is kept, rather than computed again."""
@@ -69,6 +74,7 @@ class Blocks:
         self.chunks = plan_chunks(lo_N, hi_N, num_keys, tile)
         is_lost_N = (lo_N < hi_N) & ((lo_N < 0) | (hi_N > num_keys))
         self.lost_N = is_lost_N if bool(is_lost_N.any()) else None
+        self._device = lo_N.device
         self._num_queries, self._num_tokens = len(lo_N), len(lo_N) + num_keys
         self.keeps = sum(chunk.size for chunk in self.chunks) <= SCORES_KEPT
         self._masks: dict[int, Tensor] = {}
@@ -80,7 +86,7 @@ class Blocks:
         """Return the mask of chunk ``number``, shape ``(B, Q, K)``."""
         if number in self._masks:
             return self._masks[number]
-        mask_BQK = self.chunks[number].mask()
+        mask_BQK = self._tensor(self.chunks[number].mask())
         if self.keeps:
             self._masks[number] = mask_BQK
         return mask_BQK
@@ -91,7 +97,8 @@ class Blocks:
             self._rows_of, self._rows = (codes, num_rows), {}
         if number in self._rows:
             return self._rows[number]
-        rows = self.chunks[number].find_rows(codes, num_rows).flatten()
+        codes_3N = torch.stack(codes).to("cpu", torch.int32).numpy()
+        rows = self._tensor(self.chunks[number].find_rows(codes_3N, num_rows).ravel())
         if self.keeps:
             self._rows[number] = rows
         return rows
@@ -114,7 +121,7 @@ class Blocks:
         """Yield chunks that are a stage: as many as double the streams, for a key may be in many blocks."""
         first, total = 0, 0
         for number, chunk in enumerate(self.chunks):
-            size = chunk.query_BQ.numel() + chunk.key_BK.numel()
+            size = chunk.query_BQ.size + chunk.key_BK.size
             if number > first and total + size > 2 * self._num_tokens:
                 yield range(first, number)
                 first, total = number, 0
@@ -124,16 +131,20 @@ class Blocks:
 
     def _gather(self, numbers: range, num_heads: int) -> Stage:
         chunks = [self.chunks[number] for number in numbers]
-        query_X = torch.cat([_spread(chunk.query_BQ, num_heads) for chunk in chunks])
-        fillers = [chunk.is_filler_BQ.flatten().repeat(num_heads) for chunk in chunks]
-        is_filler_X = torch.cat(fillers)
-        key_Y = torch.cat([_spread(chunk.key_BK, num_heads) for chunk in chunks])
+        query_X = np.concatenate([_spread(chunk.query_BQ, num_heads) for chunk in chunks])
+        fillers = [np.tile(chunk.is_filler_BQ.ravel(), num_heads) for chunk in chunks]
+        is_filler_X = np.concatenate(fillers)
+        put_X = np.where(is_filler_X, self._num_queries * num_heads, query_X)
+        key_Y = np.concatenate([_spread(chunk.key_BK, num_heads) for chunk in chunks])
+        places = (query_X, np.flatnonzero(is_filler_X), put_X, key_Y)
         shapes = [
             (num_heads * len(each.key_BK), each.query_BQ.shape[1], each.key_BK.shape[1])
             for each in chunks
         ]
-        put_X = query_X.masked_fill(is_filler_X, self._num_queries * num_heads)
-        return Stage(numbers, query_X, is_filler_X.nonzero()[:, 0], put_X, key_Y, shapes)
+        return Stage(numbers, *map(self._tensor, places), shapes=shapes)
+
+    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
 
 
 def _cut(x: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
@@ -141,7 +152,6 @@ def _cut(x: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
     return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _spread(of_BQ: Tensor, num_heads: int) -> Tensor:
+def _spread(of_BQ: Ints, num_heads: int) -> Ints:
     """Return the heads of tokens, the first of all before the second of any."""
-    head_H = torch.arange(num_heads, device=of_BQ.device)
-    return (of_BQ.flatten() * num_heads + head_H[:, None]).flatten()
+    return (of_BQ.ravel() * num_heads + np.arange(num_heads)[:, None]).ravel()

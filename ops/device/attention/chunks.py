@@ -21,8 +21,6 @@ from torch import Tensor
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
-Codes: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""Code, base and slot of each token, as in `Relative`."""
 
 SCORES_AT_ONCE: Final = 2**15
 """Scores of a head in a chunk: few enough to stay in a cache with those of other heads."""
@@ -44,48 +42,48 @@ class Chunk(NamedTuple):
         hi_BQ: One past the last.
     """
 
-    query_BQ: Tensor
-    is_filler_BQ: Tensor
-    key_BK: Tensor
-    is_filler_BK: Tensor
-    lo_BQ: Tensor
-    hi_BQ: Tensor
+    query_BQ: Ints
+    is_filler_BQ: Bools
+    key_BK: Ints
+    is_filler_BK: Bools
+    lo_BQ: Ints
+    hi_BQ: Ints
 
     @property
     def size(self) -> int:
         """Scores of a head."""
-        return self.query_BQ.numel() * self.key_BK.shape[1]
+        return self.query_BQ.size * self.key_BK.shape[1]
 
-    def hide(self) -> Tensor:
+    def hide(self) -> Bools:
         """Return which queries do not see which keys, shape ``(B, Q, K)``."""
-        key_B1K = self.key_BK[:, None]
-        is_outside_BQK = (key_B1K < self.lo_BQ[..., None]) | (key_B1K >= self.hi_BQ[..., None])
-        return is_outside_BQK.logical_or_(self.is_filler_BK[:, None])
+        # No key of a block lies before the block's first one, so that one may stand for what no query sees.
+        key_BK = np.where(self.is_filler_BK, -1, self.key_BK).astype(np.int32)[:, None]
+        lo_BQ, hi_BQ = (x.astype(np.int32)[..., None] for x in (self.lo_BQ, self.hi_BQ))
+        return (key_BK < lo_BQ) | (key_BK >= hi_BQ)
 
-    def mask(self) -> Tensor:
+    def mask(self) -> npt.NDArray[np.float32]:
         """Return 0 where a query sees a key, minus infinity elsewhere, shape ``(B, Q, K)``."""
-        is_hidden_BQK = self.hide()
-        mask_BQK = torch.zeros(is_hidden_BQK.shape, device=is_hidden_BQK.device)
-        return mask_BQK.masked_fill_(is_hidden_BQK, -torch.inf)
+        return np.where(self.hide(), np.float32(-np.inf), np.float32(0))
 
-    def find_rows(self, codes: Codes, num_rows: int) -> Tensor:
+    def find_rows(self, codes_3N: npt.NDArray[np.int32], num_rows: int) -> Ints:
         """Return the row that each score adds of a table with three more, shape ``(B, Q, K)``.
 
         Behind the rows of the table there is one for differences that it lacks, one for other slots and one
         for what is not seen, so that all that is to be known of a score is one look-up.
 
         Args:
-            codes: Code, base and slot of each token.
+            codes_3N: Code, base and slot of each token.
             num_rows: Rows of the table itself.
         """
-        code_N, base_N, slot_N = codes
+        code_N, base_N, slot_N = codes_3N
         of_queries, of_keys = self.query_BQ, self.key_BK
         row_BQK = (base_N - code_N)[of_queries][..., None] + code_N[of_keys][:, None]
-        row_BQK.masked_fill_((row_BQK < 0) | (row_BQK >= num_rows), num_rows)
-        row_BQK.masked_fill_(
-            slot_N[of_queries][..., None] != slot_N[of_keys][:, None], num_rows + 1
-        )
-        return row_BQK.masked_fill_(self.hide(), num_rows + 2).long()
+        # A negative row is a great one without its sign.
+        np.copyto(row_BQK, num_rows, where=row_BQK.view(np.uint32) >= num_rows)
+        is_far_BQK = slot_N[of_queries][..., None] != slot_N[of_keys][:, None]
+        np.copyto(row_BQK, num_rows + 1, where=is_far_BQK)
+        np.copyto(row_BQK, num_rows + 2, where=self.hide())
+        return row_BQK.astype(np.int64)
 
 
 def plan_chunks(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> list[Chunk]:
@@ -104,8 +102,8 @@ def plan_chunks(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> list[Ch
         for part in np.split(own, range(at_once, len(own), at_once)):
             query_BQ, is_filler_BQ = _fill(start_B[part], stop_B[part], num_queries)
             key_BK, is_filler_BK = _fill(start_key_B[part], stop_key_B[part], num_block_keys)
-            parts = (query_BQ, is_filler_BQ, key_BK, is_filler_BK, lo[query_BQ], hi[query_BQ])
-            chunks.append(Chunk(*(torch.from_numpy(x).to(lo_N.device) for x in parts)))
+            ranges = lo[query_BQ], hi[query_BQ]
+            chunks.append(Chunk(query_BQ, is_filler_BQ, key_BK, is_filler_BK, *ranges))
     return chunks
 
 
@@ -167,9 +165,13 @@ def _sort(num_queries_B: Ints, num_keys_B: Ints) -> list[tuple[Ints, int, int]]:
                 groups.pop()
                 group = both
         groups.append(group)
+    owner = np.empty(len(shapes), np.int64)
+    for place, group in enumerate(groups):
+        owner[group.sizes] = place
+    owner_B = owner[number_B]
     return [
-        (np.flatnonzero(np.isin(number_B, each.sizes)), each.num_queries, each.num_keys)
-        for each in groups
+        (np.flatnonzero(owner_B == place), group.num_queries, group.num_keys)
+        for place, group in enumerate(groups)
     ]
 
 
