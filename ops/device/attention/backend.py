@@ -119,9 +119,9 @@ BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
 
 
 def _choose(lo_N: Tensor, num_keys: int, spec: AttentionSpec) -> str:
+    if lo_N.is_cuda and has_triton():
+        return "triton"
     if spec.is_relative:
-        if lo_N.is_cuda and has_triton():
-            return "triton"
         return "blockwise" if num_keys >= LONG else "sdpa"
     # Windows pay where they save at least half of the scores.
     return "blockwise" if 0 < 2 * spec.window <= num_keys else "sdpa"

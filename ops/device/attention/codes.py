@@ -32,13 +32,14 @@ class Codes:
 
     Args:
         table_HR: Biases, in the type of the scores.
-        codes_3N: Code, base and slot of each token.
+        codes_3N: Base less code, code and slot of each token.
     """
 
     def __init__(self, table_HR: Tensor, codes_3N: Tensor) -> None:
         self._table_HR, self._codes_3N = table_HR, codes_3N
         step_3N = codes_3N.diff(dim=1)
-        step_3N[0] -= 1
+        step_3N[0] += 1
+        step_3N[1] -= 1
         breaks_N = step_3N.any(0).cumsum(0)
         self._runs = [0, *breaks_N.tolist()]
 
@@ -46,12 +47,12 @@ class Codes:
         """Return those of the scores of ``rows`` with ``keys``."""
         if not (self._runs_on(rows) and self._runs_on(keys)):
             return _Scattered(self._table_HR, self._codes_3N[:, rows], self._codes_3N[:, keys])
-        code, base, slot = self._codes_3N[:, rows.start].tolist()
-        key_code, _, key_slot = self._codes_3N[:, keys.start].tolist()
+        shift, _, slot = self._codes_3N[:, rows.start].tolist()
+        _, key_code, key_slot = self._codes_3N[:, keys.start].tolist()
         if slot != key_slot:
             return _Unrelated(self._table_HR)
         num_rows, num_keys = rows.stop - rows.start, keys.stop - keys.start
-        return _Diagonal(self._table_HR, base + key_code - code, num_rows, num_keys)
+        return _Diagonal(self._table_HR, shift + key_code, num_rows, num_keys)
 
     def _runs_on(self, tokens: slice) -> bool:
         return self._runs[tokens.start] == self._runs[tokens.stop - 1]
@@ -104,9 +105,9 @@ class _Scattered:
     """Scores of which each has a row of the table to itself."""
 
     def __init__(self, table_HR: Tensor, of_queries_3Q: Tensor, of_keys_3K: Tensor) -> None:
-        code_Q, base_Q, slot_Q = of_queries_3Q.long()
-        code_K, _, slot_K = of_keys_3K.long()
-        row_QK = (base_Q - code_Q)[:, None] + code_K
+        shift_Q, _, slot_Q = of_queries_3Q.long()
+        _, code_K, slot_K = of_keys_3K.long()
+        row_QK = shift_Q[:, None] + code_K
         self._row_QK = row_QK.clamp(0, table_HR.shape[1] - 1)
         self._is_outside_QK = row_QK != self._row_QK
         self._is_far_QK = slot_Q[:, None] != slot_K
