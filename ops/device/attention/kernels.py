@@ -16,7 +16,7 @@ R)``. Head sizes are padded to powers of two.
 """
 
 # ruff: noqa: ANN001, ANN202, PLR0913, PLR0917  # Triton learns types and values at each call
-# pyright: basic, reportArgumentType=false
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def forward(
     start, stop = _span(spans_ptr, index, num_queries, tile)
     whole, edge = _whole(lo, hi, rows, num_queries, start, stop, tile)
     # What all queries see needs no mask; the rest comes in a second loop.
-    for key in tl.range(whole, edge, tile):
+    for key in range(whole, edge, tile):
         keys = key + tl.arange(0, tile)
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
         v = _load(v_ptr, keys, num_keys, head, v_stride, v_size, v_padded)
@@ -87,7 +87,7 @@ def forward(
             is_near = slot[:, None] == slot_k[None, :]
             scores += _look_up(table_ptr, table_rows, is_near, num_table_rows)
         greatest, sums, out = _accumulate(scores, v, greatest, sums, out)
-    for place in tl.range(start, stop - (edge - whole), tile):
+    for place in range(start, stop - (edge - whole), tile):
         key = tl.where(place < whole, place, place + (edge - whole))
         keys = key + tl.arange(0, tile)
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
@@ -178,7 +178,7 @@ def backward_queries(
     if is_fixed:
         per_step = tl.load(per_step_ptr)
     start, stop = _span(spans_ptr, index, num_queries, tile)
-    for key in tl.range(start, stop, tile):
+    for key in range(start, stop, tile):
         keys = key + tl.arange(0, tile)
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
         v = _load(v_ptr, keys, num_keys, head, v_stride, v_size, v_padded)
@@ -254,7 +254,7 @@ def backward_keys(
     grad_k = tl.zeros([tile, qk_padded], tl.float32)
     grad_v = tl.zeros([tile, v_padded], tl.float32)
     start, stop = _span(spans_ptr, index, num_keys, tile)
-    for row in tl.range(start, stop, tile):
+    for row in range(start, stop, tile):
         rows = row + tl.arange(0, tile)
         q = _load(q_ptr, rows, num_queries, head, q_stride, qk_size, qk_padded)
         grad_out = _load(grad_out_ptr, rows, num_queries, head, out_stride, v_size, v_padded)
