@@ -71,9 +71,7 @@ def generate(name: str, args: dict[str, Any], given: torch.Tensor | None) -> Wri
     task = Task(
         stack=stack,
         automaton=automaton,
-        sources=Sources(
-            memory, keys, int(keys.diff(dim=0).max()), source["positions"]
-        ),
+        sources=Sources(memory, keys, int(keys.diff(dim=0).max()), source["positions"]),
         roots_B=torch.tensor(automaton.roots * keys.shape[1]),
         max_length=args["max_len"] + 1,
         search=as_search(args),

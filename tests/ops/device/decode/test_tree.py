@@ -73,9 +73,7 @@ def test_relative_positions_and_what_documents_are_given_count_as_they_do_in_a_s
     task = Task(
         stack=stack,
         automaton=automaton,
-        sources=Sources(
-            memory, torch.stack((starts[:-1], starts[1:])), 32, source["positions"]
-        ),
+        sources=Sources(memory, torch.stack((starts[:-1], starts[1:])), 32, source["positions"]),
         roots_B=torch.tensor(automaton.roots * 3),
         max_length=12,
         given_BP=torch.tensor([[70, 71, 72], [73, PAD, PAD], [PAD, PAD, PAD]]),
