@@ -127,6 +127,8 @@ def test_weights_in_eight_bits_answer_nearly_the_same(run: Run, model: Model) ->
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_steps_that_are_compiled_answer_the_same(run: Run, model: Model) -> None:
     compiled = Model.load(run.path, compiled=True)
     for rows in (NUMBERS[:5], NUMBERS[5:10]):

@@ -190,6 +190,7 @@ def test_parameters_that_learn_are_read_anew_by_a_recording(program: Any) -> Non
 
 
 @pytest.mark.device
+@pytest.mark.filterwarnings("ignore")  # those of the compiler, which differ from version to version
 @pytest.mark.parametrize("search", [SEARCHES[0], SEARCHES[3], SEARCHES[4]])
 def test_recorded_and_compiled_it_writes_the_same_but_for_rounding(
     program: Any, search: Search
