@@ -54,7 +54,7 @@ KERNELS: Final = ("forward", "backward_queries", "backward_keys")
 VARIANTS: Final = (
     *(Variant(kernel, 128, is_relative=True) for kernel in KERNELS),
     *(Variant(kernel, 64, is_relative=False) for kernel in KERNELS),
-    Variant("backward_keys", 128, is_relative=True, is_fixed=True),
+    Variant("backward_queries", 128, is_relative=True, is_fixed=True),
 )
 
 
@@ -67,15 +67,13 @@ def compile_for(capability: int, variant: Variant) -> dict[str, int]:
     from taskloom.ops.device.attention import kernels, triton_passes  # noqa: PLC0415
 
     kernel: Any = kernels.KERNELS[variant.kernel]
-    launch = triton_passes.LAUNCHES[variant.kernel]
+    launch = triton_passes.LAUNCHES[variant.kernel, variant.is_relative]
     tile = triton_passes.LARGEST_TILE
     constants = {
         "qk_size": variant.qk_size,
         "v_size": 64,
         "qk_padded": variant.qk_size,
         "v_padded": 64,
-        "block_q": tile * launch.num_tiles,
-        "block_k": tile,
         "tile": tile,
         "is_relative": variant.is_relative,
         "is_fixed": variant.is_fixed,

@@ -7,8 +7,7 @@ the better one counts. By tiles, the absolute bias is part of a longer head and 
 Both compute the same, which is checked first.
 
 Claim: forward and backward together, by tiles takes at most 1 / 1.3 of the time and 0.3 of the memory. CPU time
-of one thread, rounds interleaved, medians; memory is what a fresh process grows by at most. On a GPU, the same
-stream is timed with every back end that can; without one these rows say so.
+of one thread, rounds interleaved, medians; memory is what a fresh process grows by at most.
 
     python bench/bench_attention.py [--out FILE] [--rounds N] [--length N]
 """
@@ -22,15 +21,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from report import describe, tell
 from torch import Tensor
 
-from taskloom.graph.errors import TaskloomError
-from taskloom.ops.device.attention import BACKENDS, AttentionSpec, Relative, attention
+from taskloom.ops.device.attention import AttentionSpec, Relative, attention
 
 NUM_DOCUMENTS, NUM_HEADS, HEAD_SIZE = 2, 12, 64
 SCALE: Final = (2 * HEAD_SIZE) ** -0.5
@@ -40,16 +38,21 @@ class Stream:
     """Documents end to end, and all that has a gradient."""
 
     def __init__(
-        self, length: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        length: int,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        num_documents: int = NUM_DOCUMENTS,
     ) -> None:
         generator = torch.Generator().manual_seed(0)
-        num_tokens = NUM_DOCUMENTS * length
+        num_tokens = num_documents * length
 
         def draw(*shape: int) -> Tensor:
             drawn = torch.randn(*shape, generator=generator).to(device, dtype)
             return drawn.requires_grad_()
 
-        self.length = length
+        self.length, self.num_documents = length, num_documents
         heads = (num_tokens, NUM_HEADS, HEAD_SIZE)
         self.q, self.k, self.v, self.pos_q, self.pos_k = (draw(*heads) for _ in range(5))
         self.table_HR = draw(NUM_HEADS, 2 * length - 1)
@@ -68,9 +71,9 @@ def attend_dense(stream: Stream, *, is_fused: bool) -> Tensor:
     """Attend with every bias in memory."""
     length = stream.length
     q, k, v, pos_q, pos_k = (
-        x.unflatten(0, (NUM_DOCUMENTS, length)).transpose(1, 2) for x in stream.inputs[:5]
+        x.unflatten(0, (stream.num_documents, length)).transpose(1, 2) for x in stream.inputs[:5]
     )
-    index_T = torch.arange(length)
+    index_T = torch.arange(length, device=q.device)
     rows_TT = index_T - index_T[:, None] + length - 1
     bias = F.embedding(rows_TT, stream.table_HR.t()).permute(2, 0, 1)
     bias = bias + pos_q @ pos_k.mT * SCALE
@@ -147,35 +150,6 @@ def grow(way: str, length: int) -> int:
     return int(done.stdout)
 
 
-def time_on_gpu(length: int, num_rounds: int) -> dict[str, Any]:
-    """Return milliseconds of one step per back end on the GPU, or why there are none."""
-    if not torch.cuda.is_available():
-        return dict.fromkeys(BACKENDS, "not run: no GPU")
-    stream = Stream(length, "cuda", torch.bfloat16)
-    told: dict[str, Any] = {}
-    for backend in BACKENDS:
-        try:
-            told[backend] = round(time_backend(stream, backend, num_rounds), 3)
-        except TaskloomError as error:
-            told[backend] = f"not run: {error.problems[0].message}"
-    return {"GPU": torch.cuda.get_device_name(), **told}
-
-
-def time_backend(stream: Stream, backend: str, num_rounds: int) -> float:
-    """Return the median milliseconds of one step of a back end."""
-    milliseconds: list[float] = []
-    for number in range(num_rounds + 3):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
-        out = attend_folded(stream, backend)
-        torch.autograd.grad(out.square().mean(), stream.inputs)
-        ended.record()
-        torch.cuda.synchronize()
-        if number >= 3:
-            milliseconds.append(began.elapsed_time(ended))
-    return median(milliseconds)
-
-
 def main() -> None:
     """Measure all ways and print the figures as JSON, or be the process that grows."""
     parser = argparse.ArgumentParser(description="Time attention by tiles against a dense bias.")
@@ -203,7 +177,6 @@ def main() -> None:
         "times as fast as the faster dense way": round(speedup, 2),
         "share of the memory of the smaller dense way": round(share, 2),
         "holds": speedup >= 1.3 and share <= 0.3,
-        "milliseconds on a GPU": time_on_gpu(options.length, options.rounds),
     }
     tell(result, options.out)
 

@@ -2,7 +2,8 @@
 
 Written anew and plainly from what OFASys computes, for benches to compare with; only what text and patches of
 images need, pre-norm, with NormFormer's scales, and without dropout. Parameters are tensors by the names of
-OFASys. Where a better way to pad is asked for, `Manner` says what is done otherwise.
+OFASys, on whatever device; in half precision, softmax alone is computed in float32, as there. Where a better
+way to pad is asked for, `Manner` says what is done otherwise.
 
 Shape letters: B = rows of a batch, S = source tokens, T = target tokens, C = channels, H = heads, V = ids.
 """
@@ -10,7 +11,8 @@ Shape letters: B = rows of a batch, S = source tokens, T = target tokens, C = ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 import torch
@@ -48,6 +50,11 @@ class Part:
     ids: Tensor
     images: Tensor | None = None
 
+    def to(self, device: torch.device) -> Part:
+        """Return the part on ``device``."""
+        images = None if self.images is None else self.images.to(device)
+        return Part(ids=self.ids.to(device), images=images)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -64,6 +71,12 @@ class Batch:
     target_ids: Tensor
     labels: Tensor
     weights: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``."""
+        named = {name: getattr(self, name).to(device) for name in ("target_ids", "labels")}
+        parts = [part.to(device) for part in self.parts]
+        return replace(self, parts=parts, weights=self.weights.to(device), **named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +117,7 @@ class EagerOfasys:
 
     def charge(self, batch: Batch, label_smoothing: float) -> Tensor:
         """Return the weighted sum of the label-smoothed cross entropy."""
-        log_probs = self.score(batch).float().log_softmax(-1)
+        log_probs = self.score(batch).log_softmax(-1, dtype=torch.float32)
         picked = -log_probs.gather(-1, batch.labels[..., None])[..., 0]
         spread = label_smoothing / (log_probs.shape[-1] - 1)
         losses = (1 - label_smoothing - spread) * picked - spread * log_probs.sum(-1)
@@ -148,9 +161,9 @@ class EagerOfasys:
     def _read_images(self, images: Tensor) -> Side:
         name = "encoder.adaptor.image_patch_embed"
         weight, bias = self.state[f"{name}.proj.weight"], self.state[f"{name}.proj.bias"]
-        pixels = images.permute(0, 3, 1, 2).float() * (2 / 255) - 1
+        pixels = images.permute(0, 3, 1, 2).to(weight.dtype) * (2 / 255) - 1
         tokens = F.conv2d(pixels, weight, bias, weight.shape[-1]).flatten(2).transpose(1, 2)
-        is_padding = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+        is_padding = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         places = self.state[f"{name}.embed_image_positions.weight"]
         return self._enter(name, tokens, places, is_padding)
 
@@ -180,8 +193,8 @@ class EagerOfasys:
         absolute = self._lay_out_absolute("decoder.adaptor.pos", target, target)
         cross = self._lay_out_absolute("decoder.cross_pos", target, source)
         length = target.hidden.shape[1]
-        future = torch.full((length, length), -torch.inf).triu(1)
         x = target.hidden
+        future = x.new_full((length, length), -torch.inf).triu(1)
         for number in range(self._count_layers(DECODER)):
             bias = absolute.clone()
             bias += self._look_up_text(DECODER, number, length)
@@ -221,12 +234,13 @@ class EagerOfasys:
     def _look_up_text(self, side: str, number: int, length: int) -> Tensor:
         """Return the bias of distances along a line, shape ``(H, length, length)``."""
         table = self.state[f"{side}.adaptor.text.token_rel_pos_table_list.{number}.weight"]
-        return F.embedding(bucket_text(length), table).permute(2, 0, 1)
+        buckets = bucket_text(table.device)[:length, :length]
+        return F.embedding(buckets, table).permute(2, 0, 1)
 
     def _look_up_grid(self, number: int, rows: int, columns: int) -> Tensor:
         """Return the bias of distances in a grid, shape ``(H, cells, cells)``."""
         table = self.state[f"encoder.adaptor.image_resnet.image_rel_pos_table_list.{number}.weight"]
-        return F.embedding(bucket_grid(rows, columns), table).permute(2, 0, 1)
+        return F.embedding(bucket_grid(rows, columns, table.device), table).permute(2, 0, 1)
 
     def _attend(self, name: str, x: Tensor, memory: Tensor, bias: Tensor, hidden: Tensor) -> Tensor:
         """Return what attention to ``memory`` adds, but for its norm; ``hidden`` keys are not seen."""
@@ -239,7 +253,8 @@ class EagerOfasys:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self._scale(q))
         else:
             scores = (q * self._scale(q)) @ k.mT + bias
-            out = scores.masked_fill(hidden, -torch.inf).float().softmax(-1) @ v
+            shares = scores.masked_fill(hidden, -torch.inf).softmax(-1, dtype=torch.float32)
+            out = shares.to(v.dtype) @ v
         out = out * self.state[f"{name}.c_attn"][:, None, None]
         return self._linear(f"{name}.out_proj", out.transpose(1, 2).flatten(2))
 
@@ -266,9 +281,10 @@ class EagerOfasys:
         )
 
 
-def bucket_text(length: int) -> Tensor:
-    """Return the row of a table of text for each query and key, shape ``(length, length)``."""
-    index = torch.arange(length)
+@cache
+def bucket_text(device: torch.device) -> Tensor:
+    """Return the row of a table of text for each query and key, of the longest; made once, as in OFASys."""
+    index = torch.arange(TEXT_LONGEST)
     behind = index[:, None] - index
     middle = TEXT_BUCKET // 2
     far = behind.abs().clamp(min=middle).float()
@@ -276,12 +292,13 @@ def bucket_text(length: int) -> Tensor:
     # Rounding may carry the last one past the end.
     beyond = (steps.ceil().long() + middle).clamp(max=TEXT_BUCKET - 1)
     buckets = torch.where(behind.abs() <= middle, behind, behind.sign() * beyond)
-    return buckets + TEXT_BUCKET - 1
+    return (buckets + TEXT_BUCKET - 1).to(device)
 
 
-def bucket_grid(rows: int, columns: int) -> Tensor:
+@cache
+def bucket_grid(rows: int, columns: int, device: torch.device) -> Tensor:
     """Return the row of a table of images for each query and key, shape ``(cells, cells)``."""
     row, column = torch.arange(rows * columns) // columns, torch.arange(rows * columns) % columns
     down = row[:, None] - row + IMAGE_BUCKET - 1
     right = column[:, None] - column + IMAGE_BUCKET - 1
-    return down * (2 * IMAGE_BUCKET - 1) + right
+    return (down * (2 * IMAGE_BUCKET - 1) + right).to(device)

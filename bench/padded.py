@@ -66,9 +66,9 @@ def open_demo(store: Path, model: ModelConfig) -> Stream:
     return open_stream(demo.make_mixture(), Store.open(store), model, demo.TRAIN)
 
 
-def open_functions(folder: Path, model: ModelConfig) -> Stream:
+def open_functions(folder: Path, model: ModelConfig, source_tokens: int = 2048) -> Stream:
     """Return what the mixture of Python's functions is trained on, from its store in ``folder``."""
-    config = TrainConfig(source_tokens=2048)
+    config = TrainConfig(source_tokens=source_tokens)
     return open_stream(code_mixture.make_mixture(), code_mixture.open_store(folder), model, config)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 def describe(*libraries: str) -> dict[str, Any]:
@@ -20,6 +23,17 @@ def describe(*libraries: str) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in libraries},
         },
+    }
+
+
+def describe_gpu() -> dict[str, Any]:
+    """Return the GPU, its driver, and the version of CUDA that torch was built for."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "GPU": torch.cuda.get_device_name(),
+        "driver": driver or "unknown",
+        "CUDA": torch.version.cuda,
     }
 
 

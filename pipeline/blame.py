@@ -118,7 +118,7 @@ class _Trial:
 
     def search(self, rows: Sequence[Row], *, with_gradient: bool = False) -> list[Row]:
         """Return those of ``rows`` whose loss, or gradient, is no finite number."""
-        self._learner.program.eval()
+        self._learner.working.eval()
         bad: list[Row] = []
         waiting = [list(rows)]
         while waiting:
@@ -130,7 +130,7 @@ class _Trial:
             else:
                 half = len(group) // 2
                 waiting += [group[half:], group[:half]]
-        self._learner.program.train()
+        self._learner.working.train()
         return bad
 
     def _is_sound(self, rows: Sequence[Row], *, with_gradient: bool) -> bool:
@@ -152,13 +152,13 @@ class _Trial:
         inputs = to_inputs(learner.plan, pack, learner.device)
         # Packs have the shape of training, but evaluation is not what was compiled.
         with torch.set_grad_enabled(with_gradient), torch.compiler.set_stance("force_eager"):
-            loss = learner.program(inputs)["loss"]
+            loss = learner.working(inputs)["loss"]
             if not with_gradient:
                 return bool(loss.isfinite())
-            learner.optimizer.zero_grad(set_to_none=True)
+            learner.working.zero_grad(set_to_none=True)
             loss.backward()
         grads = [
-            p.grad.isfinite().all() for p in learner.program.parameters() if p.grad is not None
+            p.grad.isfinite().all() for p in learner.working.parameters() if p.grad is not None
         ]
         return bool(torch.stack(grads).all())
 

@@ -26,12 +26,15 @@ from ..ops.architecture import DECODER_SCOPE, VOCABULARY_SCOPE
 from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
 from ..ops.device.decode.int8 import Int8Linear, shrink
+from ..ops.device.decode.record import Recorder
 from ..ops.device.decode.search import Search
+from ..ops.device.decode.task import Compile, as_is
 from ..ops.device.decode.turn import turn_table
 from ..ops.pack_layout import PackLayout
 from ..ops.recipe.text import BLOCK, BPE
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
 from ..storage.files import local_path
+from .compiling import compile_step
 from .document import make_templates
 from .given_rows import RowReader
 from .planning import Plan, plan
@@ -61,6 +64,8 @@ class Model:
         max_length: Most ids that it writes where a target is free text, and the search does not say.
         search: How it searches for targets, unless it is asked otherwise.
         head: What scores in place of the vocabulary's table, if anything.
+        compile: Compiles the steps that write.
+        recorder: Records them on a GPU.
     """
 
     mixture: Mixture
@@ -73,25 +78,34 @@ class Model:
     max_length: int = 64
     search: Search = field(default_factory=Search)
     head: nn.Module | None = None
+    compile: Compile = as_is
+    recorder: Recorder = field(default_factory=Recorder)
     _loaded: dict[str, Any] = field(default_factory=dict[str, Any])
     _writers: dict[tuple[Any, ...], Writer] = field(default_factory=dict[Any, Any])
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "cpu", int8: bool = False) -> Self:
+    def load(
+        cls, path: str | Path, *, device: str = "cpu", int8: bool = False, compiled: bool = False
+    ) -> Self:
         """Load a model from a run, or from one of its checkpoints.
 
         Args:
             path: The directory.
             device: Where it computes; ``"auto"`` takes a GPU where there is one.
             int8: Whether weights that write are kept in eight bits: faster, not quite the same, on a CPU alone.
+            compiled: Whether the steps that write are compiled: faster on a GPU, after a minute for each shape
+                of batch.
 
         Raises:
-            PlanError: There are no weights in eight bits on the device.
+            PlanError: There are no weights in eight bits on the device, or they would be compiled.
             CheckpointError: There is no whole checkpoint, it was made by another version of some op, or its
                 parts do not fit each other.
             TrainingError: There is no such device.
             StoreError: ``path`` is a URL.
         """
+        if int8 and compiled:
+            message = "weights in eight bits have kernels of their own, which are not compiled"
+            raise PlanError.of("T0246", message, "leave out int8, or compiled")
         path = local_path(path)
         chosen = choose_device(device)
         checkpoint = read_checkpoint(latest_checkpoint(path) or path)
@@ -118,6 +132,8 @@ class Model:
             shrink(model.program.scope(DECODER_SCOPE))
         elif chosen.type == "cpu":
             turn_table(model.program.scope(VOCABULARY_SCOPE))
+        if compiled:
+            model.compile = compile_step
         return model
 
     @classmethod
@@ -251,6 +267,8 @@ class Model:
             source_tokens=self.source_tokens,
             max_length=self.max_length,
             head=self.head,
+            compile=self.compile,
+            recorder=self.recorder,
         )
 
     def load_artifact(self, kind: str, digest: str) -> Any:

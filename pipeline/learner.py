@@ -18,6 +18,7 @@ from ..storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
 from ..storage.pack import Pack, fingerprint
 from .packing import to_inputs
 from .planning import Plan
+from .precision import hand_over, refresh, working_copy
 from .program import Program
 from .settings import TrainConfig
 from .tally import Tally
@@ -29,8 +30,9 @@ class Learner:
 
     Attributes:
         plan: What the program computes.
-        program: The program and its parameters.
-        optimizer: AdamW.
+        program: The program and its parameters, as they are learned: in float32.
+        working: What computes: the program itself, or a copy of it in half precision.
+        optimizer: AdamW, of the program's parameters.
         config: Settings of the run.
         device: Where it computes.
         is_compiled: Whether layers are compiled.
@@ -40,6 +42,7 @@ class Learner:
 
     plan: Plan
     program: Program
+    working: Program
     optimizer: torch.optim.Optimizer
     config: TrainConfig
     device: torch.device
@@ -55,7 +58,12 @@ class Learner:
     @classmethod
     def make(cls, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
         """Return a learner at step 0; parameters come from torch's global random numbers."""
-        program = Program(plan).to(device).train()
+        return cls.of(Program(plan), plan, config, device)
+
+    @classmethod
+    def of(cls, program: Program, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
+        """Return a learner of ``program`` at step 0."""
+        program = program.to(device).train()
         # By name: the optimizer's moments are told apart by place, and a task that is added may move it.
         parameters = [parameter for _, parameter in sorted(program.named_parameters())]
         matrices = [p for p in parameters if p.ndim >= 2]
@@ -67,16 +75,19 @@ class Learner:
         optimizer = torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
+        working = working_copy(plan, program, config.precision)
         is_compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         if is_compiled:
-            program.compile_layers()
-        return cls(plan, program, optimizer, config, device, is_compiled)
+            working.compile_layers()
+        return cls(plan, program, working, optimizer, config, device, is_compiled)
 
     @property
     def remark(self) -> str:
         """What a person should know about how it computes."""
         how = "compiled" if self.is_compiled else 'not compiled (compile="on" compiles)'
-        return f"on {self.device.type}, {how}"
+        precision = self.config.precision
+        told = "" if precision == "float32" else f" in {precision}"
+        return f"on {self.device.type}{told}, {how}"
 
     def rate(self, step: int) -> float:
         """Return the learning rate of ``step``, counted from 0: warm-up, then half a cosine."""
@@ -99,8 +110,9 @@ class Learner:
         stance = "fail_on_recompile" if is_settled else "default"
         for pack in packs:
             with torch.compiler.set_stance(stance):
-                outputs = self.program(to_inputs(self.plan, pack, self.device), divisors)
+                outputs = self.working(to_inputs(self.plan, pack, self.device), divisors)
                 outputs["loss"].backward()
+            hand_over(self.working, self.program)
             for name in ("losses", "loss_weights"):
                 self.tally.add(name, outputs[name])
             self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
@@ -109,6 +121,7 @@ class Learner:
         self.tally.add("gradient_norm", norm)
         self._halt(norm)
         self.optimizer.step()
+        refresh(self.working, self.program)
         self.step += 1
         self.tally.steps += 1
         self.tally.packs.append(fingerprint(packs))
@@ -136,7 +149,8 @@ class Learner:
             "score_tokens": sum(float(pack.weights.sum()) for pack in packs),
             "contrast_pairs": float(sum((pack.pair_loss_ids >= 0).sum() for pack in packs)),
         }
-        return {op: torch.tensor(total, device=self.device) for op, total in totals.items()}
+        # Filled there rather than copied: the host would wait for a copy.
+        return {op: torch.full((), total, device=self.device) for op, total in totals.items()}
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return what is no longer a finite number since the last line of the log; empty if all is well."""
@@ -180,6 +194,7 @@ class Learner:
             message = f"{checkpoint.path} holds a model, but no optimizer to train it with"
             raise CheckpointError.of("T0724", message, "train into another directory")
         self.program.load(checkpoint.tensors, checkpoint.path)
+        refresh(self.working, self.program)
         training: Any = checkpoint.training
         self.optimizer.load_state_dict(training["optimizer"])
         torch.set_rng_state(training["random"])

@@ -54,14 +54,17 @@ class Encoder(nn.Module):
             lengths_B: Tokens of each.
             lanes: Tensors.
         """
-        memory_MC, stack = self.read(ids_BS, lengths_B, lanes)
+        memory_MC, positions_MC, stack = self.read(ids_BS, lengths_B, lanes)
         first_B = torch.arange(len(ids_BS)) * ids_BS.shape[1]
         keys_2B = torch.stack((first_B, first_B + lengths_B))
-        keys, values, bias, keep = remember(stack, Sources(memory_MC, keys_2B, ids_BS.shape[1]))
+        sources = Sources(memory_MC, keys_2B, ids_BS.shape[1], positions_MC)
+        keys, values, bias, keep = remember(stack, sources)
         return keys, values, bias, keep
 
-    def read(self, ids_BS: Tensor, lengths_B: Tensor, lanes: Lanes) -> tuple[Tensor, Stack]:
-        """Return the encoder's stream, and what writes of it."""
+    def read(
+        self, ids_BS: Tensor, lengths_B: Tensor, lanes: Lanes
+    ) -> tuple[Tensor, Tensor | None, Stack]:
+        """Return the encoder's stream, its positions if the decoder reads them, and what writes."""
         num_documents, size = ids_BS.shape
         place_S = torch.arange(size, dtype=torch.int32)
         first_B1 = (torch.arange(num_documents, dtype=torch.int32) * size)[:, None]

@@ -156,7 +156,7 @@ class _Parts:
         example = _draw_example(writer, template, (documents, source_tokens))
         num_given = sum(len(p.ids) for p in template.target if isinstance(p, ConstPiece)) - 1
         with torch.no_grad():
-            _, stack = encoder.read(*example)
+            *_, stack = encoder.read(*example)
             length = num_given + writer.length(Search())
             step = Step(program.scopes, stack, writer.automaton, length).eval()
         return cls(

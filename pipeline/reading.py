@@ -126,13 +126,13 @@ class Reader:
         # Layers that were compiled for training are not compiled anew for every length of answers.
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             inputs = to_inputs(self.plan, pack, device)
-            memory, stack = read_sources(program, inputs, self.head)
+            memory, positions, stack = read_sources(program, inputs, self.head)
         num_documents = len(pack.rows)
         size = num_documents if device.type == "cpu" else -(-num_documents // _BATCH) * _BATCH
         keys = torch.zeros(2, size, dtype=torch.int64)
         keys[:, :num_documents] = torch.from_numpy(pack.source_ranges.T.astype(np.int64))
         longest = -(-int((keys[1] - keys[0]).max()) // TILE) * TILE
-        sources = Sources(memory, keys.to(device), max(longest, 1))
+        sources = Sources(memory, keys.to(device), max(longest, 1), positions)
         return Read(pack, stack, sources, _find_given(pack, size).to(device))
 
     def _capacity(self, documents: Documents) -> Capacity:
@@ -167,8 +167,8 @@ class Reader:
 
 def read_sources(
     program: Program, inputs: Mapping[str, torch.Tensor], head: nn.Module | None
-) -> tuple[torch.Tensor, Stack]:
-    """Return the encoder's stream, and what writes of it.
+) -> tuple[torch.Tensor, torch.Tensor | None, Stack]:
+    """Return the encoder's stream, its positions if the decoder reads them, and what writes.
 
     Args:
         program: A program of the task for inference.
@@ -177,10 +177,10 @@ def read_sources(
     """
     decoder, table = program.scope(DECODER_SCOPE), program.scope(VOCABULARY_SCOPE)
     if not isinstance(decoder, RelativeDecoder):
-        return program.compute("memory", inputs), RotaryStack(decoder, table, head)
+        return program.compute("memory", inputs), None, RotaryStack(decoder, table, head)
     memory, positions = program.compute_all(("memory", MEMORY_POSITIONS), inputs)
     tokens = program.scope("target_tokens")
-    return memory, RelativeStack(decoder, tokens, table, positions, head=head)
+    return memory, positions, RelativeStack(decoder, tokens, table, head=head)
 
 
 def hash_document(pack: Pack, number: int) -> int:

@@ -14,6 +14,7 @@ from ..storage.capacity import Capacity
 from ..storage.checkpoint import latest_checkpoint, read_record
 from ..storage.resume import LoaderState
 from .planning import Plan, plan
+from .settings import TrainConfig
 from .stream import Stream
 from .task import Mixture
 from .versions import installed_version
@@ -104,8 +105,10 @@ def refuse_other_run(origin: object, was: Mapping[str, Any], now: Mapping[str, A
         CheckpointError: It is of another; every difference is named.
     """
     now = json.loads(json.dumps(now))  # as it would be read back
-    # Sizes that came after the run was begun are as they were without them.
+    # Sizes and settings that came after the run was begun are as they were without them.
     was = {**was, "model": {**asdict(ModelConfig()), **was["model"]}}
+    begun = {k: v for k, v in asdict(TrainConfig()).items() if k in now["settings"]}
+    was["settings"] = {**begun, **was["settings"]}
     following = _FOLLOWING if was["tasks"] == now["tasks"] else _FOLLOWING[:1]
     told = [line for name in _CHOSEN for line in _tell_chosen(name, was, now)]
     told = told or [line for name in following for line in _tell((name,), was.get(name), now[name])]

@@ -33,6 +33,8 @@ class TrainConfig:
         log_every: Steps between two lines of the log.
         checkpoint_every: Steps between two checkpoints.
         keep_checkpoints: Checkpoints that are kept.
+        precision: What a step computes in: ``"float32"`` or ``"bfloat16"``. Parameters are learned and kept in
+            float32 either way.
         compile: ``"auto"`` compiles on a GPU; ``"on"`` and ``"off"`` decide it.
         device: ``"auto"`` takes a GPU where there is one.
         threads: Threads of torch on the host; its own choice if 0.
@@ -56,6 +58,7 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    precision: Literal["float32", "bfloat16"] = "float32"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     threads: int = 0

@@ -78,7 +78,7 @@ class StepMeter:
         if not self.first <= self.learner.step < self.first + NUM_STEPS:
             yield
             return
-        program, device = self.learner.program, self.learner.device
+        program, device = self.learner.working, self.learner.device
         probe = program.probe = Probe(device)
         began = _now(device)
         try:

@@ -24,6 +24,7 @@ from .importing import take_over
 from .inference import Model
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
+from .precision import refresh
 from .program import choose_device
 from .progress import Shown, open_progress
 from .record import refuse_other_run, run_capacity, run_record, used_artifacts
@@ -135,6 +136,7 @@ class _Run:
             return
         plan, program = self.learner.plan, self.learner.program
         taken = take_over(program, plan.vocabulary, local_path(weights))
+        refresh(self.learner.working, program)
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )

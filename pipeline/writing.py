@@ -19,7 +19,9 @@ from torch import nn
 from ..graph.errors import PlanError, Problem, RowError
 from ..ops.device.automaton import DecodeAutomaton, build_automaton
 from ..ops.device.decode.chain import write_chains
+from ..ops.device.decode.record import Recorder
 from ..ops.device.decode.search import Search
+from ..ops.device.decode.task import Compile, as_is
 from ..ops.device.decode.task import Task as DecodeTask
 from ..ops.device.decode.tree import plan_tree
 from ..ops.device.decode.weigh_answers import weigh_answers
@@ -67,6 +69,8 @@ class Writer:
         source_tokens: Most tokens that are read at once; longer documents are not answered.
         max_length: Most ids that are written where a target is free text, and the search does not say.
         head: What scores in place of the vocabulary's table, if anything.
+        compile: Compiles steps.
+        recorder: Records steps on a GPU.
         automaton: What targets may be.
     """
 
@@ -78,6 +82,8 @@ class Writer:
     source_tokens: int
     max_length: int
     head: nn.Module | None = None
+    compile: Compile = as_is
+    recorder: Recorder = field(default_factory=Recorder)
     _reader: Reader = field(init=False)
     _target: Target = field(init=False)
     automaton: DecodeAutomaton = field(init=False)
@@ -124,7 +130,7 @@ class Writer:
         """
         said: dict[int, list[Said]] = {}
         for read in self._reader.read(template, columns, rows):
-            written = write(self._task(read, Search() if search is None else search))
+            written = write(self._task(read, Search() if search is None else search), self.recorder)
             said |= zip(read.pack.rows[:, 1].tolist(), self._tell(written, read.pack), strict=True)
         return said
 
@@ -190,9 +196,10 @@ class Writer:
             hashes = [hash_document(read.pack, number) for number in range(num_documents)]
             keys_B[:num_documents] = torch.tensor(hashes)
         length = self.length(search)
+        self.automaton = self.automaton.to(device)
         return DecodeTask(
             stack=read.stack,
-            automaton=self.automaton.to(device),
+            automaton=self.automaton,
             sources=read.sources,
             roots_B=roots_B.to(device),
             max_length=read.given_BP.shape[1] + length,
@@ -200,6 +207,7 @@ class Writer:
             given_BP=read.given_BP,
             prefix=self._target.encode_prefix(search.prefix, length),
             keys_B=keys_B.to(device),
+            compile=self.compile,
         )
 
     def length(self, search: Search) -> int:

@@ -166,3 +166,17 @@ def test_the_bench_of_useful_samples_counts_every_way(tmp_path: Path) -> None:
     assert set(case["holds"]) == {"mixed", "bucketed"}
     shares = case["tokens of all positions"]
     assert shares["mixed"] < shares["bucketed"] < 1
+
+
+TINY = ("--width", "64", "--layers", "1", "--ids", "9000", "--source-tokens", "1024")
+
+
+@pytest.mark.slow
+def test_the_bench_of_training_on_a_gpu_can_be_tried_without_one(tmp_path: Path) -> None:
+    small = ("--device", "cpu", *TINY, "--steps", "1", "--packs", "1", "--presets", "base")
+    report = run(tmp_path, "bench_training.py", *small)
+    assert set(report["cases"]) == {"mfu", "profile", "memory", "eager"}
+    failed = {case: told["base"].get("failed") for case, told in report["cases"].items()}
+    assert not any(failed.values()), failed
+    assert report["cases"]["mfu"]["base"]["documents of each pack"] == [2]
+    assert report["cases"]["eager"]["base"]["compared"]["agrees"]

@@ -36,7 +36,7 @@ class Choice(NamedTuple):
     states_B: Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecodeAutomaton:
     """States and what leads from one to the next, as tensors on one device.
 
@@ -73,7 +73,9 @@ class DecodeAutomaton:
     pads: bool
 
     def to(self, device: torch.device | str) -> DecodeAutomaton:
-        """Return the same automaton on ``device``."""
+        """Return the same automaton on ``device``; itself, if it is there."""
+        if self.offsets_S.device == torch.device(device):
+            return self
         tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
         return replace(self, **tensors)
 

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ...graph.errors import PlanError, Problem
+from .slope import charge_rows
 
 
 class IdSets(NamedTuple):
@@ -192,21 +193,12 @@ def _charge_chunk(
         return hidden_RC.new_full(hidden_RC.shape[:1], torch.inf, dtype=_sum_dtype(hidden_RC)), None
     smoothing = label_smoothing if num_ids > 1 else 0.0
     each = smoothing / max(1, num_ids - 1)
-    right = 1 - smoothing - each
-    logs_RK = (hidden_RC @ weight_KC.T).log_softmax(-1, dtype=_sum_dtype(hidden_RC))
-    label_R1 = place_R[:, None]
-    losses_R = -right * logs_RK.gather(1, label_R1)[:, 0]
-    if each:
-        losses_R -= each * logs_RK.sum(1)
-    losses_R = losses_R.where(is_inside_R, torch.inf)
-    if grad_KC is None and not teaches_hidden:
+    teaches = teaches_hidden or grad_KC is not None
+    losses_R, slopes_RK = charge_rows(
+        hidden_RC, weight_KC, place_R, is_inside_R, each, teaches=teaches
+    )
+    if slopes_RK is None:
         return losses_R, None
-    # From here on the log probabilities are the gradients of the scores, but for the weights of rows.
-    slopes_RK = logs_RK.exp_()
-    if each:
-        slopes_RK -= each
-    share_R1 = is_inside_R[:, None].to(slopes_RK.dtype) * -right
-    slopes_RK = slopes_RK.scatter_add_(1, label_R1, share_R1).to(hidden_RC.dtype)
     weight_R1 = weight_R[:, None].to(hidden_RC.dtype)
     if grad_KC is not None:
         weighted_RC = hidden_RC * weight_R1

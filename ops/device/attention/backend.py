@@ -125,12 +125,12 @@ BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
 
 
 def _choose(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionSpec:
+    if lo_N.is_cuda and has_triton():
+        return replace(spec, backend="triton")
     in_blocks = replace(spec, backend="blockwise", window=0, is_diagonal=False)
     # What a compiled program does may not hang on numbers, and devices would be waited for.
     reads_ranges = lo_N.device.type == "cpu" and not torch.compiler.is_compiling()
     if spec.is_relative:
-        if lo_N.is_cuda and has_triton():
-            return replace(spec, backend="triton")
         return in_blocks if reads_ranges or num_keys >= LONG else replace(spec, backend="sdpa")
     # Windows pay where they save at least half of the scores. Blocks may save more, but what is chosen by the
     # numbers may change from pack to pack, and compiled layers are compiled anew then.

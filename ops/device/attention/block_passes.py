@@ -204,7 +204,8 @@ def _scoring_of(call: Call) -> _Scoring:
     blocks = Blocks(lo_N, hi_N, call.k_MHD.shape[0], call.tile)
     codes = None
     if call.codes_3N is not None:
-        codes = (call.codes_3N[0], call.codes_3N[1], call.codes_3N[2])
+        shift_N, code_N, slot_N = call.codes_3N
+        codes = (code_N, shift_N + code_N, slot_N)
     return _Scoring.of(blocks, call.q_NHD, call.table_HR, codes, call.scale)
 
 

@@ -16,9 +16,10 @@ class Call(NamedTuple):
         q_NHD: Queries.
         k_MHD: Keys.
         v_MHD: Values.
-        table_HR: Biases per head, where there are any.
-        codes_3N: Code, base and slot of each token, where there is a table.
-        ranges_2N: First key that each query sees, and one past the last.
+        table_HR: Biases per head, where there are any, in a type that sums may be taken in.
+        codes_3N: Base less code, code and slot of each token, where there is a table; int32.
+        runs_T: Whether codes run on throughout each tile, 1 or 0; where there is a table, int32.
+        ranges_2N: First key that each query sees, and one past the last; int32.
         keys_2T: The same for each tile of queries.
         queries_2S: First query that sees any key of each tile of keys, and one past the last.
         scale: Factor of the scores.
@@ -30,6 +31,7 @@ class Call(NamedTuple):
     v_MHD: Tensor
     table_HR: Tensor | None
     codes_3N: Tensor | None
+    runs_T: Tensor | None
     ranges_2N: Tensor
     keys_2T: Tensor
     queries_2S: Tensor

@@ -14,12 +14,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .block_passes import BLOCKS
 from .call import Call, Passes, precise
 from .plan import AttentionPlan, plan_spans
-from .relative import Relative, stack_codes
+from .relative import Relative
 from .triton_passes import TRITON
 
 PASSES: Final[Mapping[str, Passes]] = MappingProxyType({"blockwise": BLOCKS, "triton": TRITON})
@@ -32,18 +33,34 @@ def attend_by_op(
     spec, spans = plan.spec, plan.spans
     if spans is None:
         spans = plan_spans(plan.lo_N, plan.hi_N, k_MHD.shape[0], spec.tile)
+    table_HR = codes_3N = runs_T = None
+    if relative is not None:
+        table_HR = relative.table_HR.to(precise(q_NHD.dtype)).contiguous()
+        shift_N = relative.base_N - relative.code_N
+        codes_3N = torch.stack((shift_N, relative.code_N, relative.slot_N)).int()
+        runs_T = _find_runs(codes_3N, spec.tile)
     call = Call(
         q_NHD,
         k_MHD,
         v_MHD,
-        None if relative is None else relative.table_HR,
-        None if relative is None else stack_codes(relative),
-        torch.stack((plan.lo_N, plan.hi_N)),
+        table_HR,
+        codes_3N,
+        runs_T,
+        torch.stack((plan.lo_N, plan.hi_N)).int(),
         *spans,
         spec.scale_of(q_NHD.shape[-1]),
         spec.tile,
     )
     return _attend(spec.backend, *call)[0]
+
+
+def _find_runs(codes_3N: Tensor, tile: int) -> Tensor:
+    """Return whether codes run on throughout each tile, as in `Call`."""
+    step_3N = codes_3N.diff()
+    breaks_N = (step_3N[0] != -1) | (step_3N[1] != 1) | (step_3N[2] != 0)
+    # The break before a tile's first token is no break within the tile.
+    pad = (1, -codes_3N.shape[1] % tile)
+    return (~F.pad(breaks_N, pad).view(-1, tile)[:, 1:].any(1)).int()
 
 
 @torch.library.custom_op("taskloom_ops::attention", mutates_args=())
@@ -54,13 +71,14 @@ def _attend(
     v_MHD: Tensor,
     table_HR: Tensor | None,
     codes_3N: Tensor | None,
+    runs_T: Tensor | None,
     ranges_2N: Tensor,
     keys_2T: Tensor,
     queries_2S: Tensor,
     scale: float,
     tile: int,
 ) -> tuple[Tensor, Tensor]:
-    given = (q_NHD, k_MHD, v_MHD, table_HR, codes_3N, ranges_2N, keys_2T, queries_2S)
+    given = (q_NHD, k_MHD, v_MHD, table_HR, codes_3N, runs_T, ranges_2N, keys_2T, queries_2S)
     return PASSES[backend].forward(Call(*given, scale, tile))
 
 
@@ -75,13 +93,14 @@ def _attend_backward(
     v_MHD: Tensor,
     table_HR: Tensor | None,
     codes_3N: Tensor | None,
+    runs_T: Tensor | None,
     ranges_2N: Tensor,
     keys_2T: Tensor,
     queries_2S: Tensor,
     scale: float,
     tile: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    given = (q_NHD, k_MHD, v_MHD, table_HR, codes_3N, ranges_2N, keys_2T, queries_2S)
+    given = (q_NHD, k_MHD, v_MHD, table_HR, codes_3N, runs_T, ranges_2N, keys_2T, queries_2S)
     call = Call(*given, scale, tile)
     return PASSES[backend].backward(call, grad_NHD, out_NHD, log_sums_HN)
 
@@ -118,9 +137,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 def _differentiate(ctx: Any, grad_NHD: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     *grads, grad_table = _attend_backward(ctx.backend, grad_NHD, *saved, ctx.scale, ctx.tile)
-    table_HR = saved[5]
-    grad_table = None if table_HR is None else grad_table.to(table_HR.dtype)
-    return None, *grads, grad_table, *[None] * 6
+    return None, *grads, None if saved[5] is None else grad_table, *[None] * 7
 
 
 _attend.register_autograd(_differentiate, setup_context=_remember)

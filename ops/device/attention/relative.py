@@ -60,11 +60,6 @@ def check_relative(q_NHD: Tensor, k_MHD: Tensor, relative: Relative) -> None:
         raise PlanError.of("T0229", f"a relative bias has a row per head, got {counts}")
 
 
-def stack_codes(relative: Relative) -> Tensor:
-    """Return code, base and slot of each token, shape ``(3, N)``."""
-    return torch.stack((relative.code_N, relative.base_N, relative.slot_N))
-
-
 def relative_scores(relative: Relative, lo_N: Tensor, hi_N: Tensor) -> Tensor:
     """Return what is added to every score, shape ``(H, N, N)``; 0 where a key is not seen."""
     table_HR, code_N, base_N, slot_N = relative

@@ -1,4 +1,4 @@
-"""Both passes of attention by our Triton kernels: what they are given, and on how many programs.
+"""Both passes of attention by our Triton kernels: what they are given, and how they are launched.
 
 Triton runs them on a GPU; without one, its interpreter does where ``TRITON_INTERPRET=1`` was set
 before Triton was first imported, thousands of times slower: for tests, and for a look at a value.
@@ -29,27 +29,29 @@ FIXED_BITS: Final = 40
 
 
 class Launch(NamedTuple):
-    """How one kernel is run: tiles of queries per program, and what Triton wants to know."""
+    """How one kernel is run; each program has 4 warps and one tile, of queries or of keys.
 
-    num_tiles: int
-    num_warps: int
+    Attributes:
+        num_stages: Tiles that are fetched ahead, and one.
+    """
+
     num_stages: int
 
     @property
     def options(self) -> dict[str, int]:
         """What Triton is told; what it takes for granted may change with its version."""
-        return {
-            "num_warps": self.num_warps,
-            "num_stages": self.num_stages,
-            "enable_fp_fusion": True,
-        }
+        return {"num_warps": 4, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
 
 LAUNCHES: Final = {
-    "forward": Launch(2, 8, 2),
-    "backward_queries": Launch(1, 8, 2),
-    "backward_keys": Launch(1, 8, 1),
+    ("forward", False): Launch(3),
+    ("forward", True): Launch(1),
+    ("backward_queries", False): Launch(2),
+    ("backward_queries", True): Launch(2),
+    ("backward_keys", False): Launch(1),
+    ("backward_keys", True): Launch(1),
 }
+"""By kernel, and whether there is a relative bias; the fastest of those timed on an H200."""
 
 
 def has_triton() -> bool:
@@ -96,7 +98,7 @@ def is_interpreted() -> bool:
         help_ = 'pip install "taskloom[gpu]"'
         message = "the attention back end triton needs the extra gpu"
         raise MissingExtraError.of("T0901", message, help_) from error
-    return IS_INTERPRETED
+    return bool(IS_INTERPRETED.value)
 
 
 def plan_triton(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:
@@ -113,8 +115,7 @@ def _forward(call: Call) -> tuple[Tensor, Tensor]:
     out_NHD = call.q_NHD.new_empty(num_queries, num_heads, call.v_MHD.shape[-1])
     log_sums_HN = out_NHD.new_empty(num_heads, num_queries, dtype=torch.float32)
     _launch("forward", call, out_ptr=out_NHD, log_sums_ptr=log_sums_HN, spans_ptr=call.keys_2T)
-    log_sums_HN.masked_fill_(call.lost_N, torch.nan)
-    return out_NHD.masked_fill_(call.lost_N[:, None, None], torch.nan), log_sums_HN
+    return out_NHD, log_sums_HN
 
 
 def _backward(
@@ -127,61 +128,65 @@ def _backward(
     """
     call, grad_NHD = _laid_out(call), grad_NHD.contiguous()
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in call[:3])
-    dots_NH = (grad_NHD.float() * out_NHD.float()).sum(-1)
+    sums_PHR, per_step = _accumulators(call, grad_NHD)
     shared = {
         "grad_out_ptr": grad_NHD,
         "log_sums_ptr": log_sums_HN,
-        "dots_ptr": dots_NH.t().contiguous(),
+        "dots_ptr": torch.empty_like(log_sums_HN),
     }
-    _launch("backward_queries", call, grad_q_ptr=grad_q, spans_ptr=call.keys_2T, **shared)
-    sums_PHR, per_step = _accumulators(call, grad_NHD)
+    _launch(
+        "backward_queries",
+        call,
+        out_ptr=out_NHD,
+        grad_q_ptr=grad_q,
+        sums_ptr=sums_PHR,
+        per_step_ptr=sums_PHR if per_step is None else per_step,
+        runs_ptr=call.ranges_2N if call.runs_T is None else call.runs_T,
+        spans_ptr=call.keys_2T,
+        is_fixed=per_step is not None,
+        num_sums=NUM_SUMS,
+        **shared,
+    )
     _launch(
         "backward_keys",
         call,
         grad_k_ptr=grad_k,
         grad_v_ptr=grad_v,
-        sums_ptr=sums_PHR,
-        per_step_ptr=per_step,
-        runs_ptr=_runs(call),
         spans_ptr=call.queries_2S,
-        is_fixed=sums_PHR.dtype is torch.int64,
-        num_sums=NUM_SUMS,
         **shared,
     )
-    grad_table_HR = (sums_PHR.sum(0).double() / per_step).float()
-    return (
-        grad_q,
-        grad_k,
-        grad_v,
-        grad_table_HR if call.table_HR is not None else dots_NH.new_empty(0),
-    )
+    if call.table_HR is None:
+        return grad_q, grad_k, grad_v, sums_PHR
+    grad_table_HR = sums_PHR.sum(0)
+    if per_step is not None:
+        grad_table_HR = (grad_table_HR.double() / per_step).float()
+    return grad_q, grad_k, grad_v, grad_table_HR
 
 
 def _laid_out(call: Call) -> Call:
-    """Return the call with heads and channels side by side, and codes as the kernels read them."""
-    q_NHD, k_MHD, v_MHD = (x if x[0].is_contiguous() else x.contiguous() for x in call[:3])
-    call = call._replace(q_NHD=q_NHD, k_MHD=k_MHD, v_MHD=v_MHD, ranges_2N=call.ranges_2N.int())
-    if call.table_HR is None or call.codes_3N is None:
-        return call
-    code_N, base_N, slot_N = call.codes_3N
-    codes_3N = torch.stack((base_N - code_N, code_N, slot_N)).int()
-    return call._replace(codes_3N=codes_3N, table_HR=call.table_HR.float().contiguous())
+    """Return the call with heads and channels side by side."""
+    q_NHD, k_NHD, v_NHD = (x if _is_laid_out(x) else x.contiguous() for x in call[:3])
+    return call._replace(q_NHD=q_NHD, k_MHD=k_NHD, v_MHD=v_NHD)
+
+
+def _is_laid_out(x_NHD: Tensor) -> bool:
+    return x_NHD.stride()[1:] == (x_NHD.shape[2], 1)
 
 
 def _launch(name: str, call: Call, **given: Any) -> None:
     from .kernels import KERNELS  # noqa: PLC0415  # Triton is of the extra gpu
 
-    kernel, launch = KERNELS[name], LAUNCHES[name]
+    kernel, launch = KERNELS[name], LAUNCHES[name, call.table_HR is not None]
     (num_queries, num_heads, qk_size), (num_keys, _, v_size) = call.q_NHD.shape, call.v_MHD.shape
     num_programs = num_keys if name == "backward_keys" else num_queries
-    none = call.q_NHD.new_empty(1, dtype=torch.int32)
     values = {
         "q_ptr": call.q_NHD,
         "k_ptr": call.k_MHD,
         "v_ptr": call.v_MHD,
         "ranges_ptr": call.ranges_2N,
-        "codes_ptr": none if call.codes_3N is None else call.codes_3N,
-        "table_ptr": none.float() if call.table_HR is None else call.table_HR,
+        # Pointers of nothing are not read.
+        "codes_ptr": call.ranges_2N if call.codes_3N is None else call.codes_3N,
+        "table_ptr": call.q_NHD if call.table_HR is None else call.table_HR,
         "scale": call.scale,
         "num_queries": num_queries,
         "num_keys": num_keys,
@@ -195,12 +200,10 @@ def _launch(name: str, call: Call, **given: Any) -> None:
         "qk_padded": padded(qk_size),
         "v_padded": padded(v_size),
         "tile": call.tile,
-        "block_q": call.tile * launch.num_tiles,
-        "block_k": call.tile,
         "is_relative": call.table_HR is not None,
     }
     values = {key: value for key, value in values.items() if key in kernel.arg_names} | given
-    grid = (-(-num_programs // (call.tile * launch.num_tiles)), num_heads)
+    grid = (-(-num_programs // call.tile), num_heads)
     kernel[grid](**values, **launch.options)
 
 
@@ -209,30 +212,16 @@ def padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def _runs(call: Call) -> Tensor:
-    """Return whether codes run on throughout each tile, 1 or 0."""
-    if call.codes_3N is None:
-        return call.ranges_2N.new_zeros(1)
-    shift_N, code_N, slot_N = call.codes_3N
-    base_N = shift_N + code_N
-    tile, num_tokens = call.tile, code_N.shape[0]
-    pad = -num_tokens % tile
-    breaks_N = torch.stack((code_N.diff() - 1, base_N.diff(), slot_N.diff())).any(0)
-    # The break before a tile's first token is no break within the tile.
-    breaks_SQ = torch.nn.functional.pad(breaks_N, (1, pad)).view(-1, tile)
-    return (~breaks_SQ[:, 1:].any(1)).int()
-
-
-def _accumulators(call: Call, grad_NHD: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sums to add to, and how many steps of them are 1."""
-    num_heads, num_rows = (1, 1) if call.table_HR is None else call.table_HR.shape
-    is_fixed = torch.are_deterministic_algorithms_enabled()
-    dtype = torch.int64 if is_fixed else torch.float32
-    sums_PHR = grad_NHD.new_zeros(NUM_SUMS, num_heads, num_rows, dtype=dtype)
-    if not is_fixed:
-        return sums_PHR, grad_NHD.new_ones((), dtype=torch.float32)
+def _accumulators(call: Call, grad_NHD: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return sums to add to, and how many steps of them are 1 if they are taken in steps."""
+    if call.table_HR is None:
+        return grad_NHD.new_empty(0, dtype=torch.float32), None
+    size = (NUM_SUMS, *call.table_HR.shape)
+    if not torch.are_deterministic_algorithms_enabled():
+        return grad_NHD.new_zeros(size, dtype=torch.float32), None
     most = 2 * _longest(grad_NHD) * _longest(call.v_MHD)
-    return sums_PHR, (FIXED_BITS - most.clamp(min=1e-30).log2().ceil()).exp2()
+    per_step = (FIXED_BITS - most.clamp(min=1e-30).log2().ceil()).exp2()
+    return grad_NHD.new_zeros(size, dtype=torch.int64), per_step
 
 
 def _longest(x_NHD: Tensor) -> Tensor:

@@ -6,12 +6,17 @@ values to be of one size: values are padded to it.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .plan import AttentionPlan
 from .relative import Relative
+
+TORCH: Final = (2, 11)
+"""Before that it had neither a scale nor windows."""
 
 
 def lacks_varlen(
@@ -25,6 +30,8 @@ def lacks_varlen(
         return "FlashAttention knows no bias of scores"
     if not q_NHD.is_cuda:
         return "it needs a GPU"
+    if tuple(map(int, torch.__version__.split(".")[:2])) < TORCH:
+        return f"it needs torch {'.'.join(map(str, TORCH))} or newer, got {torch.__version__}"
     if q_NHD.dtype not in {torch.float16, torch.bfloat16}:
         return "FlashAttention computes in half precision alone"
     return ""

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from ....graph.vocabulary import BOS, EOS, PAD
 from ..language import FINISHED
-from .chain import BLOCK
-from .options import Chooser, Limits, Options
+from .options import Options
 from .pick import Picked, pick
+from .rules import Rules
 from .step import follow_parents, open_cache, take_step
-from .task import Task
+from .task import Moment, Task
 from .written import Written, rank
 
 
@@ -82,37 +82,49 @@ def search_beams(task: Task) -> Iterator[BeamState]:
     """Yield where the search is after every step; nothing waits for the device."""
     num_beams, length, stack = task.search.beams, task.max_length, task.stack
     beams, kept = _begin(task)
-    device = beams.sums_R.device
-    chooser = Chooser.of(task.automaton, stack, task.search.temperature)
-    limits, begins_R = Limits.of(task), task.begins(num_beams)
+    rules, begins_R = Rules.of(task), task.begins(num_beams)
     cache = open_cache(stack, task.sources, num_rows=num_beams, max_length=length)
-    for at, index in enumerate(torch.arange(length, device=device).split(1)):
-        num_seen = min(length, (at // BLOCK + 1) * BLOCK)
-        hidden_RC = take_step(stack, beams.tokens_RT[:, at], index, cache, num_seen)
-        options = chooser.weigh(stack, hidden_RC, beams.states_R, task.fan_out(at))
-        options = limits.apply(options, beams.tokens_RT, at, begins_R)
-        picked = _pick_groups(task, options, beams.sums_R)
-        told_R = task.told(at, num_beams)
-        kept = _keep(kept, beams, options, picked, at, told_R)
-        parents_R, options_R = _rows(picked.parents_BK), picked.options_BK.flatten()
-        states_R = chooser.follow(options, beams.states_R[parents_R], parents_R, options_R)
-        sums_R = picked.sums_BK.flatten()
-        # Beams that follow nothing may have been given an option that is none.
-        ids_R = options.pick_ids(parents_R, options_R).where(sums_R > -torch.inf, PAD)
-        log_probs_R = options.log_probs_of(parents_R, options_R)
-        if told_R is not None:
-            is_told_R = told_R != PAD
-            own_R = torch.arange(len(told_R), device=device)
-            parents_R = own_R.where(is_told_R, parents_R)
-            ids_R = told_R.where(is_told_R, ids_R)
-            log_probs_R = log_probs_R.masked_fill(is_told_R, 0.0)
-            sums_R = beams.sums_R.where(is_told_R, sums_R)
-            states_R = beams.states_R.where(is_told_R, states_R)
-        follow_parents(cache, parents_R, num_seen)
-        beams = Beams(beams.tokens_RT[parents_R], beams.log_probs_RL[parents_R], sums_R, states_R)
-        beams.tokens_RT[:, at + 1] = ids_R
-        beams.log_probs_RL[:, at] = log_probs_R
+    take, follow = task.compile(take_step), task.compile(follow_parents)
+    go_on = task.compile_choice(go_on_beams)
+    ids_R = torch.full_like(beams.states_R, BOS)
+    for at in range(length):
+        moment, num_seen = task.moment(at, num_beams), task.num_seen(at)
+        hidden_RC = take(stack, ids_R, moment.index, cache, num_seen)
+        ids_R, parents_R, beams, kept = go_on(rules, beams, kept, hidden_RC, begins_R, moment)
+        follow(cache, parents_R, num_seen)
         yield BeamState(at + 1, beams, kept)
+
+
+def go_on_beams(
+    rules: Rules, beams: Beams, kept: Kept, hidden_RC: Tensor, begins_R: Tensor, moment: Moment
+) -> tuple[Tensor, Tensor, Beams, Kept]:
+    """Return the ids that are written, the beams they follow, and both with them.
+
+    Args:
+        rules: What is written.
+        beams: What is followed.
+        kept: What is finished; written in place.
+        hidden_RC: The beams' states in the decoder.
+        begins_R: Ids that each beam was given.
+        moment: The step.
+    """
+    options = rules.weigh(hidden_RC, beams.states_R, beams.tokens_RT, begins_R, moment)
+    picked = _pick_groups(rules, options, beams.sums_R)
+    kept = _keep(kept, beams, options, picked, moment)
+    parents_R, options_R = _rows(picked.parents_BK), picked.options_BK.flatten()
+    states_R = rules.chooser.follow(options, beams.states_R[parents_R], parents_R, options_R)
+    sums_R = picked.sums_BK.flatten()
+    # Beams that follow nothing may have been given an option that is none.
+    ids_R = options.pick_ids(parents_R, options_R).where(sums_R > -torch.inf, PAD)
+    log_probs_R = options.log_probs_of(parents_R, options_R)
+    if (told := moment.told) is not None:
+        own_R = torch.arange(len(parents_R), device=parents_R.device)
+        parents_R = own_R.where(told.is_told_R, parents_R)
+        sums_R = beams.sums_R.where(told.is_told_R, sums_R)
+        ids_R, log_probs_R, states_R = told.obey(ids_R, log_probs_R, states_R, beams.states_R)
+    tokens_RT = beams.tokens_RT[parents_R].index_copy(1, moment.index + 1, ids_R[:, None])
+    log_probs_RL = beams.log_probs_RL[parents_R].index_copy(1, moment.index, log_probs_R[:, None])
+    return ids_R, parents_R, Beams(tokens_RT, log_probs_RL, sums_R, states_R), kept
 
 
 def read_beams(task: Task, last: BeamState) -> Written:
@@ -154,15 +166,15 @@ def _begin(task: Task) -> tuple[Beams, Kept]:
     return Beams(tokens_RT, log_probs_RL, sums_UK.flatten(), states_R), kept
 
 
-def _pick_groups(task: Task, options: Options, sums_R: Tensor) -> Picked:
+def _pick_groups(rules: Rules, options: Options, sums_R: Tensor) -> Picked:
     """Return what each group goes on with; a group is shunned by those after it."""
-    search = task.search
-    shape = (len(task.roots_B), search.groups, search.beams // search.groups)
+    search = rules.search
+    shape = (len(sums_R) // search.beams, search.groups, search.beams // search.groups)
     log_probs_BGKX = options.log_probs_RX.unflatten(0, shape)
     is_end_BGKX = options.where_id(EOS).expand_as(options.scores_RX).unflatten(0, shape)
     sums_BGK = sums_R.unflatten(0, shape)
     rows_BGK = torch.arange(len(sums_R), device=sums_R.device).unflatten(0, shape)
-    taken_BV = sums_R.new_zeros(shape[0], len(task.stack.weight_VC))
+    taken_BV = sums_R.new_zeros(shape[0], len(rules.stack.weight_VC))
     picked: list[Picked] = []
     for group in range(search.groups):
         costs_BKX = None
@@ -180,20 +192,18 @@ def _pick_groups(task: Task, options: Options, sums_R: Tensor) -> Picked:
     return Picked(*(torch.stack(part, 1).flatten(0, 1) for part in zip(*picked, strict=True)))
 
 
-def _keep(
-    kept: Kept, beams: Beams, options: Options, picked: Picked, at: int, told_R: Tensor | None
-) -> Kept:
-    """Keep the targets that are finished with the id at ``at``, as long as there is room."""
+def _keep(kept: Kept, beams: Beams, options: Options, picked: Picked, moment: Moment) -> Kept:
+    """Keep the targets that are finished with the id of this step, as long as there is room."""
     is_end_UK = picked.is_end_BK
-    if told_R is not None:
-        is_end_UK = is_end_UK & (told_R.unflatten(0, (-1, kept.size))[:, :1] == PAD)
+    if moment.told is not None:
+        is_end_UK = is_end_UK & ~moment.told.is_told_R.unflatten(0, (-1, kept.size))[:, :1]
     slot_UK = kept.num_U[:, None] + is_end_UK.cumsum(1) - 1
     slot_UK = slot_UK.where(is_end_UK, kept.size).clamp(max=kept.size)
     slot_UKL = slot_UK[..., None].expand(-1, -1, kept.ids_UKL.shape[-1])
     parents_R, options_R = _rows(picked.end_parents_BK), picked.end_options_BK.flatten()
-    ids_RL, log_probs_RL = beams.tokens_RT[parents_R, 1:], beams.log_probs_RL[parents_R]
-    ids_RL[:, at] = EOS
-    log_probs_RL[:, at] = options.log_probs_of(parents_R, options_R)
+    ids_RL = beams.tokens_RT[parents_R, 1:].index_fill(1, moment.index, EOS)
+    end_log_probs_R1 = options.log_probs_of(parents_R, options_R)[:, None]
+    log_probs_RL = beams.log_probs_RL[parents_R].index_copy(1, moment.index, end_log_probs_R1)
     kept.ids_UKL.scatter_(1, slot_UKL, ids_RL.view_as(slot_UKL))
     kept.log_probs_UKL.scatter_(1, slot_UKL, log_probs_RL.view_as(slot_UKL))
     num_U = (kept.num_U + is_end_UK.sum(1)).clamp(max=kept.size)

@@ -14,13 +14,26 @@ from torch import Tensor
 from ....graph.vocabulary import BOS, PAD
 from ..language import FINISHED
 from .draw import draw, numbers, split_keys
-from .options import Chooser, Limits
+from .rules import Rules
 from .step import open_cache, take_step
-from .task import Task
+from .task import Moment, Task
 from .written import Written, rank
 
-BLOCK = 16
-"""Steps that look back on equally many positions, so that few shapes occur."""
+
+class Chains(NamedTuple):
+    """What rows write; in place.
+
+    Attributes:
+        tokens_RT: Ids, the begin of sequence first, padding last.
+        log_probs_RL: Log probability of each.
+        begins_R: Ids that each row was given.
+        keys_R: What is drawn for a row follows from its key.
+    """
+
+    tokens_RT: Tensor
+    log_probs_RL: Tensor
+    begins_R: Tensor
+    keys_R: Tensor
 
 
 class ChainState(NamedTuple):
@@ -45,44 +58,53 @@ class ChainState(NamedTuple):
 
 def write_chains(task: Task) -> Iterator[ChainState]:
     """Yield where rows are after every step; tensors are written in place, and nothing waits for the device."""
-    search, stack, num_rows = task.search, task.stack, task.search.beams
+    stack, num_rows, length = task.stack, task.search.beams, task.max_length
     states_R = task.roots_B.long().repeat_interleave(num_rows)
-    device, length = states_R.device, task.max_length
-    tokens_RT = states_R.new_full((len(states_R), length + 1), PAD)
-    tokens_RT[:, 0] = BOS
-    log_probs_RL = torch.zeros(len(states_R), length, device=device)
-    chooser = Chooser.of(task.automaton, stack, search.temperature)
-    limits = Limits.of(task)
-    begins_R, keys_R = task.begins(num_rows), _keys(task)
-    rows_R = torch.arange(len(states_R), device=device)
+    chains = _begin(task, states_R)
+    rules = Rules.of(task)
     cache = open_cache(stack, task.sources, num_rows=num_rows, max_length=length)
-    for at, index in enumerate(torch.arange(length, device=device).split(1)):
-        num_seen = min(length, (at // BLOCK + 1) * BLOCK)
-        hidden_RC = take_step(stack, tokens_RT[:, at], index, cache, num_seen)
-        options = chooser.weigh(stack, hidden_RC, states_R, task.fan_out(at))
-        options = limits.apply(options, tokens_RT, at, begins_R)
-        if search.sample:
-            chosen_R = draw(
-                options.scores_RX,
-                numbers(search.seed, keys_R, at),
-                top_k=search.top_k,
-                top_p=search.top_p,
-                temperature=search.temperature,
-            )
-        else:
-            chosen_R = options.scores_RX.argmax(-1)
-        ids_R = options.pick_ids(rows_R, chosen_R)
-        log_probs_R = options.log_probs_of(rows_R, chosen_R)
-        next_R = chooser.follow(options, states_R, rows_R, chosen_R)
-        if (told_R := task.told(at, num_rows)) is not None:
-            is_told_R = told_R != PAD
-            ids_R = told_R.where(is_told_R, ids_R)
-            log_probs_R = log_probs_R.masked_fill(is_told_R, 0.0)
-            next_R = states_R.where(is_told_R, next_R)
-        tokens_RT[:, at + 1] = ids_R
-        log_probs_RL[:, at] = log_probs_R
-        states_R = next_R
-        yield ChainState(at + 1, tokens_RT, log_probs_RL, states_R)
+    take, go_on = task.compile(take_step), task.compile_choice(go_on_chains)
+    ids_R = torch.full_like(states_R, BOS)
+    for at in range(length):
+        moment = task.moment(at, num_rows)
+        hidden_RC = take(stack, ids_R, moment.index, cache, task.num_seen(at))
+        ids_R, states_R = go_on(rules, chains, hidden_RC, states_R, moment)
+        yield ChainState(at + 1, chains.tokens_RT, chains.log_probs_RL, states_R)
+
+
+def go_on_chains(
+    rules: Rules, chains: Chains, hidden_RC: Tensor, states_R: Tensor, moment: Moment
+) -> tuple[Tensor, Tensor]:
+    """Write one more id of every row, and return the ids and the states after them.
+
+    Args:
+        rules: What is written.
+        chains: The ids are added to it.
+        hidden_RC: The rows' states in the decoder.
+        states_R: Their states in the automaton.
+        moment: The step.
+    """
+    search, chooser = rules.search, rules.chooser
+    options = rules.weigh(hidden_RC, states_R, chains.tokens_RT, chains.begins_R, moment)
+    if search.sample:
+        chosen_R = draw(
+            options.scores_RX,
+            numbers(search.seed, chains.keys_R, moment.index),
+            top_k=search.top_k,
+            top_p=search.top_p,
+            temperature=search.temperature,
+        )
+    else:
+        chosen_R = options.scores_RX.argmax(-1)
+    rows_R = torch.arange(len(chosen_R), device=chosen_R.device)
+    ids_R = options.pick_ids(rows_R, chosen_R)
+    log_probs_R = options.log_probs_of(rows_R, chosen_R)
+    next_R = chooser.follow(options, states_R, rows_R, chosen_R)
+    if moment.told is not None:
+        ids_R, log_probs_R, next_R = moment.told.obey(ids_R, log_probs_R, next_R, states_R)
+    chains.tokens_RT.index_copy_(1, moment.index + 1, ids_R[:, None])
+    chains.log_probs_RL.index_copy_(1, moment.index, log_probs_R[:, None])
+    return ids_R, next_R
 
 
 def read_chains(task: Task, last: ChainState) -> Written:
@@ -96,8 +118,13 @@ def read_chains(task: Task, last: ChainState) -> Written:
     )
 
 
-def _keys(task: Task) -> Tensor:
-    keys_B = task.keys_B
+def _begin(task: Task, states_R: Tensor) -> Chains:
+    search, keys_B = task.search, task.keys_B
+    tokens_RT = states_R.new_full((len(states_R), task.max_length + 1), PAD)
+    tokens_RT[:, 0] = BOS
+    log_probs_RL = torch.zeros(len(states_R), task.max_length, device=states_R.device)
     if keys_B is None:
-        keys_B = torch.arange(len(task.roots_B), device=task.roots_B.device)
-    return split_keys(keys_B, task.search.beams)
+        keys_B = torch.arange(len(task.roots_B), device=states_R.device)
+    return Chains(
+        tokens_RT, log_probs_RL, task.begins(search.beams), split_keys(keys_B, search.beams)
+    )

@@ -44,15 +44,15 @@ def draw(
     return options_RK.gather(1, place_R1.minimum(last_R1).clamp(min=0))[:, 0]
 
 
-def numbers(seed: int, keys_R: Tensor, at: int) -> Tensor:
+def numbers(seed: int, keys_R: Tensor, index: Tensor) -> Tensor:
     """Return a number in [0, 1) for each row.
 
     Args:
         seed: The same numbers come of the same seed.
         keys_R: What tells rows apart, int64.
-        at: Step; the same row gets another number at another step.
+        index: Step, shape ``(1,)``; the same row gets another number at another step.
     """
-    mixed_R = _mix(_mix(keys_R + _signed(seed * _GOLDEN)) + _signed((at + 1) * _GOLDEN))
+    mixed_R = _mix(_mix(keys_R + _signed(seed * _GOLDEN)) + (index + 1) * _signed(_GOLDEN))
     return (mixed_R >> 11 & (2**53 - 1)).double() * 2**-53
 
 

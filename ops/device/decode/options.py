@@ -20,7 +20,7 @@ from ....graph.vocabulary import EOS, PAD
 from ..automaton import DecodeAutomaton
 from ..language import FINISHED
 from .stack import Stack
-from .task import Task
+from .task import Moment, Task
 
 MOST_MASKED = 1 << 22
 """Ids of all states of an automaton, up to which masks are made ahead."""
@@ -157,50 +157,46 @@ class Limits:
     write does not count there.
 
     Attributes:
-        max_length: Ids that are written at most; the last is the end.
         min_length: Ids before the end, at least.
         no_repeat_ngram: Length of runs of ids that do not come twice; 0 for none.
         prefix_P: Ids that a target begins with, then -1.
-        num_given: Most ids that a row is given.
     """
 
-    max_length: int
     min_length: int
     no_repeat_ngram: int
     prefix_P: Tensor
-    num_given: int
 
     @classmethod
     def of(cls, task: Task) -> Limits:
         """Return the limits of a search."""
         return cls(
-            max_length=task.max_length,
             min_length=task.search.min_length,
             no_repeat_ngram=task.search.no_repeat_ngram,
-            prefix_P=torch.tensor((*task.prefix, -1), device=task.roots_B.device),
-            num_given=task.num_given,
+            # Filled on the device: a graph that is being recorded takes no copies from the host.
+            prefix_P=torch.stack([task.roots_B.new_full((), id_) for id_ in (*task.prefix, -1)]),
         )
 
-    def apply(self, options: Options, tokens_RT: Tensor, at: int, begins_R: Tensor) -> Options:
+    def apply(
+        self, options: Options, tokens_RT: Tensor, begins_R: Tensor, moment: Moment
+    ) -> Options:
         """Return the options that are left.
 
         Args:
             options: What is allowed.
-            tokens_RT: What was written, the begin of sequence first.
-            at: Ids that were written.
+            tokens_RT: What was written, the begin of sequence first, then padding.
             begins_R: Ids that each row was given.
+            moment: The step.
         """
         left = options
         if len(self.prefix_P) > 1:
-            place_R = (at - begins_R).clamp(0, len(self.prefix_P) - 1)
+            place_R = (moment.index - begins_R).clamp(0, len(self.prefix_P) - 1)
             wanted_R = self.prefix_P[place_R]
             left = _drop(left, (wanted_R >= 0)[:, None] & ~left.where_id(wanted_R))
         if self.no_repeat_ngram:
-            repeated = _find_repeated(left, tokens_RT[:, : at + 1], self.no_repeat_ngram)
-            left = _drop(left, repeated)
-        if self.min_length and at < self.min_length + self.num_given:
-            left = _drop_end(left, (at - begins_R) < self.min_length)
-        if at == self.max_length - 1:
+            left = _drop(left, _find_repeated(left, tokens_RT, moment.index, self.no_repeat_ngram))
+        if self.min_length and moment.may_be_short:
+            left = _drop_end(left, (moment.index - begins_R) < self.min_length)
+        if moment.is_last:
             # The end goes before all other limits: they are looked at again only where it is not allowed.
             ended_RX, can_end_R1 = options.end()
             left = left._replace(scores_RX=ended_RX.where(can_end_R1, left.scores_RX))
@@ -230,22 +226,24 @@ def _drop_end(options: Options, is_short_R: Tensor) -> Options:
     return options._replace(scores_RX=scores_RX)
 
 
-def _find_repeated(options: Options, tokens_RT: Tensor, length: int) -> Tensor:
+def _find_repeated(options: Options, tokens_RT: Tensor, index: Tensor, length: int) -> Tensor:
     """Return which options would end a run of ``length`` ids that was written before."""
     num_rows, num_tokens = tokens_RT.shape
+    device = tokens_RT.device
     num_ids = options.scores_RX.shape[1] if options.ids_RX is None else None
     if num_tokens < length:
         return torch.zeros_like(options.scores_RX, dtype=torch.bool)
     runs_RWN = tokens_RT.unfold(1, length, 1)
-    last_RN = tokens_RT[:, num_tokens - length + 1 :]
-    is_same_RW = (runs_RWN[..., :-1] == last_RN[:, None]).all(-1)
+    last_RN = tokens_RT[:, (index + torch.arange(2 - length, 1, device=device)).clamp(min=0)]
+    is_written_W = torch.arange(length - 1, num_tokens, device=device) <= index
+    is_same_RW = (runs_RWN[..., :-1] == last_RN[:, None]).all(-1) & is_written_W
     ends_RW = runs_RWN[..., -1]
     if num_ids is None:
         assert options.ids_RX is not None
         is_end_RXW = options.ids_RX[:, :, None] == ends_RW[:, None]
         return (is_end_RXW & is_same_RW[:, None]).any(-1)
     # Runs that are not the last one point past the last id, at a column that is cut off.
-    marked = torch.zeros(num_rows, num_ids + 1, dtype=torch.bool, device=tokens_RT.device)
+    marked = torch.zeros(num_rows, num_ids + 1, dtype=torch.bool, device=device)
     return marked.scatter(1, ends_RW.where(is_same_RW, num_ids), value=True)[:, :-1]
 
 

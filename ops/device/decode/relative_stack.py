@@ -53,7 +53,6 @@ class RelativeStack:
         decoder: In evaluation mode.
         tokens: What ids are given on the target side.
         table: The table that embeds and scores.
-        memory_positions_MC: Embedded positions of the encoder's stream.
         form: The form of slot that is written.
         head: What scores in place of the table, such as `Int8Linear`.
     """
@@ -61,7 +60,6 @@ class RelativeStack:
     decoder: RelativeDecoder
     tokens: TokenSlots
     table: TokenTable
-    memory_positions_MC: Tensor
     form: str = "text"
     head: nn.Module | None = None
 
@@ -148,12 +146,15 @@ class RelativeStack:
         q_NHD = part.cross.ask(part.cross_sum.before(x_NC), None)
         return q_NHD if at.asked_NHD is None else _behind(q_NHD, at.asked_NHD)
 
-    def remember(self, layer: int, memory_MC: Tensor) -> tuple[Tensor, Tensor]:
+    def remember(
+        self, layer: int, memory_MC: Tensor, positions_MC: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return keys, positions folded in, and values of the source."""
         projection = self.decoder.cross_positions
         positions_MHD = None
         if projection is not None:
-            positions_MHD = _heads(projection, "key", self.memory_positions_MC)
+            assert positions_MC is not None, "positions of the source are read"
+            positions_MHD = _heads(projection, "key", positions_MC)
         return self._layer(layer).cross.remember(memory_MC, positions_MHD)
 
     def add_read(self, layer: int, x_NC: Tensor, read_NHD: Tensor) -> Tensor:

@@ -78,8 +78,11 @@ class RotaryStack:
         part = self._layer(layer)
         return part.cross.query(part.cross_norm(x_NC)).unflatten(-1, part.cross.heads)
 
-    def remember(self, layer: int, memory_MC: Tensor) -> tuple[Tensor, Tensor]:
+    def remember(
+        self, layer: int, memory_MC: Tensor, positions_MC: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return keys and values of the source."""
+        del positions_MC
         k_MHD, v_MHD = self._layer(layer).cross.remember(memory_MC).unbind(1)
         return k_MHD, v_MHD
 

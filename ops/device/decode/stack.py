@@ -85,7 +85,9 @@ class Stack(Protocol):
         """Return queries to the source, shape ``(N, H, E)``."""
         ...
 
-    def remember(self, layer: int, memory_MC: Tensor) -> tuple[Tensor, Tensor]:
+    def remember(
+        self, layer: int, memory_MC: Tensor, positions_MC: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return keys ``(M, H, E)`` and values ``(M, H, D)`` of the source."""
         ...
 

@@ -26,11 +26,13 @@ class Sources(NamedTuple):
         keys_2B: First token of each document's source, and one past the last; both 0 for rows of the batch
             that hold no document.
         longest: ``S``, most tokens of a source; static. A longer one gives NaN.
+        positions_MC: Embedded positions of the stream, where the decoder reads them.
     """
 
     memory_MC: Tensor
     keys_2B: Tensor
     longest: int
+    positions_MC: Tensor | None = None
 
 
 class Remembered(NamedTuple):
@@ -67,7 +69,6 @@ class Cache(NamedTuple):
 
 def remember(stack: Stack, sources: Sources) -> Remembered:
     """Return the keys and values of the sources of a batch."""
-    memory_MC = sources.memory_MC
     rows_BS, bias_BS, keep_B = _see(sources)
     keys, values = zip(
         *(
@@ -76,7 +77,7 @@ def remember(stack: Stack, sources: Sources) -> Remembered:
                 v_MHD[rows_BS].transpose(1, 2).contiguous(),
             )
             for layer in range(stack.sizes.num_layers)
-            for k_MHD, v_MHD in [stack.remember(layer, memory_MC)]
+            for k_MHD, v_MHD in [stack.remember(layer, sources.memory_MC, sources.positions_MC)]
         ),
         strict=True,
     )

@@ -2,19 +2,19 @@
 
 The encoder has run. Keys and values of the sources are computed once for each document, those of the targets
 are kept in caches of static size. Steps are put to the device without waiting for it; whether all is finished
-is looked at every few steps.
+is looked at every few steps. On a GPU, steps may be recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
 from .beam import read_beams, search_beams
 from .chain import read_chains, write_chains
+from .record import Recorder, State
 from .task import Task
 from .written import Written
 
@@ -23,26 +23,28 @@ LOOK = 8
 time."""
 
 
-class _State(Protocol):
+class _State(State, Protocol):
     @property
     def at(self) -> int: ...
-
-    def is_done(self) -> Tensor: ...
 
 
 _S = TypeVar("_S", bound=_State)
 
 
 @torch.no_grad()
-def write(task: Task) -> Written:
+def write(task: Task, recorder: Recorder | None = None) -> Written:
     """Write the targets of ``task``.
+
+    Args:
+        task: What is to be written.
+        recorder: Records steps on a GPU, and replays them; elsewhere it has nothing to do.
 
     Raises:
         PlanError: The model has fewer positions than ``max_length``.
     """
     if task.search.is_chain:
-        return read_chains(task, _run(task, write_chains(task)))
-    return read_beams(task, _run(task, search_beams(task)))
+        return read_chains(task, _run(task, write_chains, recorder))
+    return read_beams(task, _run(task, search_beams, recorder))
 
 
 def step_alone(states: Iterator[_S]) -> Iterator[_S]:
@@ -55,9 +57,12 @@ def step_alone(states: Iterator[_S]) -> Iterator[_S]:
         yield state
 
 
-def _run(task: Task, states: Iterator[_S]) -> _S:
+def _run(task: Task, begin: Callable[[Task], Iterator[_S]], recorder: Recorder | None) -> _S:
     """Return the last state, at the latest a few steps after all is finished."""
+    if recorder is not None and task.roots_B.is_cuda:
+        return recorder.run(task, begin)
     look = 1 if task.roots_B.device.type == "cpu" else LOOK
+    states = begin(task)
     state = next(states)
     for state in states:
         if state.at % look == 0 and bool(state.is_done()):

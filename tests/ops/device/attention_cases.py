@@ -181,5 +181,5 @@ def run(compute: Callable[[Case], Tensor], case: Case) -> tuple[Tensor, tuple[Te
     inputs = [x.clone().requires_grad_() for x in case.inputs]
     out = compute(case.having(inputs))
     generator = torch.Generator().manual_seed(1)
-    weights = torch.randn(out.shape, generator=generator, dtype=torch.double).to(out.dtype)
+    weights = torch.randn(out.shape, generator=generator, dtype=torch.double).to(out)
     return out, torch.autograd.grad((out * weights).sum(), inputs, materialize_grads=True)

@@ -96,6 +96,7 @@ def test_an_xformers_of_another_version_is_refused(
 
 
 @pytest.mark.device
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("backend", ["varlen", "xformers"])
 @pytest.mark.parametrize("is_causal", [True, False], ids=["causal", "whole"])
 def test_documents_equal_the_oracle_on_a_gpu(backend: str, *, is_causal: bool) -> None:
@@ -104,7 +105,7 @@ def test_documents_equal_the_oracle_on_a_gpu(backend: str, *, is_causal: bool) -
 
 
 @pytest.mark.device
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
 def test_flex_attention_trains_on_a_gpu() -> None:
     check_on_gpu(causal(AttentionSpec(backend="flex"), 300), torch.float32, 2e-2)
 

@@ -48,7 +48,10 @@ def codes() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_the_op_keeps_what_torch_asks_of_ops(*, has_bias: bool) -> None:
     q_NHD, k_MHD, v_MHD, table_HR = inputs()
-    bias = (table_HR, torch.stack(codes())) if has_bias else (None, None)
+    code_N, base_N, slot_N = codes()
+    runs_T = torch.zeros(-(-LENGTH // 4), dtype=torch.int32)
+    codes_3N = torch.stack((base_N - code_N, code_N, slot_N))
+    bias = (table_HR, codes_3N, runs_T) if has_bias else (None, None, None)
     meta = (torch.stack(ranges(5)), *plan_spans(*ranges(5), LENGTH, 4))
     given = ("blockwise", q_NHD, k_MHD, v_MHD, *bias, *meta, 0.5, 4)
     torch.library.opcheck(torch.ops.taskloom_ops.attention, given)

@@ -165,13 +165,9 @@ def test_token_by_token_the_decoder_does_what_it_does_at_once(change: dict[str, 
         memory, positions, states = program.compute_all(
             ("memory", "memory_positions", "states"), pack
         )
-        stack = RelativeStack(
-            program.scope("decoder"),
-            program.scope("target_tokens"),
-            program.scope("vocabulary"),
-            positions,
-        )
-        sources = Sources(memory, torch.stack((stops - lengths, stops)), 6)
+        parts = map(program.scope, ("decoder", "target_tokens", "vocabulary"))
+        stack = RelativeStack(*parts)
+        sources = Sources(memory, torch.stack((stops - lengths, stops)), 6, positions)
         cache = open_cache(stack, sources, num_rows=1, max_length=4)
         for index in range(4):
             ids = pack["target_ids"].view(2, 4)[:, index].long()

@@ -122,3 +122,15 @@ def test_weights_in_eight_bits_answer_nearly_the_same(run: Run, model: Model) ->
     assert 0 < max(off) < 0.3
     texts = [small.infer("spell", [row])[0].text for row in NUMBERS[:5]]
     assert all(isinstance(text, str) for text in texts)
+    with pytest.raises(PlanError, match="are not compiled"):
+        Model.load(run.path, int8=True, compiled=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_steps_that_are_compiled_answer_the_same(run: Run, model: Model) -> None:
+    compiled = Model.load(run.path, compiled=True)
+    for rows in (NUMBERS[:5], NUMBERS[5:10]):
+        expected, found = (each.infer("spell", rows, search=BEAMS) for each in (model, compiled))
+        assert [each.text for each in found] == [each.text for each in expected]

@@ -23,10 +23,8 @@ CLOSE = 1e-4
 """Two scores that differ by less may change places."""
 
 
-def score(stack: Stack, memory: Tensor, keys: list[tuple[int, int]], ids_LR: Tensor) -> Tensor:
+def score(stack: Stack, sources: Sources, ids_LR: Tensor) -> Tensor:
     """Return the scores of every step, shape ``(L, R, V)``, of documents that write ``ids_LR``."""
-    longest = max(stop - start for start, stop in keys)
-    sources = Sources(memory, torch.tensor(keys).T, max(1, longest))
     cache = open_cache(stack, sources, num_rows=1, max_length=LENGTH)
     steps: list[Tensor] = []
     with torch.no_grad():
@@ -37,16 +35,18 @@ def score(stack: Stack, memory: Tensor, keys: list[tuple[int, int]], ids_LR: Ten
 
 
 @pytest.fixture(params=["rotary", "relative"])
-def stack_and_memory(request: pytest.FixtureRequest, program: Any) -> tuple[Stack, Tensor, Tensor]:
-    """A stack in single precision, the encoder's stream, and where its documents begin."""
+def stack_and_memory(
+    request: pytest.FixtureRequest, program: Any
+) -> tuple[Stack, Tensor, Tensor | None, Tensor]:
+    """A stack in single precision, the encoder's stream, its positions, and where documents begin."""
     if request.param == "rotary":
         stack = RotaryStack(program.float().decoder, program.table)
         memory = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
-        return stack, memory, torch.tensor([0, 7, 8, 20, 40])
+        return stack, memory, None, torch.tensor([0, 7, 8, 20, 40])
     model: Any = (case := Case("text2text_tiny")).build()
     source, memory, starts = case.read_source(model)
     parts = (model["decoder"], model["target_tokens"], model["vocabulary"])
-    return RelativeStack(*parts, source["positions"]), memory, starts
+    return RelativeStack(*parts), memory, source["positions"], starts
 
 
 @settings(
@@ -54,9 +54,9 @@ def stack_and_memory(request: pytest.FixtureRequest, program: Any) -> tuple[Stac
 )
 @given(data=st.data())
 def test_scores_alone_are_those_in_any_batch_and_so_are_ids_but_for_ties(
-    stack_and_memory: tuple[Stack, Tensor, Tensor], data: st.DataObject
+    stack_and_memory: tuple[Stack, Tensor, Tensor | None, Tensor], data: st.DataObject
 ) -> None:
-    stack, memory, starts = stack_and_memory
+    stack, memory, positions, starts = stack_and_memory
     ranges = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
     number = st.integers(0, len(ranges) - 1)
     keys = [ranges[each] for each in data.draw(st.lists(number, min_size=1, max_size=9))]
@@ -64,9 +64,13 @@ def test_scores_alone_are_those_in_any_batch_and_so_are_ids_but_for_ties(
     num_ids = len(stack.weight_VC)
     ids_LR = torch.randint(4, num_ids, (LENGTH, len(keys)), generator=generator)
     ids_LR[0] = BOS
-    together_LRV = score(stack, memory, keys, ids_LR)
-    for row, source in enumerate(keys):
-        alone_LV = score(stack, memory, [source], ids_LR[:, row : row + 1])[:, 0]
+    longest = max(1, *(stop - start for start, stop in keys))
+    sources = Sources(memory, torch.tensor(keys).T, longest, positions)
+    together_LRV = score(stack, sources, ids_LR)
+    for row, (start, stop) in enumerate(keys):
+        keys_21 = torch.tensor([[start], [stop]])
+        alone = Sources(memory, keys_21, max(1, stop - start), positions)
+        alone_LV = score(stack, alone, ids_LR[:, row : row + 1])[:, 0]
         torch.testing.assert_close(together_LRV[:, row], alone_LV, atol=1e-5, rtol=1e-5)
         best_L2 = alone_LV.topk(2).values
         is_clear_L = best_L2[:, 0] - best_L2[:, 1] > CLOSE

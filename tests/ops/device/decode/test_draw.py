@@ -24,7 +24,7 @@ def shares(weights: list[float], **settings: Any) -> list[float]:
     log_probs_X = torch.tensor(weights).log().log_softmax(0)
     drawn = draw(
         log_probs_X.expand(NUM_DRAWS, -1),
-        numbers(1, torch.arange(NUM_DRAWS), 0),
+        numbers(1, torch.arange(NUM_DRAWS), torch.tensor([0])),
         top_k=settings.get("top_k", 0),
         top_p=settings.get("top_p", 1.0),
         temperature=settings.get("temperature", 1.0),
@@ -60,10 +60,10 @@ def test_the_fewest_that_have_the_share_are_drawn_by_top_p() -> None:
 def test_numbers_are_spread_evenly_whatever_tells_them_apart() -> None:
     keys = torch.arange(NUM_DRAWS)
     for each in (
-        numbers(0, keys, 0),
-        numbers(2**63, keys * 2**40, 5),
-        numbers(7, split_keys(torch.tensor([3]), NUM_DRAWS), 1),
-        torch.stack([numbers(5, torch.tensor([9]), at)[0] for at in range(2000)]),
+        numbers(0, keys, torch.tensor([0])),
+        numbers(2**63, keys * 2**40, torch.tensor([5])),
+        numbers(7, split_keys(torch.tensor([3]), NUM_DRAWS), torch.tensor([1])),
+        numbers(5, torch.tensor([9]), torch.arange(2000)),
     ):
         assert 0 <= float(each.min()) <= float(each.max()) < 1
         assert float(each.mean()) == pytest.approx(0.5, abs=0.02)

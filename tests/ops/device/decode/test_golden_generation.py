@@ -66,14 +66,12 @@ def generate(name: str, args: dict[str, Any], given: torch.Tensor | None) -> Wri
     source, memory, starts = case.read_source(model)
     keys = torch.stack((starts[:-1], starts[1:]))
     form = "code" if case.target == "IMAGE" else "text"
-    stack = RelativeStack(
-        model["decoder"], model["target_tokens"], model["vocabulary"], source["positions"], form
-    )
+    stack = RelativeStack(model["decoder"], model["target_tokens"], model["vocabulary"], form)
     automaton = build_automaton(allow(name, len(stack.weight_VC)))
     task = Task(
         stack=stack,
         automaton=automaton,
-        sources=Sources(memory, keys, int(keys.diff(dim=0).max())),
+        sources=Sources(memory, keys, int(keys.diff(dim=0).max()), source["positions"]),
         roots_B=torch.tensor(automaton.roots * keys.shape[1]),
         max_length=args["max_len"] + 1,
         search=as_search(args),

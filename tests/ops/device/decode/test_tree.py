@@ -66,16 +66,14 @@ def test_relative_positions_and_what_documents_are_given_count_as_they_do_in_a_s
     case = Case(name)
     model: Any = case.build()
     source, memory, starts = case.read_source(model)
-    stack = RelativeStack(
-        model["decoder"], model["target_tokens"], model["vocabulary"], source["positions"]
-    )
+    stack = RelativeStack(model["decoder"], model["target_tokens"], model["vocabulary"])
     answers = OneOf(sequences=((1100,), (1101, 1102, 1103), (1101, 1102), (1104, 1105, 1106, 1107)))
     diagram = draw_languages([(answers,)], num_ids=len(stack.weight_VC))
     tree, automaton = plan_tree(diagram, diagram.roots[0]), build_automaton(diagram)
     task = Task(
         stack=stack,
         automaton=automaton,
-        sources=Sources(memory, torch.stack((starts[:-1], starts[1:])), 32),
+        sources=Sources(memory, torch.stack((starts[:-1], starts[1:])), 32, source["positions"]),
         roots_B=torch.tensor(automaton.roots * 3),
         max_length=12,
         given_BP=torch.tensor([[70, 71, 72], [73, PAD, PAD], [PAD, PAD, PAD]]),

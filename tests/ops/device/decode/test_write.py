@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from taskloom.graph.errors import PlanError
 from taskloom.graph.vocabulary import EOS, PAD
@@ -198,6 +201,30 @@ def test_one_compiled_step_takes_every_step_of_a_block_and_caches_stay_where_the
             expected = take_step(task.stack, ids_LR[at], index, caches[1], MAX_LENGTH)
             torch.testing.assert_close(got, expected)
     assert addresses == [kept.data_ptr() for kept in (*caches[0].keys, *caches[0].values)]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_compiled_steps_are_few_programs_and_write_the_same(
+    program: Any, automaton: DecodeAutomaton, batch: Batch, search: Search
+) -> None:
+    search = replace(search, no_repeat_ngram=2, min_length=2)
+    given = torch.tensor([[17, 18], [19, PAD], *[[PAD, PAD]] * 3])
+    more = {"given_BP": given, "prefix": (6,), "max_length": 12}
+    expected = write_batch(program, automaton, batch, search, **more)
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compile_ = cache(partial(torch.compile, backend=counter, fullgraph=True, dynamic=False))
+    found = write_batch(program, automaton, batch, search, **more, compile=compile_)
+    torch.testing.assert_close(tuple(found), tuple(expected))
+    # A step; what is chosen while ids are given, targets are short, neither, and last; who follows whom.
+    assert counter.frame_count <= (2 if automaton.is_closed else 6)
+    memory, keys, roots = batch
+    other = (memory.flip(0), keys[::-1], roots[::-1])
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found = write_batch(program, automaton, other, search, **more, compile=compile_)
+    expected = write_batch(program, automaton, other, search, **more)
+    torch.testing.assert_close(tuple(found), tuple(expected))
 
 
 def test_the_source_is_remembered_once_for_all_beams(

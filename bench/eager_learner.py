@@ -1,0 +1,47 @@
+"""OFASys as it is trained: padded batches, and a step of the optimizer on parameters in single precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from eager_ofasys import Batch, EagerOfasys
+from steps import SMOOTHING
+from torch import Tensor, nn
+
+from taskloom.pipeline.precision import hand_over, refresh
+
+CLIP: Final = 1.0
+
+
+class EagerLearner:
+    """Parameters of OFASys in half precision, and those in single precision that an optimizer steps."""
+
+    def __init__(self, state: Mapping[str, Tensor], num_heads: int) -> None:
+        """Begin with the parameters ``state``, in float32 and by the names of OFASys."""
+        values = [each.detach() for each in state.values()]
+        self._masters = nn.ParameterList(values)
+        self._working = nn.ParameterList([each.bfloat16() for each in values])
+        used = dict(zip(state, self._working, strict=True))
+        self._model = EagerOfasys(state=used, num_heads=num_heads)
+        self._optimizer = torch.optim.AdamW(
+            self._masters.parameters(),
+            lr=1e-4,
+            betas=(0.9, 0.98),
+            weight_decay=0.05,
+            fused=True,
+        )
+
+    def take(self, batch: Batch) -> None:
+        """Take one step on ``batch``."""
+        self.clear()
+        (self._model.charge(batch, SMOOTHING) / batch.weights.sum()).backward()
+        hand_over(self._working, self._masters)
+        nn.utils.clip_grad_norm_(self._masters.parameters(), CLIP)
+        self._optimizer.step()
+        refresh(self._working, self._masters)
+
+    def clear(self) -> None:
+        """Give back the gradients of the last step, as the next one would."""
+        self._optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,228 @@
+"""Cases of training on a GPU: documents of one length, and functions beside OFASys' eager step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import cycle
+from statistics import median
+from typing import Any, Final
+
+import torch
+from device_time import Stopwatch, free, held, peak_of, tell_kernels
+from eager_learner import EagerLearner
+from eager_ofasys import Batch, EagerOfasys
+from flops import count_flops, find_peak
+from padded import (
+    Document,
+    batch_by_task,
+    collate,
+    copy_state,
+    count_positions,
+    take_apart,
+    take_packs,
+)
+from steps import Ours, check
+from torch import Tensor
+from training_setting import Setting
+
+from taskloom.ops.architecture import VOCABULARY_SCOPE
+from taskloom.pipeline.stream import Stream
+from taskloom.storage.pack import Pack
+
+GOALS: Final = {"base": 0.30, "large": 0.35}
+"""Share of the peak, by preset."""
+TIMES: Final = 4.0
+MEMORY: Final = 0.35
+ROWS: Final = (32, 64, 128)
+WARM_UP: Final = 5
+
+
+class Texts:
+    """A preset that learns from documents of one length: all that is measured of it."""
+
+    def __init__(self, setting: Setting, preset: str) -> None:
+        self.setting, self.preset = setting, preset
+        self.stream = setting.open_texts(preset)
+        packs = take_packs(self.stream, setting.num_packs)
+        self.documents = [[*take_apart(pack, self.stream)] for pack in packs]
+        self.learner = setting.learner(self.stream)
+        self._packs = cycle(packs)
+
+    def step(self) -> None:
+        """Take a step on the next pack."""
+        self.learner.take([next(self._packs)])
+
+    def share_of_peak(self) -> dict[str, Any]:
+        """Return how long steps take, and what that is of the peak."""
+        watch = Stopwatch(self.setting.device)
+        for _ in range(WARM_UP):
+            watch.time(self.step)
+        warm_ms, _ = watch.read()
+        for _ in range(self.setting.num_steps):
+            watch.time(self.step)
+        took_ms, host_ms = watch.read()
+        seconds = median(took_ms) / 1e3
+        num_ids = len(self.learner.program.scope(VOCABULARY_SCOPE).weight_VC)
+        flops = count_flops(self.stream.model, self.documents[0], num_ids)
+        peak = find_peak(self.setting.device_name)
+        share, strict = (
+            None if peak is None else round(each / seconds / peak / 1e12, 4)
+            for each in (flops.total, flops.strict)
+        )
+        documents = self.documents[0]
+        goal = GOALS.get(self.preset)
+        return {
+            "parameters": sum(p.numel() for p in self.learner.program.parameters()),
+            "ids": num_ids,
+            "dropout": self.stream.model.dropout,
+            "documents of each pack": [len(each) for each in self.documents],
+            "tokens of a pack": count_tokens(documents),
+            "GFLOP of a document": round(flops.total / len(documents) / 1e9, 2),
+            "GFLOP by part": {k: round(v / 1e9, 1) for k, v in asdict(flops).items()},
+            "first steps, ms": [round(ms, 1) for ms in warm_ms],
+            "ms": [round(ms, 2) for ms in took_ms],
+            "median ms": round(median(took_ms), 3),
+            "median ms until the call returned": round(median(host_ms), 3),
+            "tokens a second": round(count_tokens(documents) / seconds),
+            "TFLOP a second": round(flops.total / seconds / 1e12, 2),
+            "peak, TFLOP a second": peak,
+            "share of peak": share,
+            "share of peak, positions once": strict,
+            "loss": round(float(self.learner.measure(self.stream.losses, waited_s=0)["loss"]), 3),
+            "holds": None if goal is None or share is None else share >= goal,
+        }
+
+    def kernels(self) -> dict[str, Any]:
+        """Return which kernels steps are spent in."""
+        return tell_kernels(self.step, self.setting.device)
+
+    def memory(self) -> dict[str, Any]:
+        """Return the most that a step takes, and one of OFASys on the same documents."""
+        device = self.setting.device
+        self.step()
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        free(device)
+        ours_held, ours = held(device), peak_of(self.step, device)
+        state = copy_state(self.learner.program)
+        batch = collate(self.documents[0]).to(device)
+        theirs, theirs_held = _measure_eager(state, self.stream.model.num_heads, batch, device)
+        return {
+            "documents": len(self.documents[0]),
+            "ours, MB": round(ours / 1e6, 1),
+            "OFASys, MB": round(theirs / 1e6, 1),
+            "parameters and optimizer, ours, MB": round(ours_held / 1e6, 1),
+            "parameters and optimizer, OFASys, MB": round(theirs_held / 1e6, 1),
+            "share": round(ours / theirs, 3),
+            "share with parameters and optimizer": round(
+                (ours + ours_held) / (theirs + theirs_held), 3
+            ),
+            "holds": ours / theirs <= MEMORY,
+        }
+
+
+def _measure_eager(
+    state: dict[str, Tensor], num_heads: int, batch: Batch, device: torch.device
+) -> tuple[int, int]:
+    """Return the most bytes that a step of OFASys takes, and what its parameters and optimizer do."""
+    masters = sum(each.nbytes for each in state.values())
+    before = held(device)
+    eager = EagerLearner(state, num_heads)
+    eager.take(batch)
+    eager.clear()
+    kept = held(device) - before + masters
+    return peak_of(partial(eager.take, batch), device), kept
+
+
+def beside_eager(setting: Setting, preset: str, num_rounds: int = 3) -> dict[str, Any]:
+    """Return useful tokens a second, ours and OFASys'."""
+    device, stream = setting.device, setting.open_functions(preset)
+    packs = take_packs(stream, setting.num_packs)
+    documents = [each for pack in packs for each in take_apart(pack, stream)]
+    compared = compare_losses(setting, stream, packs[0])
+    learner = setting.learner(stream)
+    eager = EagerLearner(copy_state(learner.program), stream.model.num_heads)
+    batches = {f"OFASys, {rows}": _batches(documents, rows, device) for rows in ROWS}
+    ways: dict[str, list[Callable[[], object]]] = {
+        "ours": [partial(learner.take, [pack]) for pack in packs],
+        **{way: [partial(eager.take, each) for each in own] for way, own in batches.items()},
+    }
+
+    def clear() -> None:
+        learner.optimizer.zero_grad(set_to_none=True)
+        eager.clear()
+
+    peaks, failed = _find_peaks(ways, clear, device)
+    took_ms: dict[str, list[float]] = {way: [] for way in ways if way not in failed}
+    watch = Stopwatch(device)
+    for _ in range(num_rounds):
+        for way, each_round in took_ms.items():
+            for call in ways[way]:
+                watch.time(call)
+            each_round.append(sum(watch.read()[0]))
+    medians = {way: median(each) for way, each in took_ms.items()}
+    best = min((way for way in medians if way != "ours"), key=lambda way: medians[way])
+    times = medians[best] / medians["ours"]
+    tokens, source_tokens = count_tokens(documents), sum(d.source_length for d in documents)
+    positions = {way: sum(map(count_positions, own)) for way, own in batches.items()}
+    positions["ours"] = len(packs) * stream.capacity.source
+    return {
+        "compared": compared,
+        "documents": len(documents),
+        "tokens": tokens,
+        "longest source": max(each.source_length for each in documents),
+        "capacity": asdict(stream.capacity),
+        "source tokens of all positions": {
+            way: round(source_tokens / number, 3) for way, number in positions.items()
+        },
+        "steps": {way: len(calls) for way, calls in ways.items()},
+        "ms of all steps": {way: [round(ms, 1) for ms in each] for way, each in took_ms.items()},
+        "tokens a second": {way: round(tokens / ms * 1e3) for way, ms in medians.items()},
+        "peak of a step beside parameters and optimizer, MB": peaks,
+        "failed ways": failed,
+        "best of OFASys": best,
+        "times as many": round(times, 2),
+        "holds": times >= TIMES,
+    }
+
+
+def _find_peaks(
+    ways: Mapping[str, Sequence[Callable[[], object]]],
+    clear: Callable[[], None],
+    device: torch.device,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the most megabytes that any step of each way takes, or why there are not enough."""
+    peaks: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for way, calls in ways.items():
+        try:
+            calls[0]()  # compiles what is compiled
+            most = 0
+            for call in calls:
+                clear()
+                most = max(most, peak_of(call, device))
+            peaks[way] = round(most / 1e6, 1)
+        except torch.OutOfMemoryError as error:
+            failed[way] = str(error).splitlines()[0]
+        free(device)
+    return peaks, failed
+
+
+def compare_losses(setting: Setting, stream: Stream, pack: Pack) -> dict[str, Any]:
+    """Compare loss and gradients of a pack in float32; Triton rounds products to TensorFloat32 on the way."""
+    device = setting.device
+    ours = Ours.of(stream, [pack], is_compiled=False, device=device.type)
+    theirs = EagerOfasys(state=copy_state(ours.program), num_heads=stream.model.num_heads)
+    errors = {"loss_error": 1e-3, "grad_error": 3e-2} if device.type == "cuda" else {}
+    check(ours, theirs, _batches([*take_apart(pack, stream)], ROWS[0], device), **errors)
+    return {"loss": round(float(ours.teach(ours.inputs[0])), 5), "agrees": True, **errors}
+
+
+def _batches(documents: Sequence[Document], rows: int, device: torch.device) -> list[Batch]:
+    return [batch.to(device) for batch in batch_by_task(documents, rows)]
+
+
+def count_tokens(documents: Sequence[Document]) -> int:
+    """Return the tokens of both sides."""
+    return sum(each.source_length + len(each.target_ids) for each in documents)
