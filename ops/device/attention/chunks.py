@@ -56,7 +56,7 @@ class Chunk(NamedTuple):
 
     def hide(self) -> Bools:
         """Return which queries do not see which keys, shape ``(B, Q, K)``."""
-        # No key of a block lies before the block's first one, so that one may stand for what no query sees.
+        # Ranges begin at 0 or behind it, so that no query sees a key of -1.
         key_BK = np.where(self.is_filler_BK, -1, self.key_BK).astype(np.int32)[:, None]
         lo_BQ, hi_BQ = (x.astype(np.int32)[..., None] for x in (self.lo_BQ, self.hi_BQ))
         return (key_BK < lo_BQ) | (key_BK >= hi_BQ)
