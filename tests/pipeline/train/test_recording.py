@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from taskloom.pipeline import recording
 from taskloom.pipeline.blame import find_documents
 from taskloom.pipeline.learner import Learner
 from taskloom.pipeline.planning import Plan
@@ -257,27 +258,42 @@ def test_what_cannot_be_recorded_is_learned_as_it_comes_and_told_once(
 
 
 @pytest.mark.device
-def test_a_program_that_waits_for_its_device_is_not_recorded(
-    plain: Plan, packs: list[Pack], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_foreseen", [True, False])
+def test_a_program_that_waits_for_its_device_is_not_recorded_and_learns_the_same(
+    stream: Stream, packs: list[Pack], monkeypatch: pytest.MonkeyPatch, *, is_foreseen: bool
 ) -> None:
-    learner = make_recorded(plain, "cuda")
-    walk = learner.working._walk  # noqa: SLF001
+    if not is_foreseen:
+        monkeypatch.setattr(recording, "_rehearse", lambda call: (call(), ""))
+    learners = make_both(stream.plan, "cuda")
+    begun = copy.deepcopy(learners[0].program)
+    walk = learners[1].working._walk  # noqa: SLF001
 
     def wait(*given: Any) -> Any:
         torch.ones(1, device="cuda").item()
         return walk(*given)
 
-    monkeypatch.setattr(learner.working, "_walk", wait)
-    take_steps(learner, packs[:4])
-    assert "the host waits for the device in" in learner.recording
-    assert "test_recording.py" in learner.recording
+    monkeypatch.setattr(learners[1].working, "_walk", wait)
+    for learner in learners:
+        torch.manual_seed(1)
+        take_steps(learner, packs[:5])
+    told = learners[1].recording
+    assert told.startswith("steps are not recorded: ")
+    assert ("the host waits for the device in" in told) == is_foreseen
+    assert ("test_recording.py" in told) == is_foreseen
+    assert_alike(*learners, begun)
 
 
 def test_only_what_is_compiled_on_a_gpu_is_recorded(stream: Stream) -> None:
-    learner = make_learner(stream.plan, "cpu", compile="on")
-    learner.record()
-    assert learner.recorder is None
-    assert not learner.recording
+    for where, compile_, is_on in [
+        ("cpu", "on", False),
+        ("cuda", "off", False),
+        ("cuda", "on", True),
+    ]:
+        learner = make_learner(stream.plan, "cpu", compile=compile_)
+        learner.device = torch.device(where)
+        learner.record()
+        assert (learner.recorder is not None) == is_on
+        assert not learner.recording
 
 
 def test_blame_gives_back_what_a_recording_keeps(stream: Stream, packs: list[Pack]) -> None:
