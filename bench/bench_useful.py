@@ -30,11 +30,11 @@ from typing import Any, Final
 import torch
 from eager_ofasys import EagerOfasys, Manner
 from padded import (
-    DEMO_MODEL,
     batch_by_length,
     batch_mixed,
     copy_state,
     count_positions,
+    load_demo,
     open_demo,
     open_functions,
     take_apart,
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--packs", type=int, default=24, help="half as many of functions")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = replace(DEMO_MODEL, position="relative", label_smoothing=SMOOTHING)
+    model = replace(load_demo().MODEL, position="relative", label_smoothing=SMOOTHING)
     with tempfile.TemporaryDirectory() as scratch:
         opened: dict[str, tuple[Callable[[ModelConfig], Stream], int]] = {}
         if options.store:
