@@ -201,9 +201,10 @@ def _attend_plainly(
     keys: Tensor,
     values: Tensor,
     index: Tensor,
-    bias_1HP: Tensor,
+    bias_1HP: Tensor | None,
     scale: float,
 ) -> Tensor:
+    assert bias_1HP is not None, "it hides what is not written"
     num_seen = bias_1HP.shape[-1]
     keys.index_copy_(2, index, k_RHD[:, :, None])
     values.index_copy_(2, index, v_RHD[:, :, None])

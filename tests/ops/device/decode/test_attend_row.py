@@ -1,8 +1,12 @@
-"""The kernel sees what plain attention sees: of a target that it adds to, and of a source; on a GPU, or interpreted."""
+"""The kernel sees what plain attention sees of a target and of a source: on a GPU, or interpreted."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -59,8 +63,9 @@ def test_a_row_is_added_to_its_target_and_sees_it_and_all_before(
     bias = draw(1, num_heads, num_places) if has_bias else None
     seen = [each[:, :, : at + 1] for each in wanted]
     scores = None if bias is None else bias[:, :, None, : at + 1]
-    expected = attend(q[:, :, None], *seen, scores, 0.3)[:, :, 0]
-    found = attend_target(q, k, v, *kept, torch.tensor([at], device=DEVICE), bias, 0.3)
+    expected = attend(q[:, :, None], seen[0], seen[1], scores, 0.3)[:, :, 0]
+    index = torch.tensor([at], device=DEVICE)
+    found = attend_target(q, k, v, kept[0], kept[1], index, bias, 0.3)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     for one, other in zip(kept, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0, equal_nan=True)
@@ -117,7 +122,7 @@ def step_through(stack: Stack, sources: Sources, num_rows: int, compile_: Any) -
 @pytest.mark.filterwarnings("ignore")  # those of the compiler, which differ from version to version
 @pytest.mark.skipif(DEVICE != "cpu", reason="device tests compare all of writing there")
 @pytest.mark.parametrize("num_rows", [1, 2])
-@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_steps_with_the_kernel_are_those_without(
     monkeypatch: pytest.MonkeyPatch, num_rows: int, *, is_compiled: bool
@@ -136,3 +141,10 @@ def test_steps_with_the_kernel_are_those_without(
     compile_: Any = cache(partial(torch.compile, fullgraph=True, dynamic=False))
     found = step_through(stack, sources, num_rows, compile_ if is_compiled else lambda f: f)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_kernel_is_compiled_for_a_gpu_without_one_and_keeps_to_its_registers() -> None:
+    environ = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, str(Path(__file__).with_name("compile_attend_row.py"))]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "0\n", done.stderr
