@@ -3,9 +3,9 @@
 Documents of one length lie end to end, in bfloat16, with 12 heads of 64 whose positions are folded in. Queries,
 keys, values, the parts of the absolute bias and the table of the relative one all have gradients. Contestants:
 
-- ours: Triton kernels that look the relative bias up;
+- ours: Triton kernels that look the relative bias up, compiled with what surrounds them, as layers are;
 - dense: both biases written out for every head and pair of tokens, as the mask of torch's fused attention;
-- flex: `flex_attention`, compiled, which looks the bias up in the same table.
+- flex: `flex_attention`, compiled alike, which looks the bias up in the same table.
 
 All compute the same, which is checked first. A step is forward and backward. Timed are replays of CUDA graphs,
 so that nothing but the GPU counts, in turn, by events; and, beside them, steps that Python starts one by one.
@@ -42,11 +42,10 @@ Way = Callable[[Stream], Tensor]
 
 def make_ways() -> Mapping[str, Way]:
     """Return the contestants."""
-    flex = torch.compile(partial(attend_folded, backend="flex"), dynamic=False)
     return {
-        "ours": partial(attend_folded, backend="triton"),
+        "ours": torch.compile(partial(attend_folded, backend="triton"), dynamic=False),
         "dense": partial(attend_dense, is_fused=True),
-        "flex": flex,
+        "flex": torch.compile(partial(attend_folded, backend="flex"), dynamic=False),
     }
 
 

@@ -35,13 +35,13 @@ import rows
 import torch
 from eager_ofasys import EagerOfasys, Manner
 from padded import (
-    DEMO_MODEL,
     Document,
     batch_by_length,
     batch_mixed,
     collate,
     copy_state,
-    count_positions,
+    count_padded,
+    load_demo,
     open_demo,
     open_functions,
     take_apart,
@@ -123,7 +123,7 @@ def measure(stream: Stream, num_packs: int, num_rounds: int) -> dict[str, Any]:
     tokens = sum(each.source_length for each in documents)
     positions = {
         "packs": len(packs) * size,
-        **{name: sum(map(count_positions, each)) for name, each in batches.items()},
+        **{name: sum(map(count_padded, each)) for name, each in batches.items()},
     }
     return {
         "documents": len(documents),
@@ -163,9 +163,8 @@ def main() -> None:
     parser.add_argument("--packs", type=int, default=24, help="a quarter as many of functions")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rotary, relative = (
-        replace(DEMO_MODEL, position=position, label_smoothing=SMOOTHING) for position in PADDED
-    )
+    model = replace(load_demo().MODEL, label_smoothing=SMOOTHING)
+    rotary, relative = (replace(model, position=position) for position in PADDED)
     with tempfile.TemporaryDirectory() as scratch:
         opened: dict[str, tuple[Callable[[], Stream], int]] = {}
         if options.store:

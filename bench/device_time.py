@@ -75,6 +75,11 @@ def held(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
+def reserve(device: torch.device) -> int:
+    """Return the bytes of a GPU that torch has taken, used or not; 0 elsewhere."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+
 def peak_of(call: Callable[[], object], device: torch.device) -> int:
     """Return the most bytes that ``call`` takes at once, beside what there was before it."""
     if device.type != "cuda":

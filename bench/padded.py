@@ -17,10 +17,6 @@ import torch
 from eager_ofasys import PAD, Batch, Part
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-
-import demo
-
 from taskloom.ops.device.config import ModelConfig
 from taskloom.ops.device.relative.names import to_ofasys
 from taskloom.pipeline.program import Program
@@ -29,8 +25,6 @@ from taskloom.pipeline.stream import Stream, open_stream
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store
 
-DEMO_MODEL = demo.MODEL
-"""Sizes of the demo's model."""
 LANE, PATCH = "image_32_8", 8
 """Where the demo's pictures are in a pack, and how many pixels make a token, along a side."""
 ADAPTER = "adapter__image_patch_32_8"
@@ -61,8 +55,17 @@ class Document:
     source_length: int
 
 
+def load_demo() -> Any:
+    """Return examples/demo.py, which needs the data of the extra ``demo``."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    import demo  # noqa: PLC0415 - few benches need it
+
+    return demo
+
+
 def open_demo(store: Path, model: ModelConfig) -> Stream:
     """Return what the demo's mixture is trained on, from the store that examples/demo.py builds."""
+    demo = load_demo()
     return open_stream(demo.make_mixture(), Store.open(store), model, demo.TRAIN)
 
 
@@ -174,9 +177,25 @@ def batch_by_length(documents: Sequence[Document], num_tokens: int) -> list[list
     return batches
 
 
-def count_positions(batch: Sequence[Document]) -> int:
+def count_useful(batch: Batch) -> int:
+    """Return the tokens of ``batch`` that are no padding, on both sides; it has no pictures."""
+    ids = [*(part.ids for part in batch.parts), batch.target_ids]
+    return sum(int((each != PAD).sum()) for each in ids)
+
+
+def count_positions(batch: Batch) -> int:
     """Return the source positions of ``batch``, padding among them."""
+    lengths = [_count_patches(part) + part.ids.shape[1] for part in batch.parts]
+    return max(lengths) * len(batch.target_ids)
+
+
+def count_padded(batch: Sequence[Document]) -> int:
+    """Return the source positions that ``batch`` will have, padding among them."""
     return max(each.source_length for each in batch) * len(batch)
+
+
+def _count_patches(part: Part) -> int:
+    return 0 if part.images is None else (part.images.shape[1] // PATCH) ** 2
 
 
 def _pad(rows: Sequence[npt.NDArray[Any]], filler: float) -> Tensor:

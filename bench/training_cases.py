@@ -7,10 +7,10 @@ from dataclasses import asdict
 from functools import partial
 from itertools import cycle
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
-from device_time import Stopwatch, free, held, peak_of, tell_kernels
+from device_time import Stopwatch, free, held, peak_of, reserve, tell_kernels
 from eager_learner import EagerLearner
 from eager_ofasys import Batch, EagerOfasys
 from flops import count_flops, find_peak
@@ -20,6 +20,7 @@ from padded import (
     collate,
     copy_state,
     count_positions,
+    count_useful,
     take_apart,
     take_packs,
 )
@@ -37,6 +38,8 @@ TIMES: Final = 4.0
 MEMORY: Final = 0.35
 ROWS: Final = (32, 64, 128)
 WARM_UP: Final = 5
+NUM_UNRECORDED: Final = 2
+"""Steps until steps are recorded: one tells whether they can be, one records."""
 
 
 class Texts:
@@ -48,6 +51,7 @@ class Texts:
         packs = take_packs(self.stream, setting.num_packs)
         self.documents = [[*take_apart(pack, self.stream)] for pack in packs]
         self.learner = setting.learner(self.stream)
+        self.learner.record()
         self._packs = cycle(packs)
 
     def step(self) -> None:
@@ -56,13 +60,8 @@ class Texts:
 
     def share_of_peak(self) -> dict[str, Any]:
         """Return how long steps take, and what that is of the peak."""
-        watch = Stopwatch(self.setting.device)
-        for _ in range(WARM_UP):
-            watch.time(self.step)
-        warm_ms, _ = watch.read()
-        for _ in range(self.setting.num_steps):
-            watch.time(self.step)
-        took_ms, host_ms = watch.read()
+        warm_ms, _ = self._time(WARM_UP)
+        took_ms, host_ms = self._time(self.setting.num_steps)
         seconds = median(took_ms) / 1e3
         num_ids = len(self.learner.program.scope(VOCABULARY_SCOPE).weight_VC)
         flops = count_flops(self.stream.model, self.documents[0], num_ids)
@@ -90,21 +89,44 @@ class Texts:
             "peak, TFLOP a second": peak,
             "share of peak": share,
             "share of peak, positions once": strict,
+            "recording": self.learner.recording,
             "loss": round(float(self.learner.measure(self.stream.losses, waited_s=0)["loss"]), 3),
             "holds": None if goal is None or share is None else share >= goal,
         }
 
     def kernels(self) -> dict[str, Any]:
-        """Return which kernels steps are spent in."""
-        return tell_kernels(self.step, self.setting.device)
+        """Return which kernels steps are spent in, as they come: nobody sees the nodes of a recording."""
+        told = tell_kernels(self.step, self.setting.device)
+        took_ms, _ = self._time(self.setting.num_steps)
+        return {
+            **told,
+            "median ms of a step": round(median(took_ms), 3),
+            "busy in a step": round(told["ms of a call"] / median(took_ms), 3),
+        }
+
+    def _time(self, num_steps: int) -> tuple[list[float], list[float]]:
+        """Return milliseconds of steps, on the device and until each returned."""
+        watch = Stopwatch(self.setting.device)
+        for _ in range(num_steps):
+            watch.time(self.step)
+        return watch.read()
 
     def memory(self) -> dict[str, Any]:
-        """Return the most that a step takes, and one of OFASys on the same documents."""
+        """Return the most that a step takes, and one of OFASys on the same documents.
+
+        The step is that in which a recording is made, which keeps what it took.
+        """
         device = self.setting.device
+        self.learner.recorder = None
+        self.step()
+        self.learner.record()
         self.step()
         self.learner.optimizer.zero_grad(set_to_none=True)
         free(device)
-        ours_held, ours = held(device), peak_of(self.step, device)
+        ours_held, reserved = held(device), reserve(device)
+        ours = peak_of(self.step, device)
+        free(device)
+        kept = reserve(device) - reserved
         state = copy_state(self.learner.program)
         batch = collate(self.documents[0]).to(device)
         theirs, theirs_held = _measure_eager(state, self.stream.model.num_heads, batch, device)
@@ -112,13 +134,14 @@ class Texts:
             "documents": len(self.documents[0]),
             "ours, MB": round(ours / 1e6, 1),
             "OFASys, MB": round(theirs / 1e6, 1),
+            "kept by a recording, pieces that are free among it, MB": round(kept / 1e6, 1),
             "parameters and optimizer, ours, MB": round(ours_held / 1e6, 1),
             "parameters and optimizer, OFASys, MB": round(theirs_held / 1e6, 1),
             "share": round(ours / theirs, 3),
             "share with parameters and optimizer": round(
                 (ours + ours_held) / (theirs + theirs_held), 3
             ),
-            "holds": ours / theirs <= MEMORY,
+            "holds without padding": ours / theirs <= MEMORY,
         }
 
 
@@ -139,7 +162,8 @@ def beside_eager(setting: Setting, preset: str, num_rounds: int = 3) -> dict[str
     """Return useful tokens a second, ours and OFASys'."""
     device, stream = setting.device, setting.open_functions(preset)
     packs = take_packs(stream, setting.num_packs)
-    documents = [each for pack in packs for each in take_apart(pack, stream)]
+    documents_by_pack = [[*take_apart(pack, stream)] for pack in packs]
+    documents = [each for own in documents_by_pack for each in own]
     compared = compare_losses(setting, stream, packs[0])
     learner = setting.learner(stream)
     eager = EagerLearner(copy_state(learner.program), stream.model.num_heads)
@@ -154,6 +178,12 @@ def beside_eager(setting: Setting, preset: str, num_rounds: int = 3) -> dict[str
         eager.clear()
 
     peaks, failed = _find_peaks(ways, clear, device)
+    work = {way: [Work.of(each) for each in own] for way, own in batches.items()}
+    work["ours"] = [Work(len(own), count_tokens(own)) for own in documents_by_pack]
+    # What a recording keeps is what a step takes that comes as it is.
+    learner.record()
+    for call in ways["ours"][:NUM_UNRECORDED]:
+        call()
     took_ms: dict[str, list[float]] = {way: [] for way in ways if way not in failed}
     watch = Stopwatch(device)
     for _ in range(num_rounds):
@@ -179,7 +209,8 @@ def beside_eager(setting: Setting, preset: str, num_rounds: int = 3) -> dict[str
         "steps": {way: len(calls) for way, calls in ways.items()},
         "ms of all steps": {way: [round(ms, 1) for ms in each] for way, each in took_ms.items()},
         "tokens a second": {way: round(tokens / ms * 1e3) for way, ms in medians.items()},
-        "peak of a step beside parameters and optimizer, MB": peaks,
+        "memory": _tell_memory(peaks, work),
+        "recording": learner.recording,
         "failed ways": failed,
         "best of OFASys": best,
         "times as many": round(times, 2),
@@ -187,26 +218,73 @@ def beside_eager(setting: Setting, preset: str, num_rounds: int = 3) -> dict[str
     }
 
 
+class Work(NamedTuple):
+    """What a step learns from.
+
+    Attributes:
+        documents: How many.
+        tokens: Theirs, on both sides, without padding.
+    """
+
+    documents: int
+    tokens: int
+
+    @classmethod
+    def of(cls, batch: Batch) -> Work:
+        """Return that of a batch."""
+        return cls(len(batch.target_ids), count_useful(batch))
+
+
 def _find_peaks(
     ways: Mapping[str, Sequence[Callable[[], object]]],
     clear: Callable[[], None],
     device: torch.device,
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the most megabytes that any step of each way takes, or why there are not enough."""
-    peaks: dict[str, float] = {}
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Return the most megabytes that each step of each way takes, or why there are not enough."""
+    peaks: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
     for way, calls in ways.items():
+        own: list[float] = []
         try:
             calls[0]()  # compiles what is compiled
-            most = 0
             for call in calls:
                 clear()
-                most = max(most, peak_of(call, device))
-            peaks[way] = round(most / 1e6, 1)
+                own.append(peak_of(call, device) / 1e6)
+            peaks[way] = own
         except torch.OutOfMemoryError as error:
             failed[way] = str(error).splitlines()[0]
         free(device)
     return peaks, failed
+
+
+def _tell_memory(
+    peaks: Mapping[str, Sequence[float]], work: Mapping[str, Sequence[Work]]
+) -> dict[str, Any]:
+    """Return what the step of each way takes that takes the most, for its documents and its tokens.
+
+    Batches and packs hold different numbers of documents: what compares is memory for equal work. Shares are of
+    the way of OFASys that takes the least.
+    """
+    told: dict[str, dict[str, float]] = {}
+    for way, own in peaks.items():
+        most, (documents, tokens) = max(zip(own, work[way], strict=True))
+        told[way] = {
+            "MB": round(most, 1),
+            "documents": documents,
+            "tokens": tokens,
+            "MB a document": round(most / documents, 3),
+            "MB a token": round(most / tokens, 5),
+        }
+    shares = {
+        unit: round(told["ours"][unit] / least, 3)
+        for unit in ("MB a document", "MB a token")
+        if (least := min(each[unit] for way, each in told.items() if way != "ours"))
+    }
+    return {
+        "largest step beside parameters and optimizer": told,
+        "shares": shares,
+        "holds": max(shares.values(), default=1.0) <= MEMORY,
+    }
 
 
 def compare_losses(setting: Setting, stream: Stream, pack: Pack) -> dict[str, Any]:
@@ -220,7 +298,7 @@ def compare_losses(setting: Setting, stream: Stream, pack: Pack) -> dict[str, An
 
 
 def _batches(documents: Sequence[Document], rows: int, device: torch.device) -> list[Batch]:
-    return [batch.to(device) for batch in batch_by_task(documents, rows)]
+    return [collate(batch).to(device) for batch in batch_by_task(documents, rows)]
 
 
 def count_tokens(documents: Sequence[Document]) -> int:

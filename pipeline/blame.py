@@ -94,6 +94,7 @@ def find_documents(
         state: State of a loader some steps before.
         num_steps: How many steps after it the step is; 1 for the next.
     """
+    learner.recorder = None  # so its memory is free
     with stream.loader(state) as loader:
         *_, packs = islice(loader, num_steps)
     trial = _Trial(stream, learner)

@@ -29,7 +29,7 @@ from ..ops.device.decode.int8 import Int8Linear, shrink
 from ..ops.device.decode.record import Recorder
 from ..ops.device.decode.search import Search
 from ..ops.device.decode.task import Compile, as_is
-from ..ops.device.decode.turn import turn_table
+from ..ops.device.decode.turn import pad_table, turn_table
 from ..ops.pack_layout import PackLayout
 from ..ops.recipe.text import BLOCK, BPE
 from ..storage.checkpoint import latest_checkpoint, read_checkpoint
@@ -132,6 +132,8 @@ class Model:
             shrink(model.program.scope(DECODER_SCOPE))
         elif chosen.type == "cpu":
             turn_table(model.program.scope(VOCABULARY_SCOPE))
+        elif chosen.type == "cuda":
+            pad_table(model.program.scope(VOCABULARY_SCOPE))
         if compiled:
             model.compile = compile_step
         return model

@@ -18,8 +18,9 @@ from ..storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
 from ..storage.pack import Pack, fingerprint
 from .packing import to_inputs
 from .planning import Plan
-from .precision import hand_over, refresh, working_copy
+from .precision import refresh, working_copy
 from .program import Program
+from .recording import TOLD, Recorder, teach
 from .settings import TrainConfig
 from .tally import Tally
 
@@ -36,6 +37,7 @@ class Learner:
         config: Settings of the run.
         device: Where it computes.
         is_compiled: Whether layers are compiled.
+        recorder: Records packs, if it is there.
         step: Steps taken.
         tally: What happened since the last line of the log.
     """
@@ -47,6 +49,7 @@ class Learner:
     config: TrainConfig
     device: torch.device
     is_compiled: bool = False
+    recorder: Recorder | None = None
     step: int = 0
     tally: Tally = field(default_factory=Tally)
     _is_warm: bool = False
@@ -89,6 +92,16 @@ class Learner:
         told = "" if precision == "float32" else f" in {precision}"
         return f"on {self.device.type}{told}, {how}"
 
+    @property
+    def recording(self) -> str:
+        """Whether steps are recorded, or why they are not; empty while there is nothing to say of it."""
+        return "" if self.recorder is None else self.recorder.remark
+
+    def record(self) -> None:
+        """Record packs from now on where that is worth it: on a GPU, where layers are compiled."""
+        if self.is_compiled and self.device.type == "cuda":
+            self.recorder = Recorder(working=self.working, program=self.program)
+
     def rate(self, step: int) -> float:
         """Return the learning rate of ``step``, counted from 0: warm-up, then half a cosine."""
         config = self.config
@@ -109,12 +122,14 @@ class Learner:
         is_settled = self.is_compiled and self._is_warm
         stance = "fail_on_recompile" if is_settled else "default"
         for pack in packs:
+            inputs = to_inputs(self.plan, pack, self.device)
             with torch.compiler.set_stance(stance):
-                outputs = self.working(to_inputs(self.plan, pack, self.device), divisors)
-                outputs["loss"].backward()
-            hand_over(self.working, self.program)
-            for name in ("losses", "loss_weights"):
-                self.tally.add(name, outputs[name])
+                if self.recorder is not None and self._is_warm:
+                    told = self.recorder.teach(inputs, divisors, is_only=len(packs) == 1)
+                else:
+                    told = teach(self.working, self.program, inputs, divisors)
+            for name in TOLD:
+                self.tally.add(name, told[name])
             self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
         limit = self.config.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.program.parameters(), limit)

@@ -11,6 +11,7 @@ Source: mixed precision training, arXiv:1710.03740; no loss is scaled, since bfl
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,17 +35,23 @@ def hand_over(working: nn.Module, masters: nn.Module) -> None:
     """Add the gradients of ``working`` to those of ``masters``, and clear them there."""
     if working is masters:
         return
+    add_up([own.grad for own in working.parameters()], masters)
+    for own in working.parameters():
+        own.grad = None
+
+
+def add_up(grads: Sequence[Tensor | None], masters: nn.Module) -> None:
+    """Add ``grads``, one for each parameter of ``masters`` or none, to theirs."""
     first: tuple[list[Tensor], list[Tensor]] = [], []
     more: tuple[list[Tensor], list[Tensor]] = [], []
-    for own, master in zip(working.parameters(), masters.parameters(), strict=True):
-        if own.grad is None:
+    for grad, master in zip(grads, masters.parameters(), strict=True):
+        if grad is None:
             continue
-        sums, grads = first if master.grad is None else more
+        sums, added = first if master.grad is None else more
         if master.grad is None:
             master.grad = torch.empty_like(master)
         sums.append(master.grad)
-        grads.append(own.grad)
-        own.grad = None
+        added.append(grad)
     # All at once, as few kernels: there are hundreds of parameters.
     if first[0]:
         torch._foreach_copy_(*first)  # pyright: ignore[reportPrivateImportUsage]
@@ -57,8 +64,9 @@ def refresh(working: nn.Module, masters: nn.Module) -> None:
     """Round the parameters and buffers of ``masters`` to those of ``working``."""
     if working is masters:
         return
-    pairs = (
-        [*working.parameters(), *working.buffers()],
-        [*masters.parameters(), *masters.buffers()],
-    )
-    torch._foreach_copy_(*pairs)  # pyright: ignore[reportPrivateImportUsage]
+    # Apart, since some buffers hold integers: few kernels copy many tensors of one type alone.
+    parameters: tuple[list[Tensor], list[Tensor]]
+    parameters = [*working.parameters()], [*masters.parameters()]
+    torch._foreach_copy_(*parameters)  # pyright: ignore[reportPrivateImportUsage]
+    for own, learned in zip(working.buffers(), masters.buffers(), strict=True):
+        own.copy_(learned)

@@ -127,6 +127,11 @@ class Program(nn.Module):
         return self.scopes[scope_name(name)]
 
     @property
+    def is_watched(self) -> bool:
+        """Whether somebody wants to know of each node when it begins and ends."""
+        return self.probe is not None or _is_profiled()
+
+    @property
     def num_parameters(self) -> dict[str, int]:
         """Number of parameters of each scope."""
         return {
@@ -185,10 +190,13 @@ def _name_nodes(address: str, backend: Callable[..., Any]) -> Callable[..., Any]
 
 def _named_range(address: str) -> AbstractContextManager[object]:
     """Return a range of the profiler; where none is on it would cost 10 us, so there it is nothing."""
-    is_on = profiler._is_profiler_enabled  # noqa: SLF001 - torch tells it nowhere else
-    if not is_on or torch.compiler.is_compiling():
+    if not _is_profiled() or torch.compiler.is_compiling():
         return nullcontext()
     return record_function(f"taskloom::{address}")
+
+
+def _is_profiled() -> bool:
+    return profiler._is_profiler_enabled  # noqa: SLF001 - torch tells it nowhere else
 
 
 def _op(plan: Plan, node: Node) -> DeviceOp:

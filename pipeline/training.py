@@ -153,7 +153,7 @@ class _Run:
         ):
             steps = timed(loader)
             meter = StepMeter.within(self.stream, learner, loader, last)
-            checked = learner.step, loader.state()
+            checked, recording = (learner.step, loader.state()), ""
             while learner.step < last:
                 packs, step_waited_s = next(steps)
                 waited_s += step_waited_s
@@ -161,6 +161,10 @@ class _Run:
                     learner.take(packs)
                 if meter.is_full:
                     meter.result().write(self.path)
+                    # Not before: steps are measured as they come, and need the memory that a recording keeps.
+                    learner.record()
+                if (told := learner.recording) != recording:
+                    self.shown.say(recording := told)
                 bar.advance()
                 is_stopped = interrupted()  # asked once, or an interrupt might go by unsaved
                 is_last = is_stopped or learner.step == last

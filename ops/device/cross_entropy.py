@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ...graph.errors import PlanError, Problem
-from .slope import charge_rows
+from .slope import charge_rows, lay_out
 
 
 class IdSets(NamedTuple):
@@ -139,39 +139,41 @@ def _charge_labels(  # noqa: PLR0913, PLR0917 - an op of torch takes plain value
     # Rows that are passed over are 0 throughout, or NaN where the state is: no such state goes unseen.
     grad_NC = hidden_NC * 0
     charged_N = grad_NC.sum(1, dtype=sums)
-    grad_VC = torch.zeros_like(weight_VC if teaches_weight else weight_VC[:0], dtype=sums)
+    grad_VC = None
     sets = (
         None if sets_N is None or offsets_S is None or ids_E is None else (sets_N, offsets_S, ids_E)
     )
     for rows, ids_K in _choices(weights_N, sets):
-        is_range = ids_K is None
-        weight_KC = weight_VC[first:stop] if is_range else weight_VC[ids_K]
+        own_KC = weight_VC[first:stop] if ids_K is None else weight_VC[ids_K]
+        num_ids, weight_KC, grad_KC = len(own_KC), lay_out(own_KC), None
         place_R, is_inside_R = _places(labels_N[rows].long(), ids_K, first, stop)
-        if teaches_weight:
-            grad_KC = grad_VC[first:stop] if is_range else torch.zeros_like(weight_KC, dtype=sums)
-        else:
-            grad_KC = None
-        size = chunk or max(1, _scores_at_once(hidden_NC) // max(1, len(weight_KC)))
+        size = chunk or max(1, _scores_at_once(hidden_NC) // max(1, num_ids))
         for start in range(0, len(rows), size):
             own = slice(start, start + size)
             row_R = rows[own]
-            weight_R = weights_N[row_R]
-            losses_R, grad_RC = _charge_chunk(
-                hidden_NC[row_R],
+            hidden_RC, weight_R = hidden_NC[row_R], weights_N[row_R]
+            losses_R, slopes_RK = _charge_chunk(
+                hidden_RC,
                 weight_KC,
+                num_ids,
                 place_R[own],
                 is_inside_R[own],
-                weight_R,
                 label_smoothing,
-                grad_KC,
-                teaches_hidden=teaches_hidden,
+                teaches=teaches_hidden or teaches_weight,
             )
             charged_R = losses_R * weight_R
             charged_N[row_R] = charged_R.to(sums).where(weight_R != 0, charged_N[row_R])
-            if grad_RC is not None:
-                grad_NC[row_R] = grad_RC
-        if grad_KC is not None and ids_K is not None:
-            grad_VC.index_add_(0, ids_K, grad_KC)
+            if slopes_RK is None:
+                continue
+            weight_R1 = weight_R[:, None].to(hidden_NC.dtype)
+            if teaches_hidden:
+                grad_NC[row_R] = (slopes_RK @ weight_KC) * weight_R1
+            if teaches_weight:
+                grad_KC = _add_product(grad_KC, slopes_RK.T, hidden_RC * weight_R1)
+        if grad_KC is not None:
+            grad_VC = _add_ids(grad_VC, grad_KC[:num_ids], ids_K, first, weight_VC)
+    if grad_VC is None:
+        grad_VC = torch.zeros_like(weight_VC if teaches_weight else weight_VC[:0])
     grad_NC = grad_NC if teaches_hidden else grad_NC.new_empty(0)
     return charged_N.sum(), charged_N, grad_NC, grad_VC.to(weight_VC.dtype)
 
@@ -179,34 +181,47 @@ def _charge_labels(  # noqa: PLR0913, PLR0917 - an op of torch takes plain value
 def _charge_chunk(
     hidden_RC: Tensor,
     weight_KC: Tensor,
+    num_ids: int,
     place_R: Tensor,
     is_inside_R: Tensor,
-    weight_R: Tensor,
     label_smoothing: float,
-    grad_KC: Tensor | None,
     *,
-    teaches_hidden: bool,
+    teaches: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return losses without weights, gradients of states with them; add those of ids to ``grad_KC``."""
-    num_ids = weight_KC.shape[0]
+    """Return losses and slopes, both without weights; no slopes of no ids."""
     if not num_ids:
         return hidden_RC.new_full(hidden_RC.shape[:1], torch.inf, dtype=_sum_dtype(hidden_RC)), None
     smoothing = label_smoothing if num_ids > 1 else 0.0
     each = smoothing / max(1, num_ids - 1)
-    teaches = teaches_hidden or grad_KC is not None
-    losses_R, slopes_RK = charge_rows(
-        hidden_RC, weight_KC, place_R, is_inside_R, each, teaches=teaches
-    )
-    if slopes_RK is None:
-        return losses_R, None
-    weight_R1 = weight_R[:, None].to(hidden_RC.dtype)
-    if grad_KC is not None:
-        weighted_RC = hidden_RC * weight_R1
-        if grad_KC.dtype == weighted_RC.dtype:
-            grad_KC.addmm_(slopes_RK.T, weighted_RC)
-        else:
-            grad_KC += slopes_RK.T @ weighted_RC
-    return losses_R, (slopes_RK @ weight_KC) * weight_R1 if teaches_hidden else None
+    return charge_rows(hidden_RC, weight_KC, num_ids, place_R, is_inside_R, each, teaches=teaches)
+
+
+def _add_product(so_far_KC: Tensor | None, slopes_KR: Tensor, weighted_RC: Tensor) -> Tensor:
+    """Return what there is so far and a product: one alone as it is, sums in single precision at least."""
+    if so_far_KC is None:
+        return slopes_KR @ weighted_RC
+    sums = _sum_dtype(so_far_KC)
+    if sums == weighted_RC.dtype:
+        return so_far_KC.addmm_(slopes_KR, weighted_RC)
+    return so_far_KC.to(sums).add_(slopes_KR @ weighted_RC)
+
+
+def _add_ids(
+    so_far_VC: Tensor | None,
+    grad_KC: Tensor,
+    ids_K: Tensor | None,
+    first: int,
+    weight_VC: Tensor,
+) -> Tensor:
+    """Return the gradient of the table so far and that of the ids of a choice; of all ids alone as it is."""
+    if so_far_VC is None and ids_K is None and len(grad_KC) == len(weight_VC):
+        return grad_KC
+    sums = _sum_dtype(weight_VC)
+    sum_VC = torch.zeros_like(weight_VC, dtype=sums) if so_far_VC is None else so_far_VC.to(sums)
+    if ids_K is not None:
+        return sum_VC.index_add_(0, ids_K, grad_KC.to(sums))
+    sum_VC[first : first + len(grad_KC)] += grad_KC
+    return sum_VC
 
 
 def _choices(

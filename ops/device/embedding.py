@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...graph.errors import PlanError, Problem
 from ...graph.op import Traits
 from ...graph.type import Layout, Place, Port, Signature
+from .product import multiply
 
 NUM_COLOURS = 3
 
@@ -36,7 +37,7 @@ class TokenTable(nn.Module):
 
     def score(self, hidden_NC: Tensor) -> Tensor:
         """Return the score of every id for each state, shape ``(N, V)``."""
-        return F.linear(hidden_NC, self.weight_VC)
+        return multiply(hidden_NC, self.weight_VC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import AttentionPlan, attend
+from .product import Linear
 from .rotary import Rotary, rotate
 
 
@@ -136,6 +137,6 @@ def layer_norm(width: int) -> nn.LayerNorm:
 
 def _linear(num_in: int, num_out: int, *, num_sums: int = 0) -> nn.Linear:
     """Return a linear layer; ``num_sums`` layers whose results add up share their variance."""
-    linear = nn.Linear(num_in, num_out, bias=False)
+    linear = Linear(num_in, num_out, bias=False)
     nn.init.normal_(linear.weight, std=(num_in * max(1, 2 * num_sums)) ** -0.5)
     return linear

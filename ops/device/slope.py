@@ -5,7 +5,7 @@ of its row, its own score, and the sum of all, where ``right + each * K`` is 1. 
 of scores in their place, in the type they have (`slope_kernel`); elsewhere log probabilities are held, in
 single precision at least.
 
-Shape letters: R = rows, C = channels, K = ids of the choice.
+Shape letters: R = rows, C = channels, K = ids of the choice, and what they are filled up with.
 """
 
 from __future__ import annotations
@@ -13,17 +13,27 @@ from __future__ import annotations
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .attention.triton_passes import has_triton
 
 LINE: Final = 64
-"""Scores of a row lie at a multiple of so many on a GPU."""
+"""Ids that a choice is filled up to a multiple of on a GPU."""
+
+
+def lay_out(weight_KC: Tensor) -> Tensor:
+    """Return the vectors of a choice as `charge_rows` reads them, zeros behind them where that is faster."""
+    if not _is_fast(weight_KC):
+        return weight_KC
+    # Fast matrix products want sizes that few vocabularies have: with an odd one they take twice as long.
+    return F.pad(weight_KC, (0, 0, 0, -len(weight_KC) % LINE))
 
 
 def charge_rows(
     hidden_RC: Tensor,
     weight_KC: Tensor,
+    num_ids: int,
     place_R: Tensor,
     is_inside_R: Tensor,
     each: float,
@@ -34,20 +44,21 @@ def charge_rows(
 
     Args:
         hidden_RC: States.
-        weight_KC: Vectors of the ids of the choice, one at least.
+        weight_KC: Vectors of the ids of the choice, one at least, as `lay_out` returns them.
+        num_ids: How many ids there are. What is behind them has slopes of 0.
         place_R: Where the label of each row stands among them.
         is_inside_R: Whether it does; otherwise the loss is infinite.
         each: Weight of the log probability of every id; the label's has the rest.
         teaches: Whether slopes are wanted.
     """
-    is_fast = hidden_RC.is_cuda and hidden_RC.dtype is not torch.float64 and has_triton()
-    charge = charge_by_kernel if is_fast else _charge_plainly
-    return charge(hidden_RC, weight_KC, place_R, is_inside_R, each, teaches=teaches)
+    charge = charge_by_kernel if _is_fast(hidden_RC) else _charge_plainly
+    return charge(hidden_RC, weight_KC, num_ids, place_R, is_inside_R, each, teaches=teaches)
 
 
 def charge_by_kernel(
     hidden_RC: Tensor,
     weight_KC: Tensor,
+    num_ids: int,
     place_R: Tensor,
     is_inside_R: Tensor,
     each: float,
@@ -57,24 +68,27 @@ def charge_by_kernel(
     """Do so by the kernel of Triton, on a GPU or interpreted."""
     from .slope_kernel import slope_rows  # noqa: PLC0415  # Triton is of the extra gpu
 
-    # Fast matrix products of a GPU neither read nor write rows that begin elsewhere, and few vocabularies have
-    # such a size.
-    lines = hidden_RC.new_empty(len(hidden_RC), -(-len(weight_KC) // LINE) * LINE)
-    scores_RK = torch.mm(hidden_RC, weight_KC.T, out=lines[:, : len(weight_KC)])
-    losses_R = slope_rows(scores_RK, place_R.where(is_inside_R, -1), each, teaches=teaches)
+    scores_RK = hidden_RC @ weight_KC.T
+    place_R = place_R.where(is_inside_R, -1)
+    losses_R = slope_rows(scores_RK[:, :num_ids], place_R, each, teaches=teaches)
     return losses_R, scores_RK if teaches else None
+
+
+def _is_fast(tensor: Tensor) -> bool:
+    return tensor.is_cuda and tensor.dtype is not torch.float64 and has_triton()
 
 
 def _charge_plainly(
     hidden_RC: Tensor,
     weight_KC: Tensor,
+    num_ids: int,
     place_R: Tensor,
     is_inside_R: Tensor,
     each: float,
     *,
     teaches: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    right = 1 - each * len(weight_KC)
+    right = 1 - each * num_ids
     sums = torch.promote_types(hidden_RC.dtype, torch.float32)
     logs_RK = (hidden_RC @ weight_KC.T).log_softmax(-1, dtype=sums)
     label_R1 = place_R[:, None]

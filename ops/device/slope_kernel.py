@@ -4,9 +4,9 @@ One program reads one row. It adds up exponentials as it goes and corrects them 
 (arXiv:1805.02867); then it writes over each score what the loss of its row gains with it, its *slope*. Sums are
 in single precision.
 
-Scores of a row lie side by side, rows as far apart as the *stride*, and what is left of it behind each row is
-overwritten: so memory is read and written in long pieces where the stride is a multiple of 16, however many ids
-there are.
+Scores of a row lie side by side, rows as far apart as the *stride*, and what is left of it behind each row
+becomes 0 with its slopes: so memory is read and written in long pieces where the stride is a multiple of 16,
+however many ids there are.
 """
 
 # ruff: noqa: ANN001, PLR0913, PLR0917  # Triton learns types and values at each call
@@ -61,6 +61,7 @@ def slope_row(
             ids = start + tl.arange(0, block)
             score = tl.load(row_ptr + ids, mask=ids < stride, other=0.0).to(tl.float32)
             slope = tl.exp(score - norm) - each - tl.where(ids == place, right, 0.0)
+            slope = tl.where(ids < num_ids, slope, 0.0)
             tl.store(row_ptr + ids, slope.to(scores_ptr.dtype.element_ty), mask=ids < stride)
 
 

@@ -154,6 +154,7 @@ def backward_queries(
     qk_padded: tl.constexpr,
     v_padded: tl.constexpr,
     tile: tl.constexpr,
+    block: tl.constexpr,
     is_relative: tl.constexpr,
     is_fixed: tl.constexpr,
     num_sums: tl.constexpr,
@@ -178,8 +179,8 @@ def backward_queries(
     if is_fixed:
         per_step = tl.load(per_step_ptr)
     start, stop = _span(spans_ptr, index, num_queries, tile)
-    for key in range(start, stop, tile):
-        keys = key + tl.arange(0, tile)
+    for key in range(start, stop, block):
+        keys = key + tl.arange(0, block)
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
         v = _load(v_ptr, keys, num_keys, head, v_stride, v_size, v_padded)
         code_k, slot_k = _load_keys(codes_ptr, keys, num_keys, is_relative)
@@ -201,7 +202,7 @@ def backward_queries(
                 corner = tl.load(of_query) + tl.load(of_key)
                 rows_inside = tl.where(is_one_slot, num_table_rows, 0)
                 _add_diagonals(
-                    sums_ptr, grad_scores.to(k.dtype), corner, rows_inside, per_step, tile, is_fixed
+                    sums_ptr, grad_scores.to(k.dtype), corner, rows_inside, per_step, is_fixed
                 )
             else:
                 is_near = is_near & _is_row(table_rows, num_table_rows)
@@ -237,6 +238,7 @@ def backward_keys(
     qk_padded: tl.constexpr,
     v_padded: tl.constexpr,
     tile: tl.constexpr,
+    block: tl.constexpr,
     is_relative: tl.constexpr,
 ) -> None:
     """Compute the gradients of each key and value.
@@ -254,8 +256,8 @@ def backward_keys(
     grad_k = tl.zeros([tile, qk_padded], tl.float32)
     grad_v = tl.zeros([tile, v_padded], tl.float32)
     start, stop = _span(spans_ptr, index, num_keys, tile)
-    for row in range(start, stop, tile):
-        rows = row + tl.arange(0, tile)
+    for row in range(start, stop, block):
+        rows = row + tl.arange(0, block)
         q = _load(q_ptr, rows, num_queries, head, q_stride, qk_size, qk_padded)
         grad_out = _load(grad_out_ptr, rows, num_queries, head, out_stride, v_size, v_padded)
         lo, hi, shift, slot = _load_queries(ranges_ptr, codes_ptr, rows, num_queries, is_relative)
@@ -317,27 +319,26 @@ def _whole(lo, hi, rows, num_queries, start, stop, tile: tl.constexpr):
 
 
 @triton.jit
-def _add_diagonals(
-    sums_ptr, added, corner, num_table_rows, per_step, tile: tl.constexpr, is_fixed: tl.constexpr
-):
+def _add_diagonals(sums_ptr, added, corner, num_table_rows, per_step, is_fixed: tl.constexpr):
     """Add each diagonal of a tile to its row of the table; ``corner`` is that of the first score.
 
     With lines ``a * fine + b`` and columns ``c * fine + d``, a diagonal is ``(c - a) * fine + (d - b)``. So two
     products with zeros and ones sum it, first over what has one ``c - a``, then over what has one ``d - b``.
     """
-    fine: tl.constexpr = 8 if tile > 16 else 4
-    coarse: tl.constexpr = tile // fine
+    fine: tl.constexpr = 8 if added.shape[1] > 16 else 4
+    lines: tl.constexpr = added.shape[0] // fine
+    columns: tl.constexpr = added.shape[1] // fine
     width: tl.constexpr = 16  # of the products, and more than there are differences
-    parts = tl.reshape(added, [coarse, fine, coarse, fine])
-    parts = tl.reshape(tl.permute(parts, [1, 3, 0, 2]), [fine * fine, coarse * coarse])
+    parts = tl.reshape(added, [lines, fine, columns, fine])
+    parts = tl.reshape(tl.permute(parts, [1, 3, 0, 2]), [fine * fine, lines * columns])
     difference = tl.arange(0, width)
-    pair = tl.arange(0, coarse * coarse)
-    is_coarse = (pair % coarse - pair // coarse + coarse - 1)[:, None] == difference[None, :]
+    pair = tl.arange(0, lines * columns)
+    is_coarse = (pair % columns - pair // columns + lines - 1)[:, None] == difference[None, :]
     sums = tl.dot(parts, is_coarse.to(parts.dtype), input_precision="ieee")
     pair = tl.arange(0, fine * fine)
     is_fine = difference[:, None] == (pair % fine - pair // fine + fine - 1)[None, :]
     sums = tl.dot(is_fine.to(tl.float32), sums, input_precision="ieee")
-    place = difference[:, None] - (fine - 1) + (difference[None, :] - (coarse - 1)) * fine
+    place = difference[:, None] - (fine - 1) + (difference[None, :] - (lines - 1)) * fine
     _add(
         sums_ptr + corner + place, sums, _is_row(corner + place, num_table_rows), per_step, is_fixed
     )

@@ -32,15 +32,24 @@ class Launch(NamedTuple):
     """How one kernel is run; each program has 4 warps and one tile, of queries or of keys.
 
     Attributes:
-        num_stages: Tiles that are fetched ahead, and one.
+        num_stages: Blocks that are fetched ahead, and one.
+        block: Tokens that are met at once, at most a tile.
+        most_registers: Of a thread, so that more programs run at once; None for all.
     """
 
     num_stages: int
+    block: int = LARGEST_TILE
+    most_registers: int | None = None
 
     @property
-    def options(self) -> dict[str, int]:
+    def options(self) -> dict[str, Any]:
         """What Triton is told; what it takes for granted may change with its version."""
-        return {"num_warps": 4, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        return {
+            "num_warps": 4,
+            "num_stages": self.num_stages,
+            "maxnreg": self.most_registers,
+            "enable_fp_fusion": True,
+        }
 
 
 LAUNCHES: Final = {
@@ -200,6 +209,7 @@ def _launch(name: str, call: Call, **given: Any) -> None:
         "qk_padded": padded(qk_size),
         "v_padded": padded(v_size),
         "tile": call.tile,
+        "block": min(launch.block, call.tile),
         "is_relative": call.table_HR is not None,
     }
     values = {key: value for key, value in values.items() if key in kernel.arg_names} | given

@@ -207,7 +207,8 @@ def _keep(kept: Kept, beams: Beams, options: Options, picked: Picked, moment: Mo
     kept.ids_UKL.scatter_(1, slot_UKL, ids_RL.view_as(slot_UKL))
     kept.log_probs_UKL.scatter_(1, slot_UKL, log_probs_RL.view_as(slot_UKL))
     num_U = (kept.num_U + is_end_UK.sum(1)).clamp(max=kept.size)
-    return kept._replace(num_U=num_U)
+    # Built anew: of a copy, torch 2.11 compiles a tuple without its last field.
+    return Kept(kept.ids_UKL, kept.log_probs_UKL, num_U)
 
 
 def _rows(beams_UK: Tensor) -> Tensor:

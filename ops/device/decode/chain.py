@@ -95,7 +95,7 @@ def go_on_chains(
             temperature=search.temperature,
         )
     else:
-        chosen_R = options.scores_RX.argmax(-1)
+        chosen_R = options.best()
     rows_R = torch.arange(len(chosen_R), device=chosen_R.device)
     ids_R = options.pick_ids(rows_R, chosen_R)
     log_probs_R = options.log_probs_of(rows_R, chosen_R)

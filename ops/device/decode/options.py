@@ -22,6 +22,9 @@ from ..language import FINISHED
 from .stack import Stack
 from .task import Moment, Task
 
+PART = 1024
+"""Options that are looked through by one program of a GPU, where there is a multiple of this."""
+
 MOST_MASKED = 1 << 22
 """Ids of all states of an automaton, up to which masks are made ahead."""
 
@@ -51,6 +54,16 @@ class Options(NamedTuple):
     def log_probs_of(self, rows_N: Tensor, options_N: Tensor) -> Tensor:
         """Return the log probabilities of some options of some rows."""
         return self.scores_RX[rows_N, options_N] - self.norms_R1[rows_N, 0]
+
+    def best(self) -> Tensor:
+        """Return the option of each row with the highest score, the first of equals; NaN is higher than all."""
+        num_parts = _num_parts(self.scores_RX)
+        if num_parts == 1:
+            return self.scores_RX.argmax(-1)
+        scores_RPX = self.scores_RX.unflatten(1, (num_parts, -1))
+        part_R1 = scores_RPX.amax(-1).argmax(-1, keepdim=True)
+        rows_R = torch.arange(len(part_R1), device=part_R1.device)
+        return part_R1[:, 0] * PART + scores_RPX[rows_R, part_R1[:, 0]].argmax(-1)
 
     def where_id(self, id_: int | Tensor) -> Tensor:
         """Return which options have ``id_``, one or one for each row; shape ``(R, X)`` or ``(1, X)``."""
@@ -135,7 +148,7 @@ class Chooser:
         else:
             is_hidden_RV = self.hidden_SV.index_select(0, states_R)
         scores_RV = self._temper(scores_RV).masked_fill_(is_hidden_RV, -torch.inf)
-        norms_R1 = scores_RV.logsumexp(-1, keepdim=True)
+        norms_R1 = _norm(scores_RV)
         if self.automaton.pads:
             # Padding may be in a range, and is nothing that a text has in it.
             scores_RV[:, PAD] = scores_RV[:, PAD].where(states_R == FINISHED, -torch.inf)
@@ -208,10 +221,25 @@ def _pick(values_E: Tensor, edges_RX: Tensor) -> Tensor:
     return values_E.index_select(0, edges_RX.flatten()).view(edges_RX.shape)
 
 
+def _num_parts(scores_RX: Tensor) -> int:
+    num_options = scores_RX.shape[1]
+    return 1 if num_options % PART else num_options // PART
+
+
+def _highest(scores_RX: Tensor) -> Tensor:
+    return scores_RX.unflatten(1, (_num_parts(scores_RX), -1)).amax(-1).amax(-1)
+
+
+def _norm(scores_RX: Tensor) -> Tensor:
+    """Return the log of the sum of exponentials, shape ``(R, 1)``."""
+    parts_RPX = scores_RX.unflatten(1, (_num_parts(scores_RX), -1))
+    return parts_RPX.logsumexp(-1).logsumexp(-1, keepdim=True)
+
+
 def _drop(options: Options, is_unwanted: Tensor) -> Options:
     left_RX = options.scores_RX.masked_fill(is_unwanted, -torch.inf)
     # A maximum is NaN where a score is; that is no reason to drop all.
-    has_any_R1 = left_RX.amax(1, keepdim=True) != -torch.inf
+    has_any_R1 = _highest(left_RX)[:, None] != -torch.inf
     return options._replace(scores_RX=left_RX.where(has_any_R1, options.scores_RX))
 
 
@@ -221,7 +249,7 @@ def _drop_end(options: Options, is_short_R: Tensor) -> Options:
     # One column of many: what `_drop` does, without a look at the others but for one.
     scores_RX = options.scores_RX.clone()
     scores_RX[:, EOS] = scores_RX[:, EOS].masked_fill(is_short_R, -torch.inf)
-    has_any_R = scores_RX.amax(1) != -torch.inf
+    has_any_R = _highest(scores_RX) != -torch.inf
     scores_RX[:, EOS] = scores_RX[:, EOS].where(has_any_R, options.scores_RX[:, EOS])
     return options._replace(scores_RX=scores_RX)
 

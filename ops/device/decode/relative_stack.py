@@ -1,6 +1,9 @@
 """The decoder of the OFA family, part by part. What it writes stands in one slot, by default of text.
 
-Shape letters: as in `taskloom.ops.device.decode.stack`; P = places, R = differences of places.
+The absolute bias is a product of two vectors of positions. Those of targets are multiplied once for all steps,
+and what a step asks of the source once for all layers.
+
+Shape letters: as in `taskloom.ops.device.decode.stack`; J = layers, or 1 for all, R = differences of places.
 """
 
 from __future__ import annotations
@@ -15,34 +18,27 @@ from torch import Tensor, nn
 from ....graph.errors import PlanError
 from ..embedding import TokenTable
 from ..relative.adapter import TokenSlots
-from ..relative.layer import Folded, PositionProjection, RelativeDecoderLayer
+from ..relative.layer import PositionProjection, RelativeDecoderLayer
 from ..relative.stack import RelativeDecoder
 from .stack import Sizes, score_ids
 
 
 class RelativePlaces(NamedTuple):
-    """What follows from each position, and for queries of the tokens at hand.
+    """What follows from each position.
 
     Attributes:
-        folded: Absolute positions as queries and as keys to the target, shape ``(L, H, D)`` each.
-        asked_LHD: Absolute positions as queries to the source.
-        tables: Relative bias by difference, ``(H, R)`` for each layer; one for all, or none.
+        absolute_HLL: What absolute positions add to scores, of queries by keys.
+        asked_LHD: What absolute positions ask of those of the source.
+        tables_JHR: Relative bias by difference, for each layer; one for all, or none.
         codes_L: Code of each position.
         bases_L: Entry of difference 0.
     """
 
-    folded: Folded | None
+    absolute_HLL: Tensor | None
     asked_LHD: Tensor | None
-    tables: tuple[Tensor, ...]
+    tables_JHR: Tensor | None
     codes_L: Tensor
     bases_L: Tensor
-
-
-class At(NamedTuple):
-    """What follows from the positions of the tokens at hand."""
-
-    folded: Folded | None
-    asked_NHD: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +63,7 @@ class RelativeStack:
     def sizes(self) -> Sizes:
         """Sizes of attention."""
         shape = self.decoder.shape
-        num_heads, size = shape.heads
-        key = size if self.decoder.positions is None else 2 * size
-        return Sizes(shape.num_layers, num_heads, key, size, shape.score_scale)
+        return Sizes(shape.num_layers, *shape.heads, shape.score_scale)
 
     @property
     def weight_VC(self) -> Tensor:
@@ -90,72 +84,75 @@ class RelativeStack:
         places_L = torch.arange(start, start + max_length, device=weight_VC.device)
         none_LC = weight_VC.new_zeros(max_length, weight_VC.shape[1])
         _, positions_LC = self.tokens(none_LC, places_L)
-        folded = asked_LHD = None
+        absolute_HLL = asked_LHD = tables_JHR = None
         if decoder.positions is not None:
-            folded = decoder.positions(positions_LC, positions_LC)
+            # As scores, in single precision at least.
+            asks_LHD, keys_LHD = map(_whole, decoder.positions(positions_LC, positions_LC))
+            absolute_HLL = asks_LHD.transpose(0, 1) @ keys_LHD.permute(1, 2, 0) * self.sizes.scale
         if decoder.cross_positions is not None:
             asked_LHD = _heads(decoder.cross_positions, "query", positions_LC)
-        relatives = () if decoder.relative is None else decoder.relative(places_L, places_L)
-        codes_L = relatives[0].code_N.long() if relatives else places_L
-        bases_L = relatives[0].base_N.long() if relatives else places_L
-        tables = tuple(relative.table_HR for relative in relatives)
-        return RelativePlaces(folded, asked_LHD, tables, codes_L, bases_L)
+        codes_L = bases_L = places_L
+        if decoder.relative is not None:
+            relatives = decoder.relative(places_L, places_L)
+            codes_L, bases_L = relatives[0].code_N.long(), relatives[0].base_N.long()
+            tables_JHR = torch.stack([relative.table_HR for relative in relatives])
+        return RelativePlaces(absolute_HLL, asked_LHD, tables_JHR, codes_L, bases_L)
 
     def enter(
         self, ids_N: Tensor, positions_N: Tensor, places: RelativePlaces
-    ) -> tuple[Tensor, At]:
-        """Return the states of ids as the first layer reads them, and what follows from their positions."""
+    ) -> tuple[Tensor, None]:
+        """Return the states of ids as the first layer reads them; positions have no part in layers."""
+        del places
         embedded_NC = F.embedding(ids_N, self.weight_VC)
         place_N = (positions_N + self.tokens.spans[self.form][0]).expand(len(ids_N))
-        x_NC, _ = self.tokens(embedded_NC, place_N)
-        folded = asked_NHD = None
-        if places.folded is not None:
-            # One position for all is looked up once.
-            folded = Folded(*(x.index_select(0, positions_N) for x in places.folded))
-        if places.asked_LHD is not None:
-            asked_NHD = places.asked_LHD.index_select(0, positions_N)
-        return x_NC, At(folded, asked_NHD)
+        return self.tokens(embedded_NC, place_N)[0], None
 
-    def project(self, layer: int, x_NC: Tensor, at: At) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys, positions folded in, and values."""
+    def project(self, layer: int, x_NC: Tensor, at: None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values."""
+        del at
         part = self._layer(layer)
-        state_NC = part.attention_sum.before(x_NC)
-        q_NHD, k_NHD, v_NHD = part.attention.project(state_NC, None)
-        if at.folded is not None:
-            q_NHD, k_NHD = _behind(q_NHD, at.folded.q_NHD), _behind(k_NHD, at.folded.k_MHD)
-        return q_NHD, k_NHD, v_NHD
+        return part.attention.project(part.attention_sum.before(x_NC), None)
 
     def biases(
         self, positions_N: Tensor, key_positions_NA: Tensor, places: RelativePlaces
     ) -> tuple[Tensor, ...]:
-        """Return the relative biases, ``(N, H, A)`` each."""
-        if not places.tables:
-            return ()
-        start_N1 = (places.bases_L[positions_N] - places.codes_L[positions_N])[:, None]
-        entry_NA = start_N1 + places.codes_L[key_positions_NA]
-        return tuple(table_HR[:, entry_NA].transpose(0, 1) for table_HR in places.tables)
+        """Return what absolute and relative positions add, ``(N, H, A)`` each."""
+        bias_JHNA = None
+        if places.tables_JHR is not None:
+            start_N1 = (places.bases_L[positions_N] - places.codes_L[positions_N])[:, None]
+            bias_JHNA = places.tables_JHR[:, :, start_N1 + places.codes_L[key_positions_NA]]
+        if places.absolute_HLL is not None:
+            absolute_HNA = places.absolute_HLL[:, positions_N[:, None], key_positions_NA]
+            bias_JHNA = absolute_HNA[None] if bias_JHNA is None else bias_JHNA + absolute_HNA
+        return () if bias_JHNA is None else bias_JHNA.transpose(1, 2).unbind()
 
     def add(self, layer: int, x_NC: Tensor, seen_NHD: Tensor) -> Tensor:
         """Return the states after attention to the target."""
         part = self._layer(layer)
         return part.attention_sum.after(x_NC, part.attention.merge(seen_NHD))
 
-    def ask(self, layer: int, x_NC: Tensor, at: At) -> Tensor:
-        """Return queries to the source, positions folded in."""
+    def ask(self, layer: int, x_NC: Tensor, at: None) -> Tensor:
+        """Return queries to the source."""
+        del at
         part = self._layer(layer)
-        q_NHD = part.cross.ask(part.cross_sum.before(x_NC), None)
-        return q_NHD if at.asked_NHD is None else _behind(q_NHD, at.asked_NHD)
+        return part.cross.ask(part.cross_sum.before(x_NC), None)
 
-    def remember(
-        self, layer: int, memory_MC: Tensor, positions_MC: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return keys, positions folded in, and values of the source."""
+    def ask_places(self, positions_N: Tensor, places: RelativePlaces) -> Tensor | None:
+        """Return what absolute positions ask of those of the source."""
+        asked_LHD = places.asked_LHD
+        return None if asked_LHD is None else asked_LHD.index_select(0, positions_N)
+
+    def remember(self, layer: int, memory_MC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the source."""
+        return self._layer(layer).cross.remember(memory_MC, None)
+
+    def remember_places(self, positions_MC: Tensor | None) -> Tensor | None:
+        """Return keys of the source's absolute positions."""
         projection = self.decoder.cross_positions
-        positions_MHD = None
-        if projection is not None:
-            assert positions_MC is not None, "positions of the source are read"
-            positions_MHD = _heads(projection, "key", positions_MC)
-        return self._layer(layer).cross.remember(memory_MC, positions_MHD)
+        if projection is None:
+            return None
+        assert positions_MC is not None, "positions of the source are read"
+        return _heads(projection, "key", positions_MC)
 
     def add_read(self, layer: int, x_NC: Tensor, read_NHD: Tensor) -> Tensor:
         """Return the states after attention to the source."""
@@ -184,5 +181,5 @@ def _heads(projection: PositionProjection, side: str, positions_NC: Tensor) -> T
     return layer(positions_NC).unflatten(-1, projection.heads)
 
 
-def _behind(x_NHD: Tensor, positions_NHD: Tensor) -> Tensor:
-    return torch.cat((x_NHD, positions_NHD.expand_as(x_NHD)), -1)
+def _whole(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

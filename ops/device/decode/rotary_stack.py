@@ -36,7 +36,7 @@ class RotaryStack:
     def sizes(self) -> Sizes:
         """Sizes of attention."""
         num_heads, size = self.decoder.heads
-        return Sizes(len(self.decoder.layers), num_heads, size, size, size**-0.5)
+        return Sizes(len(self.decoder.layers), num_heads, size, size**-0.5)
 
     @property
     def weight_VC(self) -> Tensor:
@@ -78,13 +78,18 @@ class RotaryStack:
         part = self._layer(layer)
         return part.cross.query(part.cross_norm(x_NC)).unflatten(-1, part.cross.heads)
 
-    def remember(
-        self, layer: int, memory_MC: Tensor, positions_MC: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def ask_places(self, positions_N: Tensor, places: Rotary) -> None:
+        """Return nothing: the source has no positions."""
+        del positions_N, places
+
+    def remember(self, layer: int, memory_MC: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values of the source."""
-        del positions_MC
         k_MHD, v_MHD = self._layer(layer).cross.remember(memory_MC).unbind(1)
         return k_MHD, v_MHD
+
+    def remember_places(self, positions_MC: Tensor | None) -> None:
+        """Return nothing: the source has no positions."""
+        del positions_MC
 
     def add_read(self, layer: int, x_NC: Tensor, read_NHD: Tensor) -> Tensor:
         """Return the states after attention to the source."""

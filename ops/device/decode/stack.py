@@ -3,8 +3,8 @@
 What attention sees is not the decoder's business here: between `Stack.project` and `Stack.add` the caller
 attends to what it has kept. Everything that follows from positions alone is computed once, for all positions.
 
-Shape letters: N = tokens at hand, A = keys that each may see, L = positions, C = channels, H = heads, D =
-head size, E = size of queries and keys in a head, V = ids.
+Shape letters: N = tokens at hand, A = keys that each may see, L = positions, M = tokens of the source's stream,
+C = channels, H = heads, D = head size, V = ids.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ class Sizes(NamedTuple):
     Attributes:
         num_layers: Layers.
         num_heads: ``H``.
-        key: ``E``.
-        value: ``D``.
+        size: ``D``.
         scale: Factor of the scores.
     """
 
     num_layers: int
     num_heads: int
-    key: int
-    value: int
+    size: int
     scale: float
 
 
@@ -68,13 +66,19 @@ class Stack(Protocol):
         ...
 
     def project(self, layer: int, x_NC: Tensor, at: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys, shape ``(N, H, E)``, and values ``(N, H, D)``."""
+        """Return queries, keys and values, shape ``(N, H, D)`` each."""
         ...
 
     def biases(
         self, positions_N: Tensor, key_positions_NA: Tensor, places: Any
     ) -> tuple[Tensor, ...]:
-        """Return what positions add to scores, ``(N, H, A)`` for each layer; one for all layers, or none."""
+        """Return what positions add to scores, ``(N, H, A)`` for each layer; one for all layers, or none.
+
+        Args:
+            positions_N: Position of each token, or one for all.
+            key_positions_NA: Positions of the keys that each may see.
+            places: What `place` returned.
+        """
         ...
 
     def add(self, layer: int, x_NC: Tensor, seen_NHD: Tensor) -> Tensor:
@@ -82,13 +86,19 @@ class Stack(Protocol):
         ...
 
     def ask(self, layer: int, x_NC: Tensor, at: Any) -> Tensor:
-        """Return queries to the source, shape ``(N, H, E)``."""
+        """Return queries to the source, shape ``(N, H, D)``."""
         ...
 
-    def remember(
-        self, layer: int, memory_MC: Tensor, positions_MC: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return keys ``(M, H, E)`` and values ``(M, H, D)`` of the source."""
+    def ask_places(self, positions_N: Tensor, places: Any) -> Tensor | None:
+        """Return what positions ask of those of the source in all layers, shape ``(N, H, D)``, if anything."""
+        ...
+
+    def remember(self, layer: int, memory_MC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the source, shape ``(M, H, D)`` each."""
+        ...
+
+    def remember_places(self, positions_MC: Tensor | None) -> Tensor | None:
+        """Return keys of the source's positions in all layers, shape ``(M, H, D)``, if they are asked."""
         ...
 
     def add_read(self, layer: int, x_NC: Tensor, read_NHD: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ A row is a target that is being written; all rows of a document stand next to ea
 remembered once for each document: its rows are so many queries to the same keys.
 
 Shape letters: B = documents, R = rows, K = rows of a document, L = longest target, S = longest source, P =
-positions that a step looks back on, H = heads, D = head size, E = size of queries and keys in a head, C =
-channels.
+positions that a step looks back on, H = heads, D = head size, C = channels.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .attend_row import attend_source, attend_target, has_kernel
 from .stack import Stack, attend, hide
 
 
@@ -39,49 +39,53 @@ class Remembered(NamedTuple):
     """What is kept of the sources, once for each document.
 
     Attributes:
-        keys: Shape ``(B, H, S, E)``, by layer.
-        values: Shape ``(B, H, S, D)``, by layer.
+        keys: Shape ``(B, H, S, D)``, by layer.
+        values: The same of values; 0 of documents without a source, NaN where it is too long.
+        places_BHSD: Keys of positions, for all layers; None where they are not asked.
         bias_B11S: 0 for keys that are the document's, minus infinity for others.
-        keep_B111: 1 where there are any, 0 elsewhere.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+    places_BHSD: Tensor | None
     bias_B11S: Tensor
-    keep_B111: Tensor
 
 
 class Cache(NamedTuple):
     """What writing keeps from step to step.
 
     Attributes:
-        keys: Of the tokens written so far, shape ``(R, H, L, E)``, by layer.
-        values: Shape ``(R, H, L, D)``, by layer.
+        keys: Of the tokens written so far, shape ``(R, H, L, D)``, by layer.
+        values: The same of values.
         remembered: Of the sources.
         places: What follows from positions.
+        has_kernel: Whether a kernel attends to it.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     remembered: Remembered
     places: Any
+    has_kernel: bool
 
 
 def remember(stack: Stack, sources: Sources) -> Remembered:
     """Return the keys and values of the sources of a batch."""
     rows_BS, bias_BS, keep_B = _see(sources)
-    keys, values = zip(
-        *(
-            (
-                k_MHD[rows_BS].transpose(1, 2).contiguous(),
-                v_MHD[rows_BS].transpose(1, 2).contiguous(),
-            )
-            for layer in range(stack.sizes.num_layers)
-            for k_MHD, v_MHD in [stack.remember(layer, sources.memory_MC, sources.positions_MC)]
-        ),
-        strict=True,
-    )
-    return Remembered(keys, values, bias_BS[:, None, None], keep_B[:, None, None, None])
+
+    def gather(x_MHD: Tensor) -> Tensor:
+        return x_MHD[rows_BS].transpose(1, 2).contiguous()
+
+    keep_B111 = keep_B[:, None, None, None].to(sources.memory_MC.dtype)
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    for layer in range(stack.sizes.num_layers):
+        k_MHD, v_MHD = stack.remember(layer, sources.memory_MC)
+        keys.append(gather(k_MHD))
+        values.append(gather(v_MHD).mul_(keep_B111))
+    places_MHD = stack.remember_places(sources.positions_MC)
+    places_BHSD = None if places_MHD is None else gather(places_MHD)
+    return Remembered(tuple(keys), tuple(values), places_BHSD, bias_BS[:, None, None])
 
 
 def open_cache(stack: Stack, sources: Sources, *, num_rows: int, max_length: int) -> Cache:
@@ -90,14 +94,14 @@ def open_cache(stack: Stack, sources: Sources, *, num_rows: int, max_length: int
     Raises:
         PlanError: The decoder has fewer positions.
     """
-    sizes, places = stack.sizes, stack.place(max_length)
-    shape = (sources.keys_2B.shape[1] * num_rows, sizes.num_heads, max_length)
-    new = sources.memory_MC.new_zeros
+    sizes, memory_MC = stack.sizes, sources.memory_MC
+    shape = (sources.keys_2B.shape[1] * num_rows, sizes.num_heads, max_length, sizes.size)
     return Cache(
-        tuple(new(*shape, sizes.key) for _ in range(sizes.num_layers)),
-        tuple(new(*shape, sizes.value) for _ in range(sizes.num_layers)),
+        tuple(memory_MC.new_zeros(shape) for _ in range(sizes.num_layers)),
+        tuple(memory_MC.new_zeros(shape) for _ in range(sizes.num_layers)),
         remember(stack, sources),
-        places,
+        stack.place(max_length),
+        has_kernel(memory_MC),
     )
 
 
@@ -111,35 +115,76 @@ def take_step(stack: Stack, ids_R: Tensor, index: Tensor, cache: Cache, num_seen
         cache: The tokens are added to it.
         num_seen: ``P``, more than ``index``; static.
     """
-    sizes, remembered = stack.sizes, cache.remembered
+    sizes = stack.sizes
     x_RC, at = stack.enter(ids_R, index, cache.places)
-    key_P = torch.arange(num_seen, device=index.device)
-    mask_P = hide(key_P > index)
-    relative = [
-        bias_1HP[:, :, None] + mask_P for bias_1HP in _look_back(stack, index, key_P, cache)
-    ]
-    biases = relative or [mask_P[None, None, None]]
+    biases = look_back(stack, index, cache, num_seen)
+    asked_BHKS = ask_places(stack, index, cache)
     for layer in range(sizes.num_layers):
-        q_RHE, k_RHE, v_RHD = stack.project(layer, x_RC, at)
-        keys, values = cache.keys[layer], cache.values[layer]
-        keys.index_copy_(2, index, k_RHE[:, :, None])
-        values.index_copy_(2, index, v_RHD[:, :, None])
-        bias = biases[layer % len(biases)]
-        own = (keys[:, :, :num_seen], values[:, :, :num_seen])
-        out_RH1D = attend(q_RHE[:, :, None], *own, bias, sizes.scale)
-        x_RC = stack.add(layer, x_RC, out_RH1D[:, :, 0])
-        x_RC = stack.add_read(layer, x_RC, read(stack, layer, x_RC, at, remembered))
+        states = stack.project(layer, x_RC, at)
+        own = (cache.keys[layer], cache.values[layer])
+        bias = biases[layer % len(biases)] if biases else None
+        if cache.has_kernel:
+            out_RHD = attend_target(*states, *own, index, bias, sizes.scale)
+        else:
+            out_RHD = _attend_plainly(*states, *own, index, bias, sizes.scale)
+        x_RC = stack.add(layer, x_RC, out_RHD)
+        x_RC = stack.add_read(layer, x_RC, read(stack, layer, x_RC, at, cache, asked_BHKS))
         x_RC = stack.feed(layer, x_RC)
     return stack.leave(x_RC)
 
 
-def read(stack: Stack, layer: int, x_RC: Tensor, at: Any, remembered: Remembered) -> Tensor:
-    """Return what each row reads of its document's source, shape ``(R, H, D)``."""
-    keys, values = remembered.keys[layer], remembered.values[layer]
-    q_BHKE = stack.ask(layer, x_RC, at).unflatten(0, (len(keys), -1)).transpose(1, 2)
-    read_BHKD = attend(q_BHKE, keys, values, remembered.bias_B11S, stack.sizes.scale)
-    read_BHKD = read_BHKD * remembered.keep_B111.to(read_BHKD.dtype)
-    return read_BHKD.transpose(1, 2).flatten(0, 1)
+def look_back(stack: Stack, index: Tensor, cache: Cache, num_seen: int) -> tuple[Tensor, ...]:
+    """Return what is added to scores of the target, ``(1, H, P)`` for each layer; one for all, or none."""
+    key_P = torch.arange(num_seen, device=index.device)
+    biases = stack.biases(index, key_P[None], cache.places)
+    if cache.has_kernel:
+        # It looks no further than it may.
+        return biases
+    mask_P = hide(key_P > index)
+    return tuple(bias_1HP + mask_P for bias_1HP in biases) or (mask_P[None, None],)
+
+
+def ask_places(stack: Stack, positions_N: Tensor, cache: Cache) -> Tensor:
+    """Return what is added to scores of the source, for all layers; shape ``(B, H, K, S)``, or as it spreads.
+
+    Args:
+        stack: The decoder.
+        positions_N: Position of each of the rows, or one for all.
+        cache: What is kept.
+    """
+    bias_B11S, places_BHSD = cache.remembered.bias_B11S, cache.remembered.places_BHSD
+    asks_NHD = stack.ask_places(positions_N, cache.places)
+    if asks_NHD is None or places_BHSD is None:
+        return bias_B11S
+    num_documents = len(places_BHSD) if len(positions_N) > 1 else 1
+    asks_BHKD = asks_NHD.unflatten(0, (num_documents, -1)).transpose(1, 2)
+    if cache.has_kernel and asks_BHKD.shape[2] == 1:
+        # A sum of products is compiled into one kernel with what is added.
+        scores_BHKS = (asks_BHKD.float() * places_BHSD.float()).sum(-1)[:, :, None]
+    else:
+        scores_BHKS = asks_BHKD @ places_BHSD.transpose(2, 3)
+    return scores_BHKS * stack.sizes.scale + bias_B11S
+
+
+def read(
+    stack: Stack, layer: int, x_RC: Tensor, at: Any, cache: Cache, asked_BHKS: Tensor
+) -> Tensor:
+    """Return what each row reads of its document's source, shape ``(R, H, D)``.
+
+    Args:
+        stack: The decoder.
+        layer: The layer.
+        x_RC: The rows' states.
+        at: What follows from their positions.
+        cache: What is kept.
+        asked_BHKS: What is added to scores.
+    """
+    keys, values = cache.remembered.keys[layer], cache.remembered.values[layer]
+    q_RHD, scale = stack.ask(layer, x_RC, at), stack.sizes.scale
+    if cache.has_kernel and asked_BHKS.shape[2] == 1:
+        return attend_source(q_RHD, keys, values, asked_BHKS[:, :, 0], scale)
+    q_BHKD = q_RHD.unflatten(0, (len(keys), -1)).transpose(1, 2)
+    return attend(q_BHKD, keys, values, asked_BHKS, scale).transpose(1, 2).flatten(0, 1)
 
 
 def follow_parents(cache: Cache, parents_R: Tensor, num_seen: int) -> None:
@@ -149,8 +194,22 @@ def follow_parents(cache: Cache, parents_R: Tensor, num_seen: int) -> None:
         kept[:, :, :num_seen].copy_(kept[:, :, :num_seen].index_select(0, parents_R))
 
 
-def _look_back(stack: Stack, index: Tensor, key_P: Tensor, cache: Cache) -> tuple[Tensor, ...]:
-    return stack.biases(index, key_P[None], cache.places)
+def _attend_plainly(
+    q_RHD: Tensor,
+    k_RHD: Tensor,
+    v_RHD: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    index: Tensor,
+    bias_1HP: Tensor | None,
+    scale: float,
+) -> Tensor:
+    assert bias_1HP is not None, "it hides what is not written"
+    num_seen = bias_1HP.shape[-1]
+    keys.index_copy_(2, index, k_RHD[:, :, None])
+    values.index_copy_(2, index, v_RHD[:, :, None])
+    seen = (keys[:, :, :num_seen], values[:, :, :num_seen])
+    return attend(q_RHD[:, :, None], *seen, bias_1HP[:, :, None], scale)[:, :, 0]
 
 
 def _see(sources: Sources) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,7 +218,7 @@ def _see(sources: Sources) -> tuple[Tensor, Tensor, Tensor]:
     index_S = torch.arange(sources.longest, device=lo_B.device)
     rows_BS = (lo_B[:, None] + index_S).clamp(max=len(sources.memory_MC) - 1)
     length_B = hi_B - lo_B
-    # An empty source sees all keys and keeps nothing: no softmax is taken over nothing.
+    # An empty source sees all keys and keeps nothing of their values: no softmax is taken over nothing.
     bias_BS = hide((index_S >= length_B[:, None]) & (length_B > 0)[:, None])
     keep_B = (length_B > 0).float().masked_fill(length_B > sources.longest, torch.nan)
     return rows_BS, bias_BS, keep_B

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ....graph.vocabulary import BOS
 from .stack import attend, hide
-from .step import Cache, open_cache, read, take_step
+from .step import Cache, ask_places, open_cache, read, take_step
 from .task import Task
 from .tree import Tree
 
@@ -148,6 +148,7 @@ def _read_nodes(task: Task, cache: Cache, nodes: _Nodes, num_before: int) -> Ten
     positions = nodes.positions_BN.flatten()
     x, at = stack.enter(nodes.ids_N.repeat(num_documents), positions, cache.places)
     biases = stack.biases(positions, nodes.key_positions_BNJ.flatten(0, 1), cache.places)
+    asked = ask_places(stack, positions, cache)
     for layer in range(stack.sizes.num_layers):
         states = (
             state.unflatten(0, (num_documents, num_nodes)) for state in stack.project(layer, x, at)
@@ -156,14 +157,14 @@ def _read_nodes(task: Task, cache: Cache, nodes: _Nodes, num_before: int) -> Ten
         bias = biases[layer % len(biases)] if biases else None
         seen = _see_ways(*states, before, nodes, bias, stack.sizes.scale)
         x = stack.add(layer, x, seen)
-        x = stack.add_read(layer, x, read(stack, layer, x, at, cache.remembered))
+        x = stack.add_read(layer, x, read(stack, layer, x, at, cache, asked))
         x = stack.feed(layer, x)
     return stack.leave(x).unflatten(0, (num_documents, num_nodes))
 
 
 def _see_ways(
-    q_BNHE: Tensor,
-    k_BNHE: Tensor,
+    q_BNHD: Tensor,
+    k_BNHD: Tensor,
     v_BNHD: Tensor,
     before: tuple[Tensor, Tensor],
     nodes: _Nodes,
@@ -171,9 +172,9 @@ def _see_ways(
     scale: float,
 ) -> Tensor:
     """Return what each node sees of its way and of what stands before the tree, ``(B * N, H, D)``."""
-    num_documents, num_nodes, num_heads, _ = q_BNHE.shape
+    num_documents, num_nodes, num_heads, _ = q_BNHD.shape
     num_keys = nodes.mask_BNJ.shape[-1]
-    size = max(1, MOST_KEYS // (num_documents * num_keys * num_heads * q_BNHE.shape[-1]))
+    size = max(1, MOST_KEYS // (num_documents * num_keys * num_heads * q_BNHD.shape[-1]))
     mask_BN1J = nodes.mask_BNJ[:, :, None]
     if bias is not None:
         mask_BN1J = mask_BN1J + bias.unflatten(0, (num_documents, num_nodes))
@@ -182,10 +183,10 @@ def _see_ways(
         part = slice(first, first + size)
         k, v = (
             _gather_ways(own, kept, nodes.ways_NA[part])
-            for own, kept in zip((k_BNHE, v_BNHD), before, strict=True)
+            for own, kept in zip((k_BNHD, v_BNHD), before, strict=True)
         )
         mask = mask_BN1J[:, part, :, None].flatten(0, 1)
-        out = attend(q_BNHE[:, part, :, None].flatten(0, 1), k, v, mask, scale)
+        out = attend(q_BNHD[:, part, :, None].flatten(0, 1), k, v, mask, scale)
         seen.append(out[:, :, 0].unflatten(0, (num_documents, -1)))
     return torch.cat(seen, 1).flatten(0, 1)
 

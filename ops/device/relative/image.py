@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from .adapter import SlotEnd, SlotShape, position_table
 from .layer import INITIAL_STD, linear
-from .places import grid_ids
 from .resnet import RESNETS, ResNet
 from .vit import VITS, VisionTransformer
 
@@ -66,7 +65,9 @@ class ImageSlots(nn.Module):
     def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         seen = self.trunk(pixels)
         num_rows, num_columns = seen.shape[-2:]
-        ids = torch.from_numpy(grid_ids(num_rows, num_columns, self.bucket)).to(seen.device)
+        # As `grid_ids` has them, made where they are used: the host would wait for a copy.
+        rows = torch.arange(num_rows, device=seen.device) * self.bucket
+        ids = (rows[:, None] + torch.arange(num_columns, device=seen.device)).flatten() + 1
         return self.projection(seen.flatten(2).transpose(1, 2)), self.positions(ids)
 
 

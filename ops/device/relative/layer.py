@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention import AttentionPlan, Relative, attend
+from ..product import Linear
 
 INITIAL_STD = 0.02
 
@@ -256,7 +257,7 @@ class RelativeDecoderLayer(nn.Module):
 
 def linear(num_in: int, num_out: int) -> nn.Linear:
     """Return a linear layer with an offset, begun as in BERT."""
-    layer = nn.Linear(num_in, num_out)
+    layer = Linear(num_in, num_out)
     nn.init.normal_(layer.weight, std=INITIAL_STD)
     nn.init.zeros_(layer.bias)
     return layer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import Tensor
 
@@ -66,6 +67,7 @@ def test_losses_and_slopes_are_those_of_the_formula(
         if teaches:
             assert exact.grad is not None
             slopes = after[:, :num_ids].double()
+            assert not after[:, num_ids:].any()
             torch.testing.assert_close(slopes, exact.grad, rtol=1e-4, atol=1e-6)
         else:
             assert torch.equal(after, drawn)
@@ -98,24 +100,32 @@ def test_a_score_that_is_no_number_costs_no_number(bad: float) -> None:
     assert scores[1].isfinite().all()
 
 
+def fill_up(weight: Tensor) -> Tensor:
+    """Do as is done on a GPU."""
+    return F.pad(weight, (0, 0, 0, -len(weight) % 64))
+
+
+@pytest.mark.parametrize("first", [0, 2])
 @pytest.mark.parametrize("chunk", [0, 3])
 def test_labels_are_charged_alike_with_the_kernel_and_without(
-    monkeypatch: pytest.MonkeyPatch, chunk: int
+    monkeypatch: pytest.MonkeyPatch, chunk: int, first: int
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randn(size, 12, generator=generator) for size in (7, 70)]
-    labels = torch.randint(64, (7,), generator=generator)
+    labels = torch.randint(64, (7,), generator=generator).clamp(min=2)
     weights = torch.tensor([1.0, 0.5, 0.0, 2.0, 1.0, 1.0, 1.0])
-    spec = ChargeSpec(label_smoothing=0.1, first=2, stop=65, chunk=chunk)
+    stop = 65 if first else 70
+    spec = ChargeSpec(label_smoothing=0.1, first=first, stop=stop, chunk=chunk)
     told: list[list[Tensor]] = []
-    for charge in (None, charge_by_kernel):
-        if charge is not None:
-            monkeypatch.setattr(cross_entropy, "charge_rows", charge)
-        hidden, table = (each.clone().requires_grad_() for each in drawn)
-        loss, charged = charge_labels(hidden, table, labels.clamp(min=2), weights, spec)
+    for device in ("cpu", DEVICE):
+        if told:
+            monkeypatch.setattr(cross_entropy, "charge_rows", charge_by_kernel)
+            monkeypatch.setattr(cross_entropy, "lay_out", fill_up)
+        hidden, table = (each.clone().to(device).requires_grad_() for each in drawn)
+        loss, charged = charge_labels(hidden, table, labels.to(device), weights.to(device), spec)
         loss.backward()
         assert hidden.grad is not None
         assert table.grad is not None
-        told.append([loss.detach(), charged, hidden.grad, table.grad])
+        told.append([each.detach().cpu() for each in (loss, charged, hidden.grad, table.grad)])
     for one, other in zip(*told, strict=True):
-        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 
 from taskloom.graph.errors import PlanError
 from taskloom.graph.vocabulary import EOS, PAD
-from taskloom.ops.device.decode.options import Chooser
+from taskloom.ops.device.automaton import build_automaton
+from taskloom.ops.device.decode.options import PART, Chooser, Options
 from taskloom.ops.device.decode.rotary_stack import RotaryStack
 from taskloom.ops.device.decode.search import Search
-from taskloom.ops.device.decode.turn import turn_table
-from taskloom.ops.device.language import Forced, Free, OneOf
+from taskloom.ops.device.decode.turn import pad_table, turn_table
+from taskloom.ops.device.embedding import TokenTable
+from taskloom.ops.device.language import Forced, Free, OneOf, draw_languages
 
 from .writing import NUM_IDS, build
 
@@ -120,3 +122,41 @@ def test_a_table_that_was_turned_scores_and_embeds_as_before(program: Any) -> No
     assert not table.weight_VC.is_contiguous()
     after = table.score(x), table.embed(torch.tensor([5, 7]))
     torch.testing.assert_close(after, before)
+
+
+@torch.no_grad()
+def test_a_table_that_is_padded_scores_as_before_and_nothing_else_is_allowed(program: Any) -> None:
+    num_ids = PART + 9
+    table, padded = (TokenTable(num_ids, 16) for _ in range(2))
+    padded.load_state_dict(table.state_dict())
+    pad_table(padded)
+    hidden_RC = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    assert len(padded.weight_VC) == 2 * PART
+    assert not padded.weight_VC[num_ids:].any()
+    diagram = draw_languages([(Free(first=4, stop=num_ids),)], num_ids=num_ids)
+    automaton = build_automaton(diagram)
+    states_R = torch.full((5,), automaton.roots[0])
+    one, other = (
+        Chooser.of(automaton, stack, 1.0).weigh(stack, hidden_RC, states_R)
+        for stack in (RotaryStack(program.decoder, each) for each in (table, padded))
+    )
+    torch.testing.assert_close(one.norms_R1, other.norms_R1)
+    torch.testing.assert_close(one.scores_RX, other.scores_RX[:, :num_ids])
+    assert (other.scores_RX[:, num_ids:] == -torch.inf).all()
+    assert torch.equal(one.best(), other.best())
+
+
+@settings(deadline=None, max_examples=30)
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_the_best_of_parts_is_the_first_of_the_best_and_nan_before_all(
+    data: st.DataObject, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Few values, so that many are equal.
+    scores_RX = torch.randint(3, (3, 3 * PART), generator=generator).float()
+    place = st.integers(0, 3 * PART - 1)
+    for row in range(3):
+        value = data.draw(st.sampled_from((5.0, torch.nan, -torch.inf)))
+        scores_RX[row, data.draw(st.lists(place, max_size=3))] = value
+    best_R = Options(scores_RX, scores_RX[:, :1]).best()
+    assert torch.equal(best_R, scores_RX.argmax(-1))
