@@ -71,6 +71,11 @@ class Known(NamedTuple):
     frames_RTB: Tensor
     is_known_RT: Tensor
 
+    def within(self, counts_R: Tensor) -> Known:
+        """Return what is known of the first ``counts_R`` frames of each row."""
+        line_T = torch.arange(self.is_known_RT.shape[1], device=counts_R.device)
+        return self._replace(is_known_RT=self.is_known_RT & (line_T < counts_R[:, None]))
+
     def put(self, frames_RTB: Tensor) -> Tensor:
         """Return ``frames_RTB`` with what is known in its place."""
         return self.frames_RTB.where(self.is_known_RT[..., None], frames_RTB)
