@@ -68,13 +68,14 @@ class Model:
     """The model of the golden case of motion, with frames of sound besides."""
 
     case: Case
+    dtype: torch.dtype = torch.float32
 
     @cached_property
     def parts(self) -> Any:
         torch.manual_seed(0)
         parts = self.case.build()
         parts["sound"] = SoundFrames(256, 64).eval()
-        return parts.requires_grad_(requires_grad=False)
+        return parts.to(self.dtype).requires_grad_(requires_grad=False)
 
     @cached_property
     def stack(self) -> RelativeStack:
@@ -87,9 +88,9 @@ class Model:
         start = find_starts(forms)["motion"]
         return start, start + forms["motion"].num_places
 
-    def samplers(self, *, guidance: float = 0.0, num_steps: int = 3) -> dict[str, Sampler]:
-        diffusion = Diffusion(num_steps=num_steps, guidance=guidance)
-        settle = partial(settle_rotations, first=ROOT)
+    def samplers(self, *, guidance: float = 0.0, has_settle: bool = True) -> dict[str, Sampler]:
+        diffusion = Diffusion(num_steps=3, guidance=guidance)
+        settle = partial(settle_rotations, first=ROOT) if has_settle else None
         motion, sound = self.parts["motion"], self.parts["sound"]
         form: dict[str, Any] = {"num_numbers": NUM_NUMBERS, "span": self.span}
         return {
@@ -160,11 +161,11 @@ class Model:
         slot = torch.tensor([slot_after(before)])
         noise = draw_noise(seed, split_keys(torch.tensor([key]), 1), slot, (num, NUM_NUMBERS))
         settle = partial(settle_rotations, first=ROOT)
-        return denoise(diffusion, noise.float(), predict, settle=settle)[0]
+        return denoise(diffusion, noise.to(self.dtype), predict, settle=settle)[0]
 
     def make_sound(self, before: Sequence[Run], read: Read, most: int) -> Tensor:
         """Return frames one after another, each from one pass over the whole document."""
-        frames = torch.zeros(0, NUM_NUMBERS)
+        frames = torch.zeros(0, NUM_NUMBERS, dtype=self.dtype)
         while True:
             state = read([*before, self.sound(frames)])[-1:]
             frame, stop = self.parts["sound"].predict(state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from taskloom.graph.errors import PlanError
 from taskloom.graph.vocabulary import BOS, EOS, PAD
 from taskloom.ops.device.automaton import DecodeAutomaton, build_automaton
 from taskloom.ops.device.decode.denoise import Known
+from taskloom.ops.device.decode.sampler import Sampler
 from taskloom.ops.device.decode.search import Search
 from taskloom.ops.device.decode.task import Task
 from taskloom.ops.device.decode.wanted import Wanted
@@ -50,12 +51,18 @@ LANGUAGES: list[Language] = [
 KEYS = [(0, 5), (5, 9), (9, 9), (2, 14), (0, 14), (7, 8), (1, 4), (3, 9)]
 """A source for each language; one is empty."""
 
-CLOSE = 1e-5
+CLOSE, EXACT = 1e-5, 1e-9
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     return Model(Case("motion_diffusion_tiny"))
+
+
+@pytest.fixture(scope="module")
+def exact_model() -> Model:
+    """The same in double precision, where no choice hangs on rounding."""
+    return Model(Case("motion_diffusion_tiny"), torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +100,17 @@ def frames_of(written: WrittenSlots, slot: str, row: int) -> Tensor:
 
 @pytest.mark.parametrize("number", range(len(LANGUAGES)))
 def test_what_is_written_is_what_passes_over_the_whole_document_give(
-    model: Model, automaton: DecodeAutomaton, number: int
+    exact_model: Model, automaton: DecodeAutomaton, number: int
 ) -> None:
     search = Search(seed=3, sample=True, top_k=9)
     rows = [*range(len(LANGUAGES))]
-    written = write_slots(make_task(model, automaton, rows, search=search), model.samplers())
-    sources = model.sources([KEYS[number]])
+    written = write_slots(
+        make_task(exact_model, automaton, rows, search=search), exact_model.samplers()
+    )
+    sources = exact_model.sources([KEYS[number]])
 
     def read(runs: Sequence[Run]) -> Tensor:
-        return model.states(sources, runs)
+        return exact_model.states(sources, runs)
 
     ids, log_probs = ids_of(written, number), written.ids.id_log_probs_BNL[number, 0]
     assert ids[-1] == EOS or len(ids) == MAX_LENGTH
@@ -111,24 +120,26 @@ def test_what_is_written_is_what_passes_over_the_whole_document_give(
     place = 0
     while place < len(ids):
         kind = int(automaton.frames_S[state])
-        runs = [*before, model.ids(run)] if run else before
+        runs = [*before, exact_model.ids(run)] if run else before
         if kind >= 0:
             step = automaton.frames[kind]
             found = frames_of(written, step.slot, number)
             if step.slot == "motion":
-                expected = model.make_motion(runs, read, step.most, number + 40, seed=3)
+                expected = exact_model.make_motion(runs, read, step.most, number + 40, seed=3)
             else:
-                expected = model.make_sound(runs, read, step.most)
-            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-            entered = model.motion(found) if step.slot == "motion" else model.sound(found)
+                expected = exact_model.make_sound(runs, read, step.most)
+            torch.testing.assert_close(found, expected, atol=EXACT, rtol=0)
+            entered = (
+                exact_model.motion(found) if step.slot == "motion" else exact_model.sound(found)
+            )
             before, run = [*runs, entered], []
             state = automaton.after_frames(state)
             continue
         hidden = read(runs)[-1:]
-        is_allowed = automaton.is_allowed(state, len(model.stack.weight_VC))[0]
-        scores = model.stack.score(hidden)[0].masked_fill(~is_allowed, -torch.inf)
+        is_allowed = automaton.is_allowed(state, len(exact_model.stack.weight_VC))[0]
+        scores = exact_model.stack.score(hidden)[0].masked_fill(~is_allowed, -torch.inf)
         expected_log_prob = float(scores.log_softmax(0)[ids[place]])
-        assert float(log_probs[place]) == pytest.approx(expected_log_prob, abs=1e-4)
+        assert float(log_probs[place]) == pytest.approx(expected_log_prob, abs=CLOSE)
         run.append(ids[place])
         state = automaton.advance(state, torch.tensor([ids[place]]))
         place += 1
@@ -179,42 +190,61 @@ def test_some_sounds_end_by_themselves_and_some_where_there_is_no_more_room(
     data=st.data(),
 )
 def test_a_document_alone_is_written_as_in_any_batch(
-    model: Model, automaton: DecodeAutomaton, rows: list[int], seed: int, data: st.DataObject
+    exact_model: Model, automaton: DecodeAutomaton, rows: list[int], seed: int, data: st.DataObject
 ) -> None:
     counts = {
-        slot: torch.tensor(
-            data.draw(st.lists(st.integers(1, most), min_size=len(rows), max_size=len(rows)))
-        )
+        slot: data.draw(st.lists(st.integers(1, most), min_size=len(rows), max_size=len(rows)))
         for slot, most in (("motion", 5), ("sound", 4))
     }
     search = Search(seed=seed, sample=data.draw(st.booleans()))
-    samplers = model.samplers()
-    together = write_slots(
-        make_task(model, automaton, rows, search=search),
-        samplers,
-        wanted={slot: Wanted(each) for slot, each in counts.items()},
-    )
-    for row, number in enumerate(rows):
-        alone = write_slots(
-            make_task(model, automaton, [number], search=search),
-            samplers,
-            wanted={slot: Wanted(each[row : row + 1]) for slot, each in counts.items()},
-        )
+    samplers = exact_model.samplers()
+    check_alone(exact_model, automaton, rows, samplers, search, counts, close=EXACT)
+
+
+def test_in_single_precision_a_document_alone_is_as_in_a_batch_within_1e_5(
+    model: Model, automaton: DecodeAutomaton
+) -> None:
+    # Rotations are left as predicted: settling multiplies rounding where two vectors nearly coincide.
+    samplers = model.samplers(has_settle=False)
+    rows = [*range(len(LANGUAGES))]
+    check_alone(model, automaton, rows, samplers, Search(seed=1, sample=True), {}, close=CLOSE)
+
+
+def check_alone(
+    model: Model,
+    automaton: DecodeAutomaton,
+    rows: Sequence[int],
+    samplers: Mapping[str, Sampler],
+    search: Search,
+    counts: Mapping[str, Sequence[int]],
+    *,
+    close: float,
+) -> None:
+    """Check that each document of a batch is written as it is alone, frames within ``close``."""
+
+    def write_some(places: slice) -> WrittenSlots:
+        task = make_task(model, automaton, rows[places], search=search)
+        wanted = {slot: Wanted(torch.tensor(each[places])) for slot, each in counts.items()}
+        return write_slots(task, samplers, wanted=wanted)
+
+    together = write_some(slice(None))
+    for row in range(len(rows)):
+        alone = write_some(slice(row, row + 1))
         assert ids_of(alone, 0) == ids_of(together, row)
         for name in ("id_log_probs_BNL", "scores_BN"):
             own, shared = getattr(alone.ids, name)[0], getattr(together.ids, name)[row]
             torch.testing.assert_close(own, shared, atol=CLOSE, rtol=0)
         for slot in ("motion", "sound"):
             own, shared = frames_of(alone, slot, 0), frames_of(together, slot, row)
-            torch.testing.assert_close(own, shared, atol=CLOSE, rtol=0)
+            torch.testing.assert_close(own, shared, atol=close, rtol=0)
 
 
 def test_nothing_of_another_document_reaches_a_frame(
-    model: Model, automaton: DecodeAutomaton
+    exact_model: Model, automaton: DecodeAutomaton
 ) -> None:
     rows = [3, 4, 6, 0]
-    task = make_task(model, automaton, rows)
-    before = write_slots(task, model.samplers())
+    task = make_task(exact_model, automaton, rows)
+    before = write_slots(task, exact_model.samplers())
     # The last document's source alone is another.
     memory, keys, _, positions = task.sources
     assert positions is not None
@@ -222,17 +252,17 @@ def test_nothing_of_another_document_reaches_a_frame(
     start, stop = keys[:, -1].tolist()
     keys[:, -1] += len(memory) - start
     changed = task.sources._replace(
-        memory_MC=torch.cat((memory, torch.randn(stop - start, memory.shape[1]))),
+        memory_MC=torch.cat((memory, memory[start:stop].flip(0))),
         keys_2B=keys,
         positions_MC=torch.cat((positions, positions[start:stop])),
     )
     task = replace(task, sources=changed)
-    after = write_slots(task, model.samplers())
+    after = write_slots(task, exact_model.samplers())
     for row in range(3):
         assert ids_of(before, row) == ids_of(after, row)
         for slot in ("motion", "sound"):
             own, shared = frames_of(before, slot, row), frames_of(after, slot, row)
-            torch.testing.assert_close(own, shared, atol=CLOSE, rtol=0)
+            torch.testing.assert_close(own, shared, atol=EXACT, rtol=0)
     assert (frames_of(before, "motion", 3) - frames_of(after, "motion", 3)).abs().max() > 1e-3
 
 
