@@ -1,7 +1,8 @@
 """The decode automaton: the diagram of some languages as tensors, so that one step serves all documents.
 
 All languages of a batch live in one automaton, and each document starts at the root of its task. Writing
-ends in `FINISHED`, whose only way on is padding; a finished document is no special case.
+ends in `FINISHED`, whose only way on is padding; a finished document is no special case. A state of frames
+allows no id at all: whoever writes them goes on from `DecodeAutomaton.after_frames`.
 
 All edges of a state lie together, in compressed rows; where no edge fits, its range of ids decides.
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...graph.vocabulary import PAD
-from .language import FINISHED, Diagram
+from .language import FINISHED, Continuous, Diagram
 
 
 class Choice(NamedTuple):
@@ -51,11 +52,15 @@ class DecodeAutomaton:
         edge_states_E: State that it leads to.
         ranges_S2: First id of each state's range, and one past the last; both 0 where there is
             none.
-        range_states_S: State that the range leads to.
+        range_states_S: State that the range leads to; after frames, the state that follows them.
         used_U: Ids that edges have, each once, in order.
         columns_E: Place of each edge's id in ``used_U``.
         is_closed: Whether no state has a range, so that only ids of ``used_U`` are written.
         pads: Whether some range has the id of padding in it.
+        frames: The slots of frames that there are.
+        frames_S: Which of them each state writes, -1 for none.
+        most_slots: Most slots of frames of a language.
+        most_frames: Most frames of a language.
     """
 
     roots: tuple[int, ...]
@@ -71,6 +76,10 @@ class DecodeAutomaton:
     columns_E: Tensor
     is_closed: bool
     pads: bool
+    frames: tuple[Continuous, ...]
+    frames_S: Tensor
+    most_slots: int
+    most_frames: int
 
     def to(self, device: torch.device | str) -> DecodeAutomaton:
         """Return the same automaton on ``device``; itself, if it is there."""
@@ -98,6 +107,10 @@ class DecodeAutomaton:
         is_taken_BF = is_edge_BF & (self.edge_ids_E[edges_BF] == ids_B[:, None])
         taken_B = edges_BF.gather(1, is_taken_BF.long().argmax(1, keepdim=True))[:, 0]
         return self.edge_states_E[taken_B].where(is_taken_BF.any(1), self.range_states_S[states_B])
+
+    def after_frames(self, states_B: Tensor) -> Tensor:
+        """Return the states that follow ``states_B``, all of them of frames."""
+        return self.range_states_S[states_B]
 
     def choose(self, states_B: Tensor, scores_BV: Tensor) -> Choice:
         """Return each document's allowed id of highest score; of equals the first."""
@@ -139,6 +152,8 @@ def build_automaton(diagram: Diagram) -> DecodeAutomaton:
     id_and_state_E2 = torch.tensor(edges)
     used_U, columns_E = id_and_state_E2[:, 0].unique(return_inverse=True)
     ranges = [(state.first, state.stop) for state in diagram.states]
+    frames = tuple(dict.fromkeys(s.frames for s in diagram.states if s.frames is not None))
+    numbers = [-1 if s.frames is None else frames.index(s.frames) for s in diagram.states]
     return DecodeAutomaton(
         roots=diagram.roots,
         longest=diagram.longest,
@@ -153,6 +168,10 @@ def build_automaton(diagram: Diagram) -> DecodeAutomaton:
         columns_E=columns_E,
         is_closed=all(first >= stop for first, stop in ranges),
         pads=any(first <= PAD < stop for first, stop in ranges),
+        frames=frames,
+        frames_S=torch.tensor(numbers),
+        most_slots=diagram.most_slots,
+        most_frames=diagram.most_frames,
     )
 
 
@@ -161,6 +180,9 @@ _LEAST = torch.finfo(torch.float32).min / 4
 
 def _fan_outs_by_depth(diagram: Diagram) -> tuple[int, ...]:
     """Return the most edges of states by the number of ids that lead there; the last goes for all above."""
+    if diagram.most_slots:
+        # Frames lead on without an id: the number of ids tells little of the state.
+        return (max(len(state.edges) for state in diagram.states),)
     most: list[int] = []
     # Documents that are finished, and rows without one, stand in the first state from any step on.
     level = {FINISHED, *diagram.roots}
@@ -186,4 +208,5 @@ _TENSORS = (
     "range_states_S",
     "used_U",
     "columns_E",
+    "frames_S",
 )

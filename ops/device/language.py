@@ -1,7 +1,7 @@
 """Languages: what a target may look like, as states and what leads from one to the next.
 
 A *language* is a row of steps: forced ids, ids of a range, any number or so many of them, one of a closed
-set, or steps that repeat.
+set, steps that repeat, or a slot of frames, which are no ids.
 The *diagram* of some languages has an edge for each id that a state allows, and at most one range of ids;
 edges go before the range. What a document wrote is read back along the edges it took, so that what is
 written and what is read cannot differ.
@@ -9,6 +9,9 @@ written and what is read cannot differ.
 Free ids end where the forced ids that follow them are complete for the first time (Knuth, Morris and
 Pratt); without any, with the target. So ids of one range never follow one another freely: nothing would
 tell where the first ends.
+
+A state of frames allows no id. It is left, to whatever follows, when what makes the frames is done; so
+nothing else may be written where frames begin.
 """
 
 from __future__ import annotations
@@ -65,7 +68,15 @@ class Repeat:
     steps: tuple[Step, ...]
 
 
-Step: TypeAlias = "Forced | Free | Some | OneOf | Repeat"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuous:
+    """At most ``most`` frames of numbers, which a sampler makes."""
+
+    slot: str
+    most: int
+
+
+Step: TypeAlias = "Forced | Free | Some | OneOf | Repeat | Continuous"
 Language: TypeAlias = tuple[Step, ...]
 
 
@@ -98,7 +109,7 @@ class Said(NamedTuple):
     Attributes:
         slot: Name of the slot.
         item: Number of the item, from 0, inside a group; None outside.
-        ids: The ids.
+        ids: The ids; none of a slot of frames.
     """
 
     slot: str
@@ -114,13 +125,15 @@ class State:
         edges: What single ids lead to.
         first: First id of its range.
         stop: One past the last; equal to ``first`` where there is none.
-        rest: What ids of the range lead to.
+        rest: What ids of the range lead to; in a state of frames, where it goes on after them.
+        frames: What is written in place of ids; None where ids are.
     """
 
     edges: dict[int, Way] = field(default_factory=dict[int, Way])
     first: int = 0
     stop: int = 0
     rest: Way = _END
+    frames: Continuous | None = None
 
     def follow(self, id_: int) -> Way | None:
         """Return what ``id_`` leads to, or nothing if it is not allowed."""
@@ -137,18 +150,28 @@ class Diagram:
         states: All states; the first is `FINISHED`.
         roots: First state of each language.
         longest: Most ids that a language writes, the end included, whose steps bound it; 0 if there is none.
+        most_slots: Most slots of frames of a language.
+        most_frames: Most frames of a language.
     """
 
     states: tuple[State, ...]
     roots: tuple[int, ...]
     longest: int
+    most_slots: int = 0
+    most_frames: int = 0
 
     def read(self, root: int, ids: Sequence[int]) -> list[Said]:
-        """Return what a document that began in ``root`` wrote into its slots, in order."""
+        """Return what a document that began in ``root`` wrote into its slots, in order.
+
+        A slot of frames is among them where an id follows it, be it the end.
+        """
         said: dict[tuple[str, int | None], list[int]] = {}
         held: list[int] = []
         state, item = root, -1
         for id_ in ids:
+            while (frames := self.states[state].frames) is not None:
+                said[frames.slot, None] = []
+                state = self.states[state].rest.state
             way = self.states[state].follow(id_)
             if way is None or id_ == EOS:
                 break
@@ -172,20 +195,31 @@ def draw_languages(languages: Sequence[Language], *, num_ids: int) -> Diagram:
         num_ids: Size of the vocabulary.
 
     Raises:
-        PlanError: A closed set or a range is empty, or an id is outside the vocabulary (T0225), or nothing
-            tells where free ids end (T0253).
+        PlanError: A closed set or a range is empty, or an id is outside the vocabulary (T0225), nothing
+            tells where free ids end (T0253), or frames stand where they cannot be written (T0257).
     """
     problems = [
-        Problem("T0225", f"language {number} {message}")
+        Problem(code, f"language {number} {message}")
         for number, language in enumerate(languages)
-        for message in _check(language, num_ids)
+        for code, messages in (
+            ("T0225", _check(language, num_ids)),
+            ("T0257", _check_frames(language)),
+        )
+        for message in messages
     ]
     if problems:
         raise PlanError(*problems)
     draft = _Draft()
     roots = tuple(draft.add(language) for language in languages)
     longest = max((_measure(language) or 0 for language in languages), default=0)
-    return Diagram(draft.states(), roots, longest)
+    frames = [[step.most for step in each if isinstance(step, Continuous)] for each in languages]
+    return Diagram(
+        draft.states(),
+        roots,
+        longest,
+        most_slots=max(map(len, frames), default=0),
+        most_frames=max(map(sum, frames), default=0),
+    )
 
 
 class _Draft:
@@ -231,8 +265,10 @@ class _Draft:
                 tail = self._add_step(step, tail)
         return tail
 
-    def _add_step(self, step: Forced | Some | OneOf | Repeat, tail: int) -> int:
+    def _add_step(self, step: Forced | Some | OneOf | Repeat | Continuous, tail: int) -> int:
         match step:
+            case Continuous():
+                return self._add_state(State(rest=Way(tail, step.slot), frames=step))
             case Forced(ids):
                 for id_ in reversed(ids):
                     tail = self._add_state(State({id_: Way(tail)}))
@@ -242,17 +278,20 @@ class _Draft:
                     rest = Way(tail, slot, repeats=self._repeats)
                     tail = self._add_state(State({}, first, stop, rest))
                 return tail
-            case OneOf(sequences=sequences, slot=slot):
-                root = self._add_state(State())
-                for sequence in sequences:
-                    self._links[self._add_path(root, sequence, slot)].append((tail, False))
-                return root
+            case OneOf():
+                return self._add_answers(step, tail)
             case Repeat(steps):
                 loop, outside = self._add_state(State()), self._repeats
                 self._repeats = True
                 self._links[loop] += [(self._add_steps(steps, loop), True), (tail, False)]
                 self._repeats = outside
                 return loop
+
+    def _add_answers(self, step: OneOf, tail: int) -> int:
+        root = self._add_state(State())
+        for sequence in step.sequences:
+            self._links[self._add_path(root, sequence, step.slot)].append((tail, False))
+        return root
 
     def _add_path(self, state: int, ids: Sequence[int], slot: str) -> int:
         for id_ in ids:
@@ -288,19 +327,23 @@ class _Draft:
     def _join(self, number: int) -> State:
         """Return state ``number`` with what its links lend it; what it has itself goes first."""
         own = self._states[number]
+        if own.frames is not None:
+            return own
         edges = dict(own.edges)
         ranges = [(own.first, own.stop, own.rest)]
         for lender, begins in self._lenders(number):
             lent = self._states[lender]
+            if lent.frames is not None:
+                if edges or any(first < stop for first, stop, _ in ranges):
+                    raise _endless()
+                return lent
             for id_, way in lent.edges.items():
                 edges.setdefault(id_, way._replace(begins=way.begins or begins))
             rest = lent.rest._replace(begins=lent.rest.begins or begins)
             ranges.append((lent.first, lent.stop, rest))
         ranges = [each for each in ranges if each[0] < each[1]]
         if (own.first < own.stop and len(ranges) > 1) or len({r.state for _, _, r in ranges}) > 1:
-            message = "nothing tells where a text ends that is written freely"
-            help_ = "write text between it and what follows it, such as a comma"
-            raise PlanError.of("T0253", message, help_)
+            raise _endless()
         return State(edges, *ranges[0]) if ranges else State(edges)
 
     def _lenders(self, number: int) -> Iterator[tuple[int, bool]]:
@@ -314,6 +357,12 @@ class _Draft:
             seen.add(lender)
             yield lender, begins
             waiting += [(to, begins or more) for to, more in reversed(self._links[lender])]
+
+
+def _endless() -> PlanError:
+    message = "nothing tells where a text ends that is written freely"
+    help_ = "write text between it and what follows it, such as a comma"
+    return PlanError.of("T0253", message, help_)
 
 
 def _match(ids: tuple[int, ...], written: tuple[int, ...]) -> int:
@@ -333,6 +382,8 @@ def _measure(steps: Language) -> int | None:
                 total += count
             case OneOf(sequences=sequences):
                 total += max(map(len, sequences))
+            case Continuous():
+                pass
             case _:
                 return None
     return total
@@ -350,8 +401,30 @@ def _check(steps: Language, num_ids: int) -> Iterator[str]:
             yield f"has id {outside[0]}, and the vocabulary has {num_ids}"
 
 
-def _ids_of(step: Forced | Free | Some | OneOf) -> list[int]:
+def _check_frames(language: Language) -> Iterator[str]:
+    slots = [step.slot for step in language if isinstance(step, Continuous)]
+    for step in _walk(language):
+        if not isinstance(step, Continuous):
+            continue
+        if step.slot not in slots:
+            yield f'has the frames of "{step.slot}" inside a group'
+        elif slots.count(step.slot) > 1:
+            yield f'has the frames of "{step.slot}" twice'
+        if step.most < 1:
+            yield f'has at most {step.most} frames of "{step.slot}", and must have room for one'
+
+
+def _walk(steps: Language) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        if isinstance(step, Repeat):
+            yield from _walk(step.steps)
+
+
+def _ids_of(step: Forced | Free | Some | OneOf | Continuous) -> list[int]:
     match step:
+        case Continuous():
+            return []
         case Forced(ids):
             return list(ids)
         case Free(first=first, stop=stop) | Some(first=first, stop=stop):

@@ -57,7 +57,7 @@ def slope_row(
     loss = norm - right * label_score - each * total
     tl.store(losses_ptr + row, tl.where(place >= 0, loss, float("inf")))
     if teaches:
-        for start in range(0, num_ids, block):
+        for start in range(0, stride, block):
             ids = start + tl.arange(0, block)
             score = tl.load(row_ptr + ids, mask=ids < stride, other=0.0).to(tl.float32)
             slope = tl.exp(score - norm) - each - tl.where(ids == place, right, 0.0)

@@ -20,7 +20,16 @@ NUM_COMMON = 1200
 """Texts of the BPE that every case's dictionary begins with, commonest first."""
 
 MOST_BYTES = 400_000
-DIFFUSION = ("diff.t", "diff.x_t", "diff.x_start", "diff.prediction", "diff.alphas_cumprod")
+DIFFUSION = (
+    "diff.t",
+    "diff.x_t",
+    "diff.x_start",
+    "diff.prediction",
+    "diff.alphas_cumprod",
+    "sample.timesteps",
+    "sample.model_outputs",
+    "sample.features",
+)
 TINY: dict[str, Any] = {
     "encoder": {
         "embed_dim": 256,
@@ -67,6 +76,9 @@ def take(case: Path, out: Path) -> None:
     for name in ("encoder_padding_mask", "sample.constraint_masks", *DIFFUSION):
         if name in tensors:
             arrays[name] = tensors[name]
+    if "sample.noises" in tensors:
+        # The first is what sampling begins with; the others are used by nothing.
+        arrays["sample.noise"] = tensors["sample.noises"][0]
     for name in ("encoder_out", "logits") if "logits" in tensors else ():
         step = -(-tensors[name].nbytes // MOST_BYTES)
         arrays[name] = tensors[name][..., ::step]

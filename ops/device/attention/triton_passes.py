@@ -33,30 +33,23 @@ class Launch(NamedTuple):
 
     Attributes:
         num_stages: Blocks that are fetched ahead, and one.
-        block: Tokens that are met at once, at most a tile.
-        most_registers: Of a thread, so that more programs run at once; None for all.
+        block: Tokens that the backward passes meet at once, at most a tile.
     """
 
     num_stages: int
     block: int = LARGEST_TILE
-    most_registers: int | None = None
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, int]:
         """What Triton is told; what it takes for granted may change with its version."""
-        return {
-            "num_warps": 4,
-            "num_stages": self.num_stages,
-            "maxnreg": self.most_registers,
-            "enable_fp_fusion": True,
-        }
+        return {"num_warps": 4, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
 
 LAUNCHES: Final = {
     ("forward", False): Launch(3),
     ("forward", True): Launch(1),
-    ("backward_queries", False): Launch(2),
-    ("backward_queries", True): Launch(2),
+    ("backward_queries", False): Launch(2, block=32),
+    ("backward_queries", True): Launch(1),
     ("backward_keys", False): Launch(1),
     ("backward_keys", True): Launch(1),
 }

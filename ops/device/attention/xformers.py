@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ....graph.errors import MissingExtraError
+from ....graph.errors import MissingExtraError, PlanError
 from .plan import AttentionPlan
 from .relative import Relative
 
@@ -49,20 +49,31 @@ def attend_xformers(
     plan: AttentionPlan,
     relative: Relative | None,  # noqa: ARG001
 ) -> Tensor:
-    """Attend document by document; returns shape ``(N, H, D)``."""
+    """Attend document by document; returns shape ``(N, H, D)``.
+
+    Raises:
+        PlanError: xFormers was not built for this device, or for these types and sizes.
+    """
     documents = plan.documents
     assert documents is not None, "planned by another back end"
     ops = load_xformers()
     mask = ops.fmha.attn_bias.BlockDiagonalMask.from_seqlens(
         documents.query_counts, documents.key_counts
     )
-    out = ops.memory_efficient_attention(
-        q_NHD[None],
-        k_MHD[None],
-        v_MHD[None],
-        attn_bias=mask.make_causal() if documents.is_causal else mask,
-        scale=plan.spec.scale,
-    )
+    try:
+        out = ops.memory_efficient_attention(
+            q_NHD[None],
+            k_MHD[None],
+            v_MHD[None],
+            attn_bias=mask.make_causal() if documents.is_causal else mask,
+            scale=plan.spec.scale,
+        )
+    except NotImplementedError as error:
+        # Its operators are built for one version of torch and of CUDA, and are left out beside others.
+        message = (
+            'the attention back end "xformers" cannot compute this: it has no operator for it here'
+        )
+        raise PlanError.of("T0230", message, "python -m xformers.info tells what it has") from error
     is_empty_N = plan.hi_N <= plan.lo_N
     return out[0].masked_fill(is_empty_N[:, None, None], 0)
 

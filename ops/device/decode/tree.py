@@ -53,7 +53,7 @@ def plan_tree(diagram: Diagram, root: int, *, most_nodes: int = 1_000_000) -> Tr
     """Return the tree of the language that begins in state ``root``.
 
     Raises:
-        PlanError: The language has free text or repeats, or more than ``most_nodes`` nodes.
+        PlanError: The language has free text, frames or repeats, or more than ``most_nodes`` nodes.
     """
     paths: list[tuple[int, ...]] = [()]
     states, parents, edges = [root], [-1], [-1]
@@ -63,7 +63,8 @@ def plan_tree(diagram: Diagram, root: int, *, most_nodes: int = 1_000_000) -> Tr
     node = 0
     while node < len(states):
         state = diagram.states[states[node]]
-        if state.first < state.stop or len(states) > most_nodes:
+        is_open = state.first < state.stop or state.frames is not None
+        if is_open or len(states) > most_nodes:
             raise _endless()
         for id_, way in sorted(state.edges.items()):
             edge_nodes.append(node)

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from ....graph.errors import PlanError
 from .beam import read_beams, search_beams
 from .chain import read_chains, write_chains
 from .record import Recorder, State
@@ -40,8 +41,12 @@ def write(task: Task, recorder: Recorder | None = None) -> Written:
         recorder: Records steps on a GPU, and replays them; elsewhere it has nothing to do.
 
     Raises:
-        PlanError: The model has fewer positions than ``max_length``.
+        PlanError: The model has fewer positions than ``max_length`` (T0232), or some language has slots of
+            frames (T0258).
     """
+    if task.automaton.most_slots:
+        message = "a target has slots of frames, and ids alone are written here"
+        raise PlanError.of("T0258", message, "write_slots writes both")
     if task.search.is_chain:
         return read_chains(task, _run(task, write_chains, recorder))
     return read_beams(task, _run(task, search_beams, recorder))

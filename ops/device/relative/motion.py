@@ -3,7 +3,7 @@
 Shape letters: N = frames of a stream, B = numbers of a frame, C = channels.
 
 Source: OFASys, ``adaptor/motion_6d.py``; levels of noise, arXiv:2006.11239, cosine schedule of
-arXiv:2102.09672.
+arXiv:2102.09672; rotations as six numbers, arXiv:1812.07035.
 """
 
 from __future__ import annotations
@@ -68,6 +68,22 @@ def signal_shares(num_steps: int) -> Tensor:
     kept = ((time + 0.008) / 1.008 * math.pi / 2).cos() ** 2
     beta = (1 - kept[1:] / kept[:-1]).clamp(max=MOST_BETA)
     return (1 - beta).cumprod(0)
+
+
+def settle_rotations(frames: Tensor, first: int) -> Tensor:
+    """Return ``frames`` with rotations that are such, two unit vectors at a right angle each.
+
+    Args:
+        frames: Numbers come last; those of rotations are six each. The first vector of a rotation keeps its
+            direction, and the plane of both stays.
+        first: Number that the first rotation begins with.
+    """
+    rotations = frames[..., first:].unflatten(-1, (-1, 2, 3))
+    one, other = rotations.unbind(-2)
+    one = F.normalize(one, dim=-1)
+    other = F.normalize(other - (one * other).sum(-1, keepdim=True) * one, dim=-1)
+    settled = torch.stack((one, other), -2).flatten(-3)
+    return torch.cat((frames[..., :first], settled), -1)
 
 
 def charge_frames(predicted_NB: Tensor, frames_NB: Tensor, shares_N: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from taskloom.graph.vocabulary import EOS, PAD
 from taskloom.ops.device.automaton import DecodeAutomaton, build_automaton
 from taskloom.ops.device.language import (
     FINISHED,
+    Continuous,
     Forced,
     Free,
     Language,
@@ -148,3 +149,19 @@ def test_no_state_has_more_edges_than_is_told_of_its_depth(
         allowed = automaton.is_allowed(states, NUM_IDS).float()
         taken = torch.multinomial(allowed, 1, generator=generator)[:, 0]
         states = automaton.advance(states, taken)
+
+
+def test_a_state_of_frames_allows_no_id_and_leads_on_without_one() -> None:
+    first, second = Continuous(slot="a", most=3), Continuous(slot="b", most=5)
+    automaton = build([(Forced((9,)), first, second), (second, OneOf(sequences=((4,),)))])
+    assert (automaton.most_slots, automaton.most_frames) == (2, 8)
+    states = automaton.advance(torch.tensor(automaton.roots[:1]), torch.tensor([9]))
+    states = torch.cat((states, torch.tensor(automaton.roots[1:])))
+    for kinds in ([first, second], [second, None]):
+        numbers = automaton.frames_S[states].tolist()
+        assert [automaton.frames[n] if n >= 0 else None for n in numbers] == kinds
+        is_frames = automaton.frames_S[states] >= 0
+        assert (automaton.is_allowed(states, NUM_IDS).any(1) == ~is_frames).all()
+        states = automaton.after_frames(states).where(is_frames, states)
+    allowed = automaton.is_allowed(states, NUM_IDS)
+    assert [row.nonzero()[:, 0].tolist() for row in allowed] == [[EOS], [4]]

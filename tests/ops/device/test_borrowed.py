@@ -101,7 +101,10 @@ def test_an_xformers_of_another_version_is_refused(
 @pytest.mark.parametrize("is_causal", [True, False], ids=["causal", "whole"])
 def test_documents_equal_the_oracle_on_a_gpu(backend: str, *, is_causal: bool) -> None:
     case = documents(AttentionSpec(backend=backend), is_causal=is_causal)
-    check_on_gpu(case, torch.bfloat16, 5e-2)
+    try:
+        check_on_gpu(case, torch.bfloat16, 5e-2)
+    except PlanError as error:
+        pytest.skip(str(error))  # xFormers is built for one version of torch and of CUDA
 
 
 @pytest.mark.device

@@ -12,6 +12,7 @@ from taskloom.graph.errors import PlanError
 from taskloom.graph.vocabulary import EOS, PAD
 from taskloom.ops.device.language import (
     FINISHED,
+    Continuous,
     Diagram,
     Forced,
     Free,
@@ -20,6 +21,7 @@ from taskloom.ops.device.language import (
     Repeat,
     Said,
     Some,
+    Step,
     draw_languages,
 )
 
@@ -34,7 +36,7 @@ def free(slot: str) -> Free:
     return Free(first=TEXT[0], stop=TEXT[1], slot=slot)
 
 
-def draw(*steps: Forced | Free | Some | OneOf | Repeat) -> Diagram:
+def draw(*steps: Step) -> Diagram:
     return draw_languages([steps], num_ids=NUM_IDS)
 
 
@@ -42,11 +44,18 @@ def accepts(diagram: Diagram, written: Sequence[int]) -> bool:
     """Say whether ``written`` and the end after it are allowed."""
     state = diagram.roots[0]
     for id_ in (*written, EOS):
+        state = pass_frames(diagram, state)
         way = diagram.states[state].follow(id_)
         if way is None:
             return False
         state = way.state
     return state == FINISHED
+
+
+def pass_frames(diagram: Diagram, state: int) -> int:
+    while diagram.states[state].frames is not None:
+        state = diagram.states[state].rest.state
+    return state
 
 
 def said(diagram: Diagram, written: Sequence[int]) -> dict[tuple[str, int | None], tuple[int, ...]]:
@@ -174,3 +183,72 @@ def test_what_was_cut_short_is_read_as_far_as_it_goes() -> None:
     diagram = draw(free("a"), Forced((COMMA,)), free("b"))
     assert diagram.read(diagram.roots[0], [4, 5]) == [Said("a", None, (4, 5))]
     assert Said("said", 0, (4,)) != Said("said", None, (4,))
+
+
+@given(
+    st.lists(st.sampled_from(["frames", "forced", "answer", "text"]), min_size=1, max_size=6),
+    st.data(),
+)
+def test_frames_stand_where_the_language_has_them_and_take_no_id(
+    kinds: list[str], data: st.DataObject
+) -> None:
+    steps: list[Step] = []
+    written: list[int] = []
+    wanted: dict[tuple[str, int | None], tuple[int, ...]] = {}
+    for number, kind in enumerate(kinds):
+        name = f"{kind}{number}"
+        if kind == "frames":
+            steps.append(Continuous(slot=name, most=number + 1))
+            wanted[name, None] = ()
+        elif kind == "forced":
+            steps.append(Forced((DASH,)))
+            written.append(DASH)
+        elif kind == "answer":
+            steps.append(OneOf(sequences=((4, 5), (6,)), slot=name))
+            wanted[name, None] = data.draw(st.sampled_from([(4, 5), (6,)]))
+            written += wanted[name, None]
+        else:
+            steps += [free(name), Forced((COMMA,))]
+            text = data.draw(texts)
+            wanted |= {(name, None): text} if text else {}
+            written += [*text, COMMA]
+    diagram = draw(*steps)
+    assert accepts(diagram, written)
+    assert said(diagram, written) == wanted
+    most = [step.most for step in steps if isinstance(step, Continuous)]
+    assert (diagram.most_slots, diagram.most_frames) == (len(most), sum(most))
+    for state in diagram.states:
+        assert state.frames is None or not any(state.follow(id_) for id_ in range(NUM_IDS))
+
+
+def test_frames_that_nothing_follows_yet_are_not_read() -> None:
+    diagram = draw(Forced((DASH,)), Continuous(slot="a", most=2))
+    assert diagram.read(diagram.roots[0], [DASH]) == []
+    assert diagram.read(diagram.roots[0], [DASH, EOS]) == [Said("a", None, ())]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(free("b"), id="text"),
+        pytest.param(OneOf(sequences=((4,), (4, 5))), id="an answer that may go on"),
+        pytest.param(OneOf(sequences=((), (4,))), id="an empty answer"),
+        pytest.param(Repeat((Forced((COMMA,)),)), id="a group"),
+    ],
+)
+def test_frames_after_what_may_go_on_are_refused(before: Step) -> None:
+    with pytest.raises(PlanError, match="T0253"):
+        draw(before, Continuous(slot="a", most=2))
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ((Repeat((Continuous(slot="a", most=2),)),), 'has the frames of "a" inside a group'),
+        ((Continuous(slot="a", most=2),) * 2, 'has the frames of "a" twice'),
+        ((Continuous(slot="a", most=0),), 'has at most 0 frames of "a", and must have room'),
+    ],
+)
+def test_frames_that_cannot_be_written_are_refused(steps: Language, message: str) -> None:
+    with pytest.raises(PlanError, match=f"T0257.*{message}"):
+        draw(*steps)

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -35,6 +35,7 @@ def charge(scores: Tensor, place: Tensor, right: float, each: float) -> Tensor:
     size=st.sampled_from((0.1, 1.0, 30.0)),
     seed=st.integers(0, 99),
 )
+@example(num_rows=1, num_ids=1, more=5, smoothing=0.0, size=0.1, seed=0)
 def test_losses_and_slopes_are_those_of_the_formula(
     num_rows: int, num_ids: int, more: int, smoothing: float, size: float, seed: int
 ) -> None:

@@ -33,6 +33,9 @@ from taskloom.storage.store import Store
 
 from .stores import CONFIG, MODEL, are_equal
 
+# Those of the compiler, which differ from version to version.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.device)]
 PRECISIONS = ["float32", "bfloat16"]
 

@@ -20,7 +20,15 @@ from taskloom.ops.device.decode.task import Task
 from taskloom.ops.device.decode.tree import plan_tree
 from taskloom.ops.device.decode.weigh_answers import weigh_answers
 from taskloom.ops.device.decode.write import write
-from taskloom.ops.device.language import Forced, Free, Language, OneOf, Repeat, draw_languages
+from taskloom.ops.device.language import (
+    Continuous,
+    Forced,
+    Free,
+    Language,
+    OneOf,
+    Repeat,
+    draw_languages,
+)
 
 from ..relative.golden import Case
 from .writing import NUM_IDS, make_task, score_alone
@@ -94,6 +102,7 @@ def test_relative_positions_and_what_documents_are_given_count_as_they_do_in_a_s
     [
         (Free(first=4, stop=9),),
         (Repeat((Forced((7,)), OneOf(sequences=((5,),)))),),
+        (Forced((7,)), Continuous(slot="a", most=3)),
     ],
 )
 def test_a_language_without_end_is_no_tree(language: Language) -> None:

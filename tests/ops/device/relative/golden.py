@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -274,41 +275,54 @@ class Case:
     def diffuse(self) -> tuple[Tensor, float, dict[str, Tensor]]:
         """Return what is predicted of noised frames, what it costs, and gradients."""
         model: Any = self.build()
-        source, _, starts = self._source(model)
-        encode = EncodeRelative(shape=_fields(self.shape("encoder")), forms=self.forms("source"))
-        memory = encode(model["encoder"], **source)
-        is_frame = torch.from_numpy(~self.input("MOTION", "tgt", "masks"))
-        document_of, line = is_frame.nonzero().unbind(1)
-        start = find_starts(make_forms(self.forms("target")))["motion"]
-        begins = torch.cat((torch.zeros(1, dtype=torch.long), is_frame.sum(1).cumsum(0)))
         noised, frames, steps, shares = (
             torch.from_numpy(self.arrays[f"diff.{name}"])
             for name in ("x_t", "x_start", "t", "alphas_cumprod")
         )
-        steps_N = steps[document_of].long()
-        hidden, positions = model["motion"](noised[is_frame], steps_N + 1, line)
-        decode = DecodeRelative(shape=_fields(self.shape("decoder")), forms=self.forms("target"))
-        states = decode(
-            model["decoder"],
-            hidden=hidden,
-            positions=positions,
-            slots=document_of,
-            places=line + start,
-            keys=torch.stack((begins[document_of], begins[document_of + 1])),
-            memory=memory,
-            memory_positions=source["positions"],
-            cross_keys=torch.stack((starts[document_of], starts[document_of + 1])),
-        )
-        predicted = model["motion"].predict(states, frames.shape[-1])
-        costs = charge_frames(predicted, frames[is_frame], shares[steps_N])
+        is_frame = self.is_frame
+        padded = self.predictor(model)(noised, (steps + 1)[:, None].expand(is_frame.shape))
+        document_of = is_frame.nonzero()[:, 0]
+        costs = charge_frames(padded[is_frame], frames[is_frame], shares[steps.long()[document_of]])
         # A mean over the frames of each document, and over documents.
         means = torch.zeros(len(steps)).index_add(0, document_of, costs) / is_frame.sum(1)
         loss = means.mean()
         loss.backward()
         grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        padded = torch.zeros_like(frames)
-        padded[is_frame] = predicted.detach()
-        return padded, loss.item(), to_ofasys(grads).tensors
+        return padded.detach(), loss.item(), to_ofasys(grads).tensors
+
+    @property
+    def is_frame(self) -> Tensor:
+        """Which frames of the padded target there are."""
+        return torch.from_numpy(~self.input("MOTION", "tgt", "masks"))
+
+    def predictor(self, model: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return what predicts padded frames, of padded frames and the level that each is noised to."""
+        source, _, starts = self._source(model)
+        encode = EncodeRelative(shape=_fields(self.shape("encoder")), forms=self.forms("source"))
+        memory = encode(model["encoder"], **source)
+        is_frame = self.is_frame
+        document_of, line = is_frame.nonzero().unbind(1)
+        start = find_starts(make_forms(self.forms("target")))["motion"]
+        begins = torch.cat((torch.zeros(1, dtype=torch.long), is_frame.sum(1).cumsum(0)))
+        decode = DecodeRelative(shape=_fields(self.shape("decoder")), forms=self.forms("target"))
+
+        def predict(noised: Tensor, levels: Tensor) -> Tensor:
+            hidden, positions = model["motion"](noised[is_frame], levels[is_frame], line)
+            states = decode(
+                model["decoder"],
+                hidden=hidden,
+                positions=positions,
+                slots=document_of,
+                places=line + start,
+                keys=torch.stack((begins[document_of], begins[document_of + 1])),
+                memory=memory,
+                memory_positions=source["positions"],
+                cross_keys=torch.stack((starts[document_of], starts[document_of + 1])),
+            )
+            predicted = model["motion"].predict(states, noised.shape[-1])
+            return torch.zeros_like(noised).index_put((document_of, line), predicted)
+
+        return predict
 
     def _num_blocks(self) -> tuple[int, int, int]:
         prefix = "encoder.adaptor.image_resnet.embed_images.layer"
