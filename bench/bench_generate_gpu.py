@@ -7,7 +7,7 @@ and 120,000 in a batch of 64.
 Ours has the layers of OFA with relative and absolute positions. Theirs is a T5: its matrices have the same
 sizes, and it has no positions to fold in and fewer norms. Weights are random. All run in one process after one
 another, round by round, and medians are told, of seconds until the device has finished; reading the source is
-counted, and told apart for ours. Ids that are recorded must be those that are not.
+counted, recorded where writing is, and told apart for ours. Ids that are recorded must be those that are not.
 
     python bench/bench_generate_gpu.py [--out FILE] [--rounds N] [--parts NAMES] [--cases NAMES] [--trace]
 """
@@ -30,6 +30,7 @@ from report import describe, tell
 from torch import Tensor, nn
 
 from taskloom.ops.device.automaton import build_automaton
+from taskloom.ops.device.decode.fold_gains import fold_gains
 from taskloom.ops.device.decode.record import Recorder
 from taskloom.ops.device.decode.relative_stack import RelativeStack
 from taskloom.ops.device.decode.search import Search
@@ -104,6 +105,7 @@ class Ours:
         parts: Any = self.parts
         if device == "cuda":
             pad_table(parts["table"])
+            fold_gains(parts["decoder"])
         self.stack = RelativeStack(parts["decoder"], parts["target"], parts["table"])
         diagram = draw_languages([(Free(first=4, stop=sizes.num_ids),)], num_ids=sizes.num_ids)
         self.automaton = build_automaton(diagram).to(device)

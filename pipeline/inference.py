@@ -25,6 +25,7 @@ from ..graph.recipe import Pinned
 from ..ops.architecture import DECODER_SCOPE, VOCABULARY_SCOPE
 from ..ops.artifact import load_artifact
 from ..ops.device.config import ModelConfig
+from ..ops.device.decode.fold_gains import fold_gains
 from ..ops.device.decode.int8 import Int8Linear, shrink
 from ..ops.device.decode.record import Recorder
 from ..ops.device.decode.search import Search
@@ -134,6 +135,7 @@ class Model:
             turn_table(model.program.scope(VOCABULARY_SCOPE))
         elif chosen.type == "cuda":
             pad_table(model.program.scope(VOCABULARY_SCOPE))
+            fold_gains(model.program.scope(DECODER_SCOPE))
         if compiled:
             model.compile = compile_step
         return model

@@ -1,11 +1,14 @@
 """One query of a row and a head against the keys of its document, as a Triton kernel.
 
 One program has one row and one head. It adds up exponentials block by block of keys and corrects them when a
-larger score comes (arXiv:1805.02867); sums are in single precision. A key of the row itself comes first, and is
-stored; no program reads what another one stores.
+larger score comes (arXiv:1805.02867); sums are in single precision. The key of the row itself is put where it
+belongs, and stored last: loads would wait for a store. No program reads what another one stores.
+
+Where programs are few, each waits for memory and little else. So it holds many keys at once, and loads those
+of its target before it knows how many there are. Where they are many, fewer registers let all of them run.
 """
 
-# ruff: noqa: ANN001, PLR0913, PLR0917  # Triton learns types and values at each call
+# ruff: noqa: ANN001, PLR0913, PLR0915, PLR0917  # Triton learns types and values at each call
 # pyright: basic, reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false
 
 from __future__ import annotations
@@ -18,7 +21,13 @@ import triton.language as tl
 from torch import Tensor
 
 LARGEST_BLOCK: Final = 128
-"""Keys that a program holds at once."""
+"""Keys that a program holds at once, where there are few programs."""
+
+LARGEST_OF_MANY: Final = 64
+"""The same of a target where there are many: it has a row of its own to hold as well."""
+
+FEW: Final = 128
+"""Programs that any large GPU runs side by side, one to a multiprocessor."""
 
 
 @triton.jit
@@ -45,6 +54,8 @@ def attend_row(
     block: tl.constexpr,
     is_new: tl.constexpr,
     has_bias: tl.constexpr,
+    is_few: tl.constexpr,
+    is_single: tl.constexpr,
 ) -> None:
     """Attend with the query of one row and one head."""
     row = tl.program_id(0)
@@ -59,32 +70,35 @@ def attend_row(
     values_ptr += first
     if has_bias:
         bias_ptr += document * bias_document + head * bias_head
+    stop = num_places
     if is_new:
-        stop = tl.load(index_ptr).to(tl.int32)
         own_key = tl.load(k_ptr + row * k_row + here, mask=is_channel, other=0.0)
         own_value = tl.load(v_ptr + row * v_row + here, mask=is_channel, other=0.0)
-        tl.store(keys_ptr + stop * size + channel, own_key, mask=is_channel)
-        tl.store(values_ptr + stop * size + channel, own_value, mask=is_channel)
-        most = tl.sum(query * own_key.to(tl.float32), 0)
-        if has_bias:
-            most += tl.load(bias_ptr + stop).to(tl.float32)
-        total = tl.exp(most - most)
-        out = own_value.to(tl.float32)
-    else:
-        stop = num_places
-        most = tl.sum(query * 0.0, 0) - float("inf")
-        total = tl.sum(query * 0.0, 0)
-        out = query * 0.0
-    for start in range(0, stop, block):
+        at = tl.load(index_ptr).to(tl.int32)
+        stop = at + 1
+    most = -float("inf")
+    total = 0.0
+    out = tl.zeros((padded,), tl.float32)
+    for start in range(0, block if is_single else stop, block):
         place = start + tl.arange(0, block)
-        is_key = place < stop
+        is_kept = place < (at if is_new else stop)
+        is_loaded = place < num_places if is_few else is_kept
         where = place[:, None] * size + channel[None, :]
-        inside = is_key[:, None] & is_channel[None, :]
-        key = tl.load(keys_ptr + where, mask=inside, other=0.0).to(tl.float32)
-        value = tl.load(values_ptr + where, mask=inside, other=0.0).to(tl.float32)
-        score = tl.sum(key * query[None, :], 1)
+        is_key = place < stop
+        inside = is_loaded[:, None] & is_channel[None, :]
+        key = tl.load(keys_ptr + where, mask=inside, other=0.0)
+        value = tl.load(values_ptr + where, mask=inside, other=0.0)
         if has_bias:
-            score += tl.load(bias_ptr + place, mask=is_key, other=0.0).to(tl.float32)
+            # Before keys are summed up: nothing is asked for while programs wait for parts of sums.
+            bias = tl.load(bias_ptr + place, mask=is_loaded | is_key, other=0.0).to(tl.float32)
+        if is_new:
+            # What is loaded of places behind is anything, NaN too.
+            is_own = (place == at)[:, None]
+            key = tl.where(is_own, own_key[None, :], key)
+            value = tl.where(is_key[:, None], tl.where(is_own, own_value[None, :], value), 0.0)
+        score = tl.sum(key.to(tl.float32) * query[None, :], 1)
+        if has_bias:
+            score += bias
         score = tl.where(is_key, score, float("-inf"))
         larger = tl.maximum(most, tl.max(score, 0))
         # Nothing but keys that are hidden has come so far.
@@ -92,10 +106,13 @@ def attend_row(
         before = tl.exp(most - level)
         share = tl.exp(score - level)
         total = total * before + tl.sum(share, 0)
-        out = out * before + tl.sum(share[:, None] * value, 0)
+        out = out * before + tl.sum(share[:, None] * value.to(tl.float32), 0)
         most = larger
     out_here = out_ptr + row * num_heads * size + here
     tl.store(out_here, (out / total).to(out_ptr.dtype.element_ty), mask=is_channel)
+    if is_new:
+        tl.store(keys_ptr + at * size + channel, own_key, mask=is_channel)
+        tl.store(values_ptr + at * size + channel, own_value, mask=is_channel)
 
 
 def launch(
@@ -127,7 +144,9 @@ def launch(
     if bias_BGP is not None:
         bias_BGP = bias_BGP if bias_BGP.stride(2) == 1 else bias_BGP.contiguous()
         strides = tuple(bias_BGP.stride(n) if bias_BGP.shape[n] > 1 else 0 for n in (0, 1))
-    block = min(LARGEST_BLOCK, max(16, triton.next_power_of_2(num_places)))
+    is_few = num_rows * num_heads <= FEW
+    largest = LARGEST_BLOCK if is_few or new is None else LARGEST_OF_MANY
+    block = min(largest, max(16, triton.next_power_of_2(num_places)))
     attend_row[(num_rows, num_heads)](
         q_RHD,
         k_RHD,
@@ -150,7 +169,9 @@ def launch(
         block=block,
         is_new=new is not None,
         has_bias=bias_BGP is not None,
-        num_warps=8 if block == LARGEST_BLOCK else 4,
+        is_few=is_few,
+        is_single=block >= num_places,
+        num_warps=8 if is_few and block == LARGEST_BLOCK else 4,
     )
     return out_RHD
 

@@ -3,7 +3,7 @@
 The absolute bias is a product of two vectors of positions. Those of targets are multiplied once for all steps,
 and what a step asks of the source once for all layers.
 
-Shape letters: as in `taskloom.ops.device.decode.stack`; J = layers, or 1 for all, R = differences of places.
+Shape letters: as in `taskloom.ops.device.decode.stack`; R = differences of places.
 """
 
 from __future__ import annotations
@@ -107,16 +107,16 @@ class RelativeStack:
         place_N = (positions_N + self.tokens.spans[self.form][0]).expand(len(ids_N))
         return self.tokens(embedded_NC, place_N)[0], None
 
-    def project(self, layer: int, x_NC: Tensor, at: None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, layer: int, x_NC: Tensor, at: None) -> Tensor:
         """Return queries, keys and values."""
         del at
-        part = self._layer(layer)
-        return part.attention.project(part.attention_sum.before(x_NC), None)
+        part, own = self._layer(layer), self._layer(layer).attention
+        return own.query_key_value(part.attention_sum.before(x_NC)).unflatten(-1, (3, *own.heads))
 
     def biases(
         self, positions_N: Tensor, key_positions_NA: Tensor, places: RelativePlaces
-    ) -> tuple[Tensor, ...]:
-        """Return what absolute and relative positions add, ``(N, H, A)`` each."""
+    ) -> Tensor | None:
+        """Return what absolute and relative positions add."""
         bias_JHNA = None
         if places.tables_JHR is not None:
             start_N1 = (places.bases_L[positions_N] - places.codes_L[positions_N])[:, None]
@@ -124,7 +124,7 @@ class RelativeStack:
         if places.absolute_HLL is not None:
             absolute_HNA = places.absolute_HLL[:, positions_N[:, None], key_positions_NA]
             bias_JHNA = absolute_HNA[None] if bias_JHNA is None else bias_JHNA + absolute_HNA
-        return () if bias_JHNA is None else bias_JHNA.transpose(1, 2).unbind()
+        return None if bias_JHNA is None else bias_JHNA.transpose(1, 2)
 
     def add(self, layer: int, x_NC: Tensor, seen_NHD: Tensor) -> Tensor:
         """Return the states after attention to the target."""

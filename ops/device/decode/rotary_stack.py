@@ -53,20 +53,17 @@ class RotaryStack:
         cos, sin = (x.index_select(0, positions_N) for x in places)
         return self.table.embed(ids_N), Rotary(cos, sin)
 
-    def project(self, layer: int, x_NC: Tensor, at: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, layer: int, x_NC: Tensor, at: Rotary) -> Tensor:
         """Return queries, keys and values."""
         part, own = self._layer(layer), self._layer(layer).attention
         states_N3HD = own.query_key_value(part.attention_norm(x_NC)).unflatten(-1, (3, *own.heads))
         turn_N2HD, v_N1HD = states_N3HD.split((2, 1), dim=1)
-        q_NHD, k_NHD = rotate(turn_N2HD.flatten(1, 2), at).chunk(2, dim=1)
-        return q_NHD, k_NHD, v_N1HD[:, 0]
+        turned_NHD = rotate(turn_N2HD.flatten(1, 2), at)
+        return torch.cat((turned_NHD.unflatten(1, (2, -1)), v_N1HD), 1)
 
-    def biases(
-        self, positions_N: Tensor, key_positions_NA: Tensor, places: Rotary
-    ) -> tuple[Tensor, ...]:
+    def biases(self, positions_N: Tensor, key_positions_NA: Tensor, places: Rotary) -> None:
         """Return nothing: queries and keys are turned, and that is all."""
         del positions_N, key_positions_NA, places
-        return ()
 
     def add(self, layer: int, x_NC: Tensor, seen_NHD: Tensor) -> Tensor:
         """Return the states after attention to the target."""

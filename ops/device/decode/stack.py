@@ -4,7 +4,7 @@ What attention sees is not the decoder's business here: between `Stack.project` 
 attends to what it has kept. Everything that follows from positions alone is computed once, for all positions.
 
 Shape letters: N = tokens at hand, A = keys that each may see, L = positions, M = tokens of the source's stream,
-C = channels, H = heads, D = head size, V = ids.
+C = channels, H = heads, D = head size, J = layers, or 1 for all, V = ids.
 """
 
 from __future__ import annotations
@@ -65,14 +65,12 @@ class Stack(Protocol):
         """
         ...
 
-    def project(self, layer: int, x_NC: Tensor, at: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, shape ``(N, H, D)`` each."""
+    def project(self, layer: int, x_NC: Tensor, at: Any) -> Tensor:
+        """Return queries, keys and values, in one piece of shape ``(N, 3, H, D)``."""
         ...
 
-    def biases(
-        self, positions_N: Tensor, key_positions_NA: Tensor, places: Any
-    ) -> tuple[Tensor, ...]:
-        """Return what positions add to scores, ``(N, H, A)`` for each layer; one for all layers, or none.
+    def biases(self, positions_N: Tensor, key_positions_NA: Tensor, places: Any) -> Tensor | None:
+        """Return what positions add to scores, if anything, shape ``(J, N, H, A)``.
 
         Args:
             positions_N: Position of each token, or one for all.

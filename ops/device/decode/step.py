@@ -4,7 +4,7 @@ A row is a target that is being written; all rows of a document stand next to ea
 remembered once for each document: its rows are so many queries to the same keys.
 
 Shape letters: B = documents, R = rows, K = rows of a document, L = longest target, S = longest source, P =
-positions that a step looks back on, H = heads, D = head size, C = channels.
+positions that a step looks back on, H = heads, D = head size, C = channels, J = layers, or 1 for all.
 """
 
 from __future__ import annotations
@@ -122,26 +122,23 @@ def take_step(stack: Stack, ids_R: Tensor, index: Tensor, cache: Cache, num_seen
     for layer in range(sizes.num_layers):
         states = stack.project(layer, x_RC, at)
         own = (cache.keys[layer], cache.values[layer])
-        bias = biases[layer % len(biases)] if biases else None
-        if cache.has_kernel:
-            out_RHD = attend_target(*states, *own, index, bias, sizes.scale)
-        else:
-            out_RHD = _attend_plainly(*states, *own, index, bias, sizes.scale)
+        attend_own = attend_target if cache.has_kernel else _attend_plainly
+        out_RHD = attend_own(states, *own, index, biases, layer, sizes.scale)
         x_RC = stack.add(layer, x_RC, out_RHD)
         x_RC = stack.add_read(layer, x_RC, read(stack, layer, x_RC, at, cache, asked_BHKS))
         x_RC = stack.feed(layer, x_RC)
     return stack.leave(x_RC)
 
 
-def look_back(stack: Stack, index: Tensor, cache: Cache, num_seen: int) -> tuple[Tensor, ...]:
-    """Return what is added to scores of the target, ``(1, H, P)`` for each layer; one for all, or none."""
+def look_back(stack: Stack, index: Tensor, cache: Cache, num_seen: int) -> Tensor | None:
+    """Return what is added to scores of the target, if anything, shape ``(J, 1, H, P)``."""
     key_P = torch.arange(num_seen, device=index.device)
     biases = stack.biases(index, key_P[None], cache.places)
     if cache.has_kernel:
         # It looks no further than it may.
         return biases
     mask_P = hide(key_P > index)
-    return tuple(bias_1HP + mask_P for bias_1HP in biases) or (mask_P[None, None],)
+    return mask_P[None, None, None] if biases is None else biases + mask_P
 
 
 def ask_places(stack: Stack, positions_N: Tensor, cache: Cache) -> Tensor:
@@ -182,7 +179,7 @@ def read(
     keys, values = cache.remembered.keys[layer], cache.remembered.values[layer]
     q_RHD, scale = stack.ask(layer, x_RC, at), stack.sizes.scale
     if cache.has_kernel and asked_BHKS.shape[2] == 1:
-        return attend_source(q_RHD, keys, values, asked_BHKS[:, :, 0], scale)
+        return attend_source(q_RHD, keys, values, asked_BHKS, scale)
     q_BHKD = q_RHD.unflatten(0, (len(keys), -1)).transpose(1, 2)
     return attend(q_BHKD, keys, values, asked_BHKS, scale).transpose(1, 2).flatten(0, 1)
 
@@ -195,21 +192,22 @@ def follow_parents(cache: Cache, parents_R: Tensor, num_seen: int) -> None:
 
 
 def _attend_plainly(
-    q_RHD: Tensor,
-    k_RHD: Tensor,
-    v_RHD: Tensor,
+    states_R3HD: Tensor,
     keys: Tensor,
     values: Tensor,
     index: Tensor,
-    bias_1HP: Tensor | None,
+    bias_J1HP: Tensor | None,
+    layer: int,
     scale: float,
 ) -> Tensor:
-    assert bias_1HP is not None, "it hides what is not written"
-    num_seen = bias_1HP.shape[-1]
+    assert bias_J1HP is not None, "it hides what is not written"
+    num_seen = bias_J1HP.shape[-1]
+    q_RHD, k_RHD, v_RHD = states_R3HD.unbind(1)
     keys.index_copy_(2, index, k_RHD[:, :, None])
     values.index_copy_(2, index, v_RHD[:, :, None])
     seen = (keys[:, :, :num_seen], values[:, :, :num_seen])
-    return attend(q_RHD[:, :, None], *seen, bias_1HP[:, :, None], scale)[:, :, 0]
+    bias_1H1P = bias_J1HP[layer % len(bias_J1HP), :, :, None]
+    return attend(q_RHD[:, :, None], *seen, bias_1H1P, scale)[:, :, 0]
 
 
 def _see(sources: Sources) -> tuple[Tensor, Tensor, Tensor]:

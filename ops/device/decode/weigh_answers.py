@@ -150,11 +150,9 @@ def _read_nodes(task: Task, cache: Cache, nodes: _Nodes, num_before: int) -> Ten
     biases = stack.biases(positions, nodes.key_positions_BNJ.flatten(0, 1), cache.places)
     asked = ask_places(stack, positions, cache)
     for layer in range(stack.sizes.num_layers):
-        states = (
-            state.unflatten(0, (num_documents, num_nodes)) for state in stack.project(layer, x, at)
-        )
+        states = stack.project(layer, x, at).unflatten(0, (num_documents, num_nodes)).unbind(2)
         before = (cache.keys[layer][:, :, :num_before], cache.values[layer][:, :, :num_before])
-        bias = biases[layer % len(biases)] if biases else None
+        bias = None if biases is None else biases[layer % len(biases)]
         seen = _see_ways(*states, before, nodes, bias, stack.sizes.scale)
         x = stack.add(layer, x, seen)
         x = stack.add_read(layer, x, read(stack, layer, x, at, cache, asked))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from taskloom.ops.device.decode import step
+from taskloom.ops.device.decode import attend_row_kernel, step
 from taskloom.ops.device.decode.attend_row import attend_source, attend_target
 from taskloom.ops.device.decode.relative_stack import RelativeStack
 from taskloom.ops.device.decode.stack import Stack, attend
@@ -29,10 +31,19 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = st.sampled_from((1, 8, 20, 64))
 
 
+@contextmanager
+def as_if_few(*, is_few: bool) -> Generator[None]:
+    """Let any number of programs count as few, or none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attend_row_kernel, "FEW", 1 << 30 if is_few else 0)
+        yield
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     num_rows=st.integers(1, 3),
     num_heads=st.integers(1, 3),
+    is_few=st.booleans(),
     size=SIZES,
     num_places=st.integers(1, 140),
     share=st.floats(0, 1, exclude_max=True),
@@ -43,6 +54,7 @@ def test_a_row_is_added_to_its_target_and_sees_it_and_all_before(
     *,
     num_rows: int,
     num_heads: int,
+    is_few: bool,
     size: int,
     num_places: int,
     share: float,
@@ -52,20 +64,22 @@ def test_a_row_is_added_to_its_target_and_sees_it_and_all_before(
     generator = torch.Generator(DEVICE).manual_seed(seed)
     draw = partial(torch.randn, generator=generator, device=DEVICE)
     at = int(share * num_places)
-    # As one projection leaves them, rows further apart than they are long.
-    q, k, v = draw(num_rows, 3, num_heads, size).unbind(1)
+    states = draw(num_rows, 3, num_heads, size)
+    q, k, v = states.unbind(1)
     kept = [draw(num_rows, num_heads, num_places, size) for _ in range(2)]
-    # What is behind is never read.
+    # What is behind is never seen.
     for each in kept:
         each[:, :, at + 1 :] = torch.nan
     wanted = [each.clone() for each in kept]
     wanted[0][:, :, at], wanted[1][:, :, at] = k, v
-    bias = draw(1, num_heads, num_places) if has_bias else None
+    # The third layer of two that take turns.
+    bias = draw(2, 1, num_heads, num_places) if has_bias else None
     seen = [each[:, :, : at + 1] for each in wanted]
-    scores = None if bias is None else bias[:, :, None, : at + 1]
+    scores = None if bias is None else bias[0, :, :, None, : at + 1]
     expected = attend(q[:, :, None], seen[0], seen[1], scores, 0.3)[:, :, 0]
     index = torch.tensor([at], device=DEVICE)
-    found = attend_target(q, k, v, kept[0], kept[1], index, bias, 0.3)
+    with as_if_few(is_few=is_few):
+        found = attend_target(states, kept[0], kept[1], index, bias, 2, 0.3)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     for one, other in zip(kept, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0, equal_nan=True)
@@ -76,6 +90,7 @@ def test_a_row_is_added_to_its_target_and_sees_it_and_all_before(
     num_documents=st.integers(1, 3),
     num_rows=st.integers(1, 3),
     num_heads=st.integers(1, 3),
+    is_few=st.booleans(),
     size=SIZES,
     longest=st.integers(1, 300),
     is_shared=st.booleans(),
@@ -86,6 +101,7 @@ def test_rows_see_the_source_of_their_document(
     num_documents: int,
     num_rows: int,
     num_heads: int,
+    is_few: bool,
     size: int,
     longest: int,
     is_shared: bool,
@@ -103,7 +119,8 @@ def test_rows_see_the_source_of_their_document(
         each[:, first + data.draw(st.integers(1, longest)) :] = -torch.inf
     q_BHKD = q.unflatten(0, (num_documents, -1)).transpose(1, 2)
     expected = attend(q_BHKD, keys, values, bias[:, :, None], 0.3).transpose(1, 2).flatten(0, 1)
-    found = attend_source(q, keys, values, bias, 0.3)
+    with as_if_few(is_few=is_few):
+        found = attend_source(q, keys, values, bias[:, :, None], 0.3)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
