@@ -13,7 +13,6 @@ V = ids.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,20 +20,6 @@ from torch import Tensor
 
 from ...graph.vocabulary import PAD
 from .language import FINISHED, Continuous, Diagram
-
-
-class Choice(NamedTuple):
-    """The next id of each document, and what follows from it.
-
-    Attributes:
-        ids_B: The ids.
-        log_probs_B: Log probability of each among the ids allowed.
-        states_B: Next states.
-    """
-
-    ids_B: Tensor
-    log_probs_B: Tensor
-    states_B: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,17 +97,6 @@ class DecodeAutomaton:
         """Return the states that follow ``states_B``, all of them of frames."""
         return self.range_states_S[states_B]
 
-    def choose(self, states_B: Tensor, scores_BV: Tensor) -> Choice:
-        """Return each document's allowed id of highest score; of equals the first."""
-        is_allowed_BV = self.is_allowed(states_B, scores_BV.shape[1])
-        # NaN would win over the mask. It counts as the lowest score, and the probability tells.
-        finite_BV = scores_BV.float().nan_to_num(nan=_LEAST, posinf=-_LEAST, neginf=_LEAST)
-        log_probs_BV = finite_BV.masked_fill(~is_allowed_BV, -torch.inf).log_softmax(-1)
-        ids_B1 = log_probs_BV.argmax(-1, keepdim=True)
-        log_probs_B = log_probs_BV.gather(1, ids_B1)[:, 0]
-        log_probs_B = log_probs_B.masked_fill(scores_BV.isnan().any(-1), torch.nan)
-        return Choice(ids_B1[:, 0], log_probs_B, self.advance(states_B, ids_B1[:, 0]))
-
     def fan_out_of(self, least: int, most: int) -> int:
         """Return the edges of the state with most of them, of those that ``least`` to ``most`` ids lead to."""
         deepest = len(self.fan_outs) - 1
@@ -173,9 +147,6 @@ def build_automaton(diagram: Diagram) -> DecodeAutomaton:
         most_slots=diagram.most_slots,
         most_frames=diagram.most_frames,
     )
-
-
-_LEAST = torch.finfo(torch.float32).min / 4
 
 
 def _fan_outs_by_depth(diagram: Diagram) -> tuple[int, ...]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from torch import nn
 
 from taskloom.graph.vocabulary import EOS, PAD
 from taskloom.ops.device.automaton import DecodeAutomaton, build_automaton
+from taskloom.ops.device.decode.options import Chooser
+from taskloom.ops.device.decode.rotary_stack import RotaryStack
 from taskloom.ops.device.language import (
     FINISHED,
     Continuous,
@@ -40,16 +44,26 @@ languages = st.one_of(
 scores = st.sampled_from([0.0, 1.0, -1.0, 5.0, float("nan"), float("inf"), -float("inf"), 3e38])
 
 
+SCORES = RotaryStack(cast("Any", None), cast("Any", None), nn.Identity())
+"""What takes scores for states, and scores them as they are."""
+
+
 def write(
     automaton: DecodeAutomaton, rows: Sequence[Sequence[float]], root: int
 ) -> tuple[list[int], float]:
     """Choose by a row of scores per step; return the ids and their log probability."""
+    chooser, first = Chooser(automaton=automaton, temperature=1.0), torch.tensor([0])
     state, chosen, total = torch.tensor([root]), [], 0.0
     for row in rows:
-        choice = automaton.choose(state, torch.tensor([row]))
-        chosen.append(int(choice.ids_B))
-        total += float(choice.log_probs_B)
-        state = choice.states_B
+        scores_RV = torch.tensor([row])
+        if automaton.is_closed:
+            options = chooser.look_up(scores_RV[:, automaton.used_U], state)
+        else:
+            options = chooser.weigh(SCORES, scores_RV, state)
+        best = options.best()
+        chosen.append(int(options.pick_ids(first, best)))
+        total += float(options.log_probs_of(first, best))
+        state = chooser.follow(options, state, first, best)
     return chosen, total
 
 

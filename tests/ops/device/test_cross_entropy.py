@@ -162,12 +162,15 @@ def test_states_of_an_automaton_are_sets_and_its_log_probabilities_the_loss() ->
     states_N = torch.full((3,), automaton.roots[0])
     states_N[1:] = automaton.advance(states_N[1:], torch.tensor([4, 4]))
     hidden_NC, weight_VC = torch.randn(3, 4).double(), torch.randn(9, 4).double()
-    choice = automaton.choose(states_N, hidden_NC @ weight_VC.T)
+    scores_NV = (hidden_NC @ weight_VC.T).masked_fill(
+        ~automaton.is_allowed(states_N, 9), -torch.inf
+    )
+    log_probs_N, labels_N = scores_NV.log_softmax(1).max(1)
     sets = IdSets(states_N, automaton.offsets_S, automaton.edge_ids_E)
     _, charged_N = charge_labels(
-        hidden_NC, weight_VC, choice.ids_B, torch.ones(3).double(), ChargeSpec(), sets
+        hidden_NC, weight_VC, labels_N, torch.ones(3).double(), ChargeSpec(), sets
     )
-    torch.testing.assert_close(charged_N, -choice.log_probs_B.double(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(charged_N, -log_probs_N, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
