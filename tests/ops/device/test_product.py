@@ -1,23 +1,30 @@
-"""One state times a matrix is a sum of products, in the precision of a product."""
+"""One state times a matrix is its product, as a sum and as one of several, in the same precision."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from taskloom.ops.device.product import Linear, multiply, multiply_one
+from taskloom.ops.device.product import Linear, multiply, multiply_one, multiply_tall
 
 
+@pytest.mark.parametrize("of_one", [multiply_one, multiply_tall])
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_a_sum_of_products_is_the_product(dtype: torch.dtype, *, has_bias: bool) -> None:
+def test_the_product_of_one_is_the_product(
+    of_one: Callable[..., Tensor], dtype: torch.dtype, *, has_bias: bool
+) -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (
         torch.randn(*shape, generator=generator).to(dtype) for shape in ((1, 300), (70, 300), (70,))
     )
     given = bias if has_bias else None
-    found = multiply_one(x, weight, given)
+    found = of_one(x, weight, given)
+    assert found.shape == (1, 70)
     assert found.dtype is dtype
     # Rounded once, whatever the type.
     exact = F.linear(x.double(), weight.double(), None if given is None else given.double())
