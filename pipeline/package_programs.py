@@ -29,7 +29,7 @@ Lanes: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 Kept: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """Keys of targets, shape ``(B, H, L, E)``, and values, ``(B, H, L, D)``, by layer."""
 
-Read: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, Tensor]
+Read: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor | None, Tensor]
 """The fields of `Remembered`: torch writes no named tuples into packages."""
 
 
@@ -58,8 +58,8 @@ class Encoder(nn.Module):
         first_B = torch.arange(len(ids_BS)) * ids_BS.shape[1]
         keys_2B = torch.stack((first_B, first_B + lengths_B))
         sources = Sources(memory_MC, keys_2B, ids_BS.shape[1], positions_MC)
-        keys, values, bias, keep = remember(stack, sources)
-        return keys, values, bias, keep
+        keys, values, places, bias = remember(stack, sources)
+        return keys, values, places, bias
 
     def read(
         self, ids_BS: Tensor, lengths_B: Tensor, lanes: Lanes
@@ -111,7 +111,7 @@ class Step(nn.Module):
             kept: Written in place.
             read: What the encoder returned.
         """
-        cache = Cache(*kept, Remembered(*read), self._places)
+        cache = Cache(*kept, Remembered(*read), self._places, has_kernel=False)
         hidden_BC = take_step(self._stack, ids_B, index, cache, self.max_length)
         options = self._chooser.weigh(self._stack, hidden_BC, states_B)
         ended_BX, can_end_B1 = options.end()
@@ -127,8 +127,8 @@ class Step(nn.Module):
         sizes = self._stack.sizes
         shape = (num_documents, sizes.num_heads, self.max_length)
         kept = (
-            tuple(torch.zeros(*shape, sizes.key) for _ in range(sizes.num_layers)),
-            tuple(torch.zeros(*shape, sizes.value) for _ in range(sizes.num_layers)),
+            tuple(torch.zeros(*shape, sizes.size) for _ in range(sizes.num_layers)),
+            tuple(torch.zeros(*shape, sizes.size) for _ in range(sizes.num_layers)),
         )
         ids_B = torch.full((num_documents,), BOS)
         return ids_B, torch.full_like(ids_B, self._root), torch.zeros(1, dtype=torch.int64), kept
