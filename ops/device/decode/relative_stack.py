@@ -70,16 +70,25 @@ class RelativeStack:
         """The table that scores."""
         return self.table.weight_VC
 
+    def check(self, max_length: int) -> None:
+        """Check that there are ``max_length`` positions.
+
+        Raises:
+            PlanError: The model has fewer (T0232).
+        """
+        start, stop = self.tokens.spans[self.form]
+        if max_length > stop - start:
+            message = f"targets of {max_length} ids were asked for, the model has {stop - start} positions"
+            raise PlanError.of("T0232", message, "ask for less, or train with more max_positions")
+
     def place(self, max_length: int) -> RelativePlaces:
         """Return what follows from each of ``max_length`` positions.
 
         Raises:
             PlanError: The model tells fewer positions apart.
         """
-        start, stop = self.tokens.spans[self.form]
-        if max_length > stop - start:
-            message = f"targets of {max_length} ids were asked for, the model has {stop - start} positions"
-            raise PlanError.of("T0232", message, "ask for less, or train with more max_positions")
+        self.check(max_length)
+        start, _ = self.tokens.spans[self.form]
         decoder, weight_VC = self.decoder, self.weight_VC
         places_L = torch.arange(start, start + max_length, device=weight_VC.device)
         none_LC = weight_VC.new_zeros(max_length, weight_VC.shape[1])
@@ -87,7 +96,7 @@ class RelativeStack:
         absolute_HLL = asked_LHD = tables_JHR = None
         if decoder.positions is not None:
             # As scores, in single precision at least.
-            asks_LHD, keys_LHD = map(_whole, decoder.positions(positions_LC, positions_LC))
+            asks_LHD, keys_LHD = map(whole, decoder.positions(positions_LC, positions_LC))
             absolute_HLL = asks_LHD.transpose(0, 1) @ keys_LHD.permute(1, 2, 0) * self.sizes.scale
         if decoder.cross_positions is not None:
             asked_LHD = _heads(decoder.cross_positions, "query", positions_LC)
@@ -181,5 +190,6 @@ def _heads(projection: PositionProjection, side: str, positions_NC: Tensor) -> T
     return layer(positions_NC).unflatten(-1, projection.heads)
 
 
-def _whole(x: Tensor) -> Tensor:
+def whole(x: Tensor) -> Tensor:
+    """Return ``x`` in single precision at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ....graph.errors import PlanError
-from .canvas import Canvas, Look, place_tokens
+from .canvas import Canvas, Look
 from .denoise import Diffusion, Known, denoise, draw_noise
 
 
@@ -87,7 +87,10 @@ class NoisedFrames(Protocol):
     def __call__(
         self, frames_NB: Tensor, levels_N: Tensor, lines_N: Tensor, /
     ) -> tuple[Tensor, Tensor]:
-        """Return tokens and places, both ``(N, C)``, of frames that are noised to levels."""
+        """Return tokens and places, both ``(N, C)``, of frames that are noised to levels.
+
+        Places hang on lines alone.
+        """
         ...
 
     def predict(self, hidden_NC: Tensor, num_numbers: int, /) -> Tensor:
@@ -138,16 +141,18 @@ class NoiseSampler:
         counts_R = page.counts_R
         line_T = torch.arange(page.most, device=counts_R.device)
         place_RT = (line_T + self.span[0]).expand(len(counts_R), -1)
+        noise_RTB = draw_noise(page.seed, page.keys_R, page.slots_R, (page.most, self.num_numbers))
+        noise_RTB = noise_RTB.to(page.canvases[0].cache.keys[0].dtype)
+        _, positions_NC = self._enter(noise_RTB, torch.zeros_like(place_RT))
         looks = [
-            canvas.prepare(place_RT, page.slots_R, counts_R, is_causal=False)
+            canvas.prepare(place_RT, positions_NC, page.slots_R, counts_R, is_causal=False)
             for canvas in page.canvases
         ]
         pairs = list(zip(page.canvases, looks, strict=True))
         read, *read_free = (partial(self._predict, *pair) for pair in pairs)
-        noise_RTB = draw_noise(page.seed, page.keys_R, page.slots_R, (page.most, self.num_numbers))
         frames_RTB = denoise(
             self.diffusion,
-            noise_RTB.to(page.canvases[0].keys[0].dtype),
+            noise_RTB,
             read,
             read_free=next(iter(read_free), None),
             settle=self.settle,
@@ -167,10 +172,12 @@ class NoiseSampler:
         return predicted_NB.unflatten(0, levels_RT.shape)
 
     def _read(self, canvas: Canvas, look: Look, frames_RTB: Tensor, levels_RT: Tensor) -> Tensor:
+        return canvas.look(look, self._enter(frames_RTB, levels_RT)[0])
+
+    def _enter(self, frames_RTB: Tensor, levels_RT: Tensor) -> tuple[Tensor, Tensor]:
         num_rows, num_frames = levels_RT.shape
         line_N = torch.arange(num_frames, device=levels_RT.device).repeat(num_rows)
-        tokens = self.adapter(frames_RTB.flatten(0, 1), levels_RT.flatten(), line_N)
-        return canvas.look(look, tokens[0], place_tokens(canvas.stack, tokens[1]))
+        return self.adapter(frames_RTB.flatten(0, 1), levels_RT.flatten(), line_N)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -200,7 +207,7 @@ class FrameSampler:
     def write(self, page: Page) -> Made:
         """Write the frames of ``page``."""
         counts_R = torch.zeros_like(page.counts_R)
-        frame_RB = page.canvases[0].keys[0].new_zeros(len(counts_R), self.num_numbers)
+        frame_RB = page.canvases[0].cache.keys[0].new_zeros(len(counts_R), self.num_numbers)
         frames: list[Tensor] = []
         hidden_RC, is_open_R = None, page.counts_R > 0
         for line in range(page.most + 1):
@@ -229,9 +236,10 @@ class FrameSampler:
         hidden_RC, positions_RC = self.adapter(frame_RB, line_R)
         states: list[Tensor] = []
         for canvas in page.canvases:
-            at = place_tokens(canvas.stack, positions_RC)
-            look = canvas.prepare(place_R1, page.slots_R, is_read_R.long(), is_causal=True)
-            states.append(canvas.look(look, hidden_RC, at)[:, 0])
+            look = canvas.prepare(
+                place_R1, positions_RC, page.slots_R, is_read_R.long(), is_causal=True
+            )
+            states.append(canvas.look(look, hidden_RC)[:, 0])
             canvas.keep(look)
         return states[0]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ....graph.vocabulary import BOS, PAD
@@ -26,7 +27,7 @@ from .canvas import Canvas
 from .denoise import Known
 from .draw import draw, numbers, split_keys
 from .options import Options
-from .relative_stack import RelativePlaces, RelativeStack
+from .relative_stack import RelativeStack
 from .rules import Rules
 from .sampler import Page, Sampler
 from .step import Sources
@@ -119,7 +120,6 @@ class _Writer:
     task: Task
     stack: RelativeStack
     rules: Rules
-    places: RelativePlaces
     samplers: Mapping[str, Sampler]
     wanted: Mapping[str, Wanted]
     canvases: tuple[Canvas, ...]
@@ -136,6 +136,7 @@ class _Writer:
     ) -> _Writer:
         automaton, stack = task.automaton, task.stack
         assert isinstance(stack, RelativeStack), "checked"
+        stack.check(task.max_length)
         # Frames one after another are read from one line before the first.
         room = task.max_length + automaton.most_frames + automaton.most_slots
         sources = (task.sources,) if free is None else (task.sources, free)
@@ -148,7 +149,6 @@ class _Writer:
             task=task,
             stack=stack,
             rules=Rules.of(task),
-            places=stack.place(task.max_length),
             samplers=samplers,
             wanted=wanted,
             canvases=tuple(Canvas.open(stack, each, room) for each in sources),
@@ -267,13 +267,15 @@ class _Writer:
     def _read_next(self, rows: _Rows, is_asked_R: Tensor) -> _Rows:
         """Read the ids that some rows wrote last."""
         is_read_R = is_asked_R & (rows.next_R != PAD)
-        line_R = rows.lines_R.clamp(max=self.task.max_length - 1)
-        x_RC, at = self.stack.enter(rows.next_R, line_R, self.places)
-        place_R1 = (line_R + self.stack.tokens.spans[self.stack.form][0])[:, None]
+        stack, line_R = self.stack, rows.lines_R.clamp(max=self.task.max_length - 1)
+        place_R = line_R + stack.tokens.spans[stack.form][0]
+        x_RC, positions_RC = stack.tokens(F.embedding(rows.next_R, stack.weight_VC), place_R)
         states: list[Tensor] = []
         for canvas in self.canvases:
-            look = canvas.prepare(place_R1, rows.slots_R, is_read_R.long(), is_causal=True)
-            states.append(canvas.look(look, x_RC, at)[:, 0])
+            look = canvas.prepare(
+                place_R[:, None], positions_RC, rows.slots_R, is_read_R.long(), is_causal=True
+            )
+            states.append(canvas.look(look, x_RC)[:, 0])
             canvas.keep(look)
         return rows._replace(
             next_R=rows.next_R.masked_fill(is_read_R, PAD),

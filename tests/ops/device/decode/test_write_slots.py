@@ -368,6 +368,15 @@ def test_samplers_and_sources_that_are_missing_are_told(
         write(task)
 
 
+def test_more_ids_than_the_model_has_positions_are_refused(
+    model: Model, automaton: DecodeAutomaton
+) -> None:
+    start, stop = model.stack.tokens.spans["text"]
+    task = make_task(model, automaton, [2], max_length=stop - start + 1)
+    with pytest.raises(PlanError, match=r"T0232.*were asked for, the model has \d+ positions"):
+        write_slots(task, model.samplers())
+
+
 def test_more_frames_than_the_model_has_positions_are_refused(model: Model) -> None:
     num_ids = len(model.stack.weight_VC)
     for slot, most in (("motion", 257), ("sound", 256)):
