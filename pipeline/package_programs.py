@@ -27,10 +27,10 @@ Lanes: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
 
 Kept: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""Keys of targets, shape ``(B, H, L, E)``, and values, ``(B, H, L, D)``, by layer."""
+"""Keys of targets and their values, shape ``(B, H, L, D)``, by layer."""
 
-Read: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor | None, Tensor]
-"""The fields of `Remembered`: torch writes no named tuples into packages."""
+Read: TypeAlias = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...], Tensor]
+"""The fields of `Remembered`, keys of positions as one or none: packages know no named tuples, and no None."""
 
 
 class Encoder(nn.Module):
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
         keys_2B = torch.stack((first_B, first_B + lengths_B))
         sources = Sources(memory_MC, keys_2B, ids_BS.shape[1], positions_MC)
         keys, values, places, bias = remember(stack, sources)
-        return keys, values, places, bias
+        return keys, values, () if places is None else (places,), bias
 
     def read(
         self, ids_BS: Tensor, lengths_B: Tensor, lanes: Lanes
@@ -111,7 +111,9 @@ class Step(nn.Module):
             kept: Written in place.
             read: What the encoder returned.
         """
-        cache = Cache(*kept, Remembered(*read), self._places, has_kernel=False)
+        keys, values, places, bias = read
+        remembered = Remembered(keys, values, next(iter(places), None), bias)
+        cache = Cache(*kept, remembered, self._places, has_kernel=False)
         hidden_BC = take_step(self._stack, ids_B, index, cache, self.max_length)
         options = self._chooser.weigh(self._stack, hidden_BC, states_B)
         ended_BX, can_end_B1 = options.end()
@@ -125,11 +127,11 @@ class Step(nn.Module):
     def begin(self, num_documents: int) -> tuple[Tensor, Tensor, Tensor, Kept]:
         """Return what the first step takes of every document, before anything is read."""
         sizes = self._stack.sizes
-        shape = (num_documents, sizes.num_heads, self.max_length)
-        kept = (
-            tuple(torch.zeros(*shape, sizes.size) for _ in range(sizes.num_layers)),
-            tuple(torch.zeros(*shape, sizes.size) for _ in range(sizes.num_layers)),
+        shape = (num_documents, sizes.num_heads, self.max_length, sizes.size)
+        keys, values = (
+            tuple(torch.zeros(shape) for _ in range(sizes.num_layers)) for _ in range(2)
         )
+        kept = (keys, values)
         ids_B = torch.full((num_documents,), BOS)
         return ids_B, torch.full_like(ids_B, self._root), torch.zeros(1, dtype=torch.int64), kept
 

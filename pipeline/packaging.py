@@ -207,7 +207,8 @@ class _Parts:
             [[f"{of}{what}_{n}" for n in layers] for what in ("keys", "values")]
             for of in ("", "source_")
         )
-        told = ["ids", "states", "index", *kept, *sources, "source_bias", "source_keep"]
+        places = ["source_places"] * len(read[2])
+        told = ["ids", "states", "index", *kept, *sources, *places, "source_bias"]
         return {
             "format": FORMAT,
             "task": self.writer.task,

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from torch.utils import cpp_extension
 
 from taskloom.graph.errors import TrainingError
 from taskloom.graph.vocabulary import EOS
-from taskloom.pipeline import Model, Run, export_model
+from taskloom.ops.device.config import ModelConfig
+from taskloom.pipeline import Model, Run, export_model, train
 from taskloom.pipeline.document import make_templates
 from taskloom.pipeline.given_rows import RowReader
 from taskloom.pipeline.packaging import Package
 from taskloom.storage.files import TEMPORARY
 
-from .stores import continue_run, read_digits, spell_numbers
+from .stores import CONFIG, MODEL, make_mixture, read_digits, spell_numbers
 
 # torch's compiler warns about its own code.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
@@ -51,11 +53,21 @@ def model(run: Run) -> Model:
     return Model.load(run.path)
 
 
-@pytest.fixture(scope="module")
-def learned(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(MODEL, id="rotary"),
+        pytest.param(replace(MODEL, position="relative", max_positions=128), id="relative"),
+    ],
+)
+def learned(
+    request: pytest.FixtureRequest, store_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Model:
     """A model that has learned enough to say more than one thing."""
-    path = tmp_path_factory.mktemp("learned")
-    return continue_run(store_dir, path, steps=500, learning_rate=1e-2).model
+    config: ModelConfig = request.param
+    mixture, path = make_mixture(has_rows=False), tmp_path_factory.mktemp("learned")
+    settings: dict[str, Any] = {"steps": 500, "learning_rate": 1e-2, "progress": False}
+    return train(mixture, store_dir, out=path, model=config, config=CONFIG, **settings).model
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +88,24 @@ def test_a_package_answers_in_python_without_taskloom(learned: Model, spell: Pac
         assert done.stdout == f"{text}\n"
 
 
-@pytest.mark.slow
-def test_a_package_answers_without_python(learned: Model, spell: Package, tmp_path: Path) -> None:
-    (tmp_path / "run.cpp").write_text(read_code("cpp"))
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's program in C++, compiled."""
+    path = tmp_path_factory.mktemp("program") / "run"
+    source = path.with_suffix(".cpp")
+    source.write_text(read_code("cpp"))
     libraries = cpp_extension.library_paths()
-    command = ["g++", "-std=c++20", "-O1", str(tmp_path / "run.cpp"), "-o", str(tmp_path / "run")]
+    command = ["g++", "-std=c++20", "-O1", str(source), "-o", str(path)]
     command += [f"-I{path}" for path in cpp_extension.include_paths()]
     command += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
     command += [part for path in libraries for part in (f"-L{path}", f"-Wl,-rpath,{path}")]
     command += ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     subprocess.run(command, check=True, timeout=600)
+    return path
+
+
+@pytest.mark.slow
+def test_a_package_answers_without_python(learned: Model, spell: Package, program: Path) -> None:
     told = read_record(spell)
     writer = learned.writer("spell")
     given = [each for piece in told["target"] for each in piece["ids"]]
@@ -97,7 +117,7 @@ def test_a_package_answers_without_python(learned: Model, spell: Package, tmp_pa
             ids += spoken or [piece["offset"] + i for i in writer.bpe.encode(text)[0].as_py()]
         words = [" ".join(map(str, each)) for each in (ids, given)]
         sizes = (spell.source_tokens, spell.max_length, told["begin"]["state"])
-        command = [str(tmp_path / "run"), str(spell.path), *words, *map(str, sizes)]
+        command = [str(program), str(spell.path), *words, *map(str, sizes)]
         command.append(str(told["end"]["state"]))
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
         written = np.array([int(word) for word in done.stdout.split()])
