@@ -144,7 +144,7 @@ def measure_nothing(folder: Path, num_rounds: int) -> dict[str, Any]:
         assert not report.partitions
     command = [sys.executable, "-c", "from taskloom.pipeline.cli import main; main()"]
     verb = [*command, "build", "project.yaml"]
-    start = "import taskloom.pipeline.cli, taskloom.pipeline.project, taskloom.pipeline.building"
+    start = "import taskloom.pipeline.cli, taskloom.pipeline.config.project, taskloom.pipeline.builder.building"
     subprocess.run(verb, cwd=folder, check=True, capture_output=True)
     told = {"command": verb, "imports": [sys.executable, "-c", start]}
     seconds: dict[str, list[float]] = {name: [] for name in told}

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import demo
 
 from taskloom.pipeline import Model, build, evaluate, train
-from taskloom.pipeline.dataset import Dataset, Split, open_dataset
-from taskloom.pipeline.evaluation import TaskScore, score_task
+from taskloom.pipeline.answerer.evaluation import TaskScore, score_task
+from taskloom.pipeline.builder.dataset import Dataset, Split, open_dataset
 from taskloom.storage.store import Store
 from taskloom.storage.template import Column, Gathered
 

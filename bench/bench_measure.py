@@ -33,12 +33,14 @@ from PIL import Image
 from report import describe, tell
 
 from taskloom.graph.measure import Measure
-from taskloom.pipeline import Mixture, Task, build, building, execute, partition
-from taskloom.pipeline.inspection import open_plan
-from taskloom.pipeline.measuring import BuildMeasures, build_measures
-from taskloom.pipeline.meter import Meter, Sums
-from taskloom.pipeline.scheduler import Count
-from taskloom.pipeline.worker import resolve
+from taskloom.pipeline import Mixture, Task, build
+from taskloom.pipeline.builder import building, partition
+from taskloom.pipeline.builder.measuring import BuildMeasures, build_measures
+from taskloom.pipeline.builder.scheduler import Count
+from taskloom.pipeline.host import execute
+from taskloom.pipeline.host.meter import Meter, Sums
+from taskloom.pipeline.host.worker import resolve
+from taskloom.pipeline.viewer.inspection import open_plan
 from taskloom.storage.store import Store
 
 CLAIM = 0.02

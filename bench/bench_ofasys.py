@@ -42,7 +42,7 @@ from steps import SMOOTHING, Ours, Theirs, check, time_in_turn
 
 from taskloom.ops.device.config import ModelConfig
 from taskloom.ops.device.relative.presets import PRESETS
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.stream import Stream
 
 ROWS: Final = 32
 GOAL: Final = 2.0

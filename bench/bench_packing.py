@@ -22,7 +22,7 @@ import numpy.typing as npt
 from report import describe, tell
 
 from taskloom.ops.device.config import ModelConfig
-from taskloom.pipeline.packing import choose_capacity
+from taskloom.pipeline.loader.packing import choose_capacity
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.length import measure_documents, select_fitting
@@ -75,7 +75,7 @@ def open_demo(store: Path) -> dict[str, Case]:
     sys.path.insert(0, str(ROOT / "examples"))
     import demo  # noqa: PLC0415 - it needs the data of the extra "demo"
 
-    from taskloom.pipeline.stream import open_stream  # noqa: PLC0415 - with it
+    from taskloom.pipeline.loader.stream import open_stream  # noqa: PLC0415 - with it
 
     stream = open_stream(demo.make_mixture(), Store.open(store), demo.MODEL, demo.TRAIN)
     measured = [

@@ -29,8 +29,8 @@ from taskloom.graph.graph import Graph
 from taskloom.graph.node import plan_key
 from taskloom.ops.catalogue import whole_catalogue
 from taskloom.pipeline import Mixture, Plan, Source, Task, plan
-from taskloom.pipeline.inspection import view_plan
-from taskloom.pipeline.rewriting import rewrite
+from taskloom.pipeline.planner.rewriting import rewrite
+from taskloom.pipeline.viewer.inspection import view_plan
 
 NUM_SOURCES = 20
 CLAIMED_SIZE = 1_000

@@ -28,9 +28,10 @@ import numpy as np
 from report import describe, tell
 
 from taskloom.graph.measure import Measure
-from taskloom.pipeline import Mixture, Source, Task, build, building, fitting
-from taskloom.pipeline.job import Job
-from taskloom.pipeline.partition import JobReport, Progress
+from taskloom.pipeline import Mixture, Source, Task, build
+from taskloom.pipeline.builder import building, fitting
+from taskloom.pipeline.builder.job import Job
+from taskloom.pipeline.builder.partition import JobReport, Progress
 
 CLAIM_BYTES = 15_000
 """Most bytes that a partition of three columns may take in the memory of the client."""

@@ -30,9 +30,9 @@ from report import describe, tell
 from taskloom.graph.type import Layout, Type
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Mixture, Task, build
-from taskloom.pipeline.learner import Learner
+from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.pipeline.settings import TrainConfig
-from taskloom.pipeline.stream import Stream, open_stream
+from taskloom.pipeline.trainer.learner import Learner
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.column import open_writer
 from taskloom.storage.one_pass import pack_documents

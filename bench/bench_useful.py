@@ -50,7 +50,7 @@ from padded import (
 from report import describe, tell
 from steps import SMOOTHING, Ours, Step, Theirs, check, time_in_turn
 
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.stream import Stream
 
 ROWS: Final = 32
 GOALS: Final = {"mixed": 1.5, "bucketed": 0.95}

@@ -10,7 +10,7 @@ from eager_ofasys import Batch, EagerOfasys
 from steps import SMOOTHING
 from torch import Tensor, nn
 
-from taskloom.pipeline.precision import hand_over, refresh
+from taskloom.pipeline.model.precision import hand_over, refresh
 
 CLIP: Final = 1.0
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from taskloom.ops.device.config import ModelConfig
 from taskloom.ops.device.relative.names import to_ofasys
-from taskloom.pipeline.program import Program
+from taskloom.pipeline.loader.stream import Stream, open_stream
+from taskloom.pipeline.model.program import Program
 from taskloom.pipeline.settings import TrainConfig
-from taskloom.pipeline.stream import Stream, open_stream
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from taskloom.graph.vocabulary import PAD
 from taskloom.ops.device.decoder import DecodeStreams
 from taskloom.ops.device.encoder import EncodeStreams
-from taskloom.pipeline.packing import to_inputs
-from taskloom.pipeline.program import Program
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.packing import to_inputs
+from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.model.program import Program
 from taskloom.storage.pack import Pack
 
 MANNERS: Final = ("windows", "blocks")

@@ -13,9 +13,9 @@ from eager_ofasys import Batch, EagerOfasys
 from padded import make_program, name_as_ofasys
 from torch import Tensor
 
-from taskloom.pipeline.packing import to_inputs
-from taskloom.pipeline.program import Program
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.packing import to_inputs
+from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.model.program import Program
 from taskloom.storage.pack import Pack
 
 SMOOTHING: Final = 0.1

@@ -29,7 +29,7 @@ from torch import Tensor
 from training_setting import Setting
 
 from taskloom.ops.architecture import VOCABULARY_SCOPE
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.stream import Stream
 from taskloom.storage.pack import Pack
 
 GOALS: Final = {"base": 0.30, "large": 0.35}

@@ -15,10 +15,10 @@ from taskloom.ops.architecture import VOCABULARY_SCOPE
 from taskloom.ops.device.config import ModelConfig
 from taskloom.ops.device.relative.layer import INITIAL_STD
 from taskloom.ops.device.relative.presets import PRESETS
-from taskloom.pipeline.learner import Learner
-from taskloom.pipeline.program import Program
+from taskloom.pipeline.loader.stream import Stream, open_stream
+from taskloom.pipeline.model.program import Program
 from taskloom.pipeline.settings import TrainConfig
-from taskloom.pipeline.stream import Stream, open_stream
+from taskloom.pipeline.trainer.learner import Learner
 from taskloom.storage.capacity import Capacity
 
 

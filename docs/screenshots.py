@@ -31,8 +31,8 @@ from taskloom.graph.diff import compare
 from taskloom.graph.render.page import render_page
 from taskloom.graph.view_form import View
 from taskloom.pipeline import build
-from taskloom.pipeline.analysis import analyze
-from taskloom.pipeline.inspection import open_plan, view_plan
+from taskloom.pipeline.viewer.analysis import analyze
+from taskloom.pipeline.viewer.inspection import open_plan, view_plan
 from taskloom.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def make_views(work: Path) -> dict[str, View]:
         open_plan(mixture, store, "train", demo.MODEL), title="demo, larger images", store=store
     )
     before = view_plan(planned, title="demo", store=store)
-    holdings: Any = importlib.import_module("taskloom.pipeline.compared").read_holdings(
+    holdings: Any = importlib.import_module("taskloom.pipeline.viewer.compared").read_holdings(
         before, store
     )
     plans = load("plans")

@@ -20,9 +20,9 @@ from real_data import digits, sentiment, vqa
 from taskloom.graph.render.page import render_page
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Evaluation, Mixture, Model, Run, Source, Task, build, evaluate, train
-from taskloom.pipeline.dataset import open_dataset
-from taskloom.pipeline.inspection import open_plan, view_plan
+from taskloom.pipeline.builder.dataset import open_dataset
 from taskloom.pipeline.settings import TrainConfig
+from taskloom.pipeline.viewer.inspection import open_plan, view_plan
 from taskloom.storage.store import Store
 
 OUT = Path("demo")

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..ops.device.decode.search import Search
-    from .batching import open_batches
-    from .building import build
-    from .dask_graph import to_dask
-    from .evaluation import Evaluation, evaluate
-    from .exporting import ExportReport, export
-    from .inference import Model
-    from .inspection import open_plan
+    from .answerer.evaluation import Evaluation, evaluate
+    from .answerer.inference import Model
+    from .answerer.packaging import Package, export_model
+    from .answerer.prediction import Prediction
+    from .builder.building import build
+    from .builder.dask_graph import to_dask
+    from .builder.refitting import FitReport, fit
+    from .builder.report import BuildReport
+    from .exporter.exporting import ExportReport, export
+    from .loader.batching import open_batches
     from .mixing import Schedule, Temperature, Tokens, UniMax
-    from .packaging import Package, export_model
-    from .planning import Plan, plan
-    from .prediction import Prediction
-    from .reasons import Why, why
-    from .refitting import FitReport, fit
-    from .report import BuildReport
+    from .planner.planning import Plan, plan
     from .sql import Sql
     from .task import Mixture, Source, Task
-    from .training import Run, train
+    from .trainer.training import Run, train
+    from .viewer.inspection import open_plan
+    from .viewer.reasons import Why, why
 
 __all__ = [
     "BuildReport",
@@ -63,16 +63,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuildReport": "report",
-    "Evaluation": "evaluation",
-    "ExportReport": "exporting",
-    "FitReport": "refitting",
+    "BuildReport": "builder.report",
+    "Evaluation": "answerer.evaluation",
+    "ExportReport": "exporter.exporting",
+    "FitReport": "builder.refitting",
     "Mixture": "task",
-    "Model": "inference",
-    "Package": "packaging",
-    "Plan": "planning",
-    "Prediction": "prediction",
-    "Run": "training",
+    "Model": "answerer.inference",
+    "Package": "answerer.packaging",
+    "Plan": "planner.planning",
+    "Prediction": "answerer.prediction",
+    "Run": "trainer.training",
     "Schedule": "mixing",
     "Search": ".ops.device.decode.search",
     "Source": "task",
@@ -81,18 +81,18 @@ _HOMES = {
     "Temperature": "mixing",
     "Tokens": "mixing",
     "UniMax": "mixing",
-    "Why": "reasons",
-    "build": "building",
-    "evaluate": "evaluation",
-    "export": "exporting",
-    "export_model": "packaging",
-    "fit": "refitting",
-    "open_batches": "batching",
-    "open_plan": "inspection",
-    "plan": "planning",
-    "to_dask": "dask_graph",
-    "train": "training",
-    "why": "reasons",
+    "Why": "viewer.reasons",
+    "build": "builder.building",
+    "evaluate": "answerer.evaluation",
+    "export": "exporter.exporting",
+    "export_model": "answerer.packaging",
+    "fit": "builder.refitting",
+    "open_batches": "loader.batching",
+    "open_plan": "viewer.inspection",
+    "plan": "planner.planning",
+    "to_dask": "builder.dask_graph",
+    "train": "trainer.training",
+    "why": "viewer.reasons",
 }
 
 

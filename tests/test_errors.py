@@ -13,8 +13,8 @@ import pytest
 
 from taskloom.graph import errors
 from taskloom.graph.errors import TaskloomError
-from taskloom.pipeline.pool import WorkerPool
-from taskloom.pipeline.worker import resolve
+from taskloom.pipeline.host.pool import WorkerPool
+from taskloom.pipeline.host.worker import resolve
 
 from .error_classes import assert_same, error_classes, make_error
 

@@ -11,7 +11,7 @@ from ...storage.files import scheme_of
 
 if TYPE_CHECKING:
     from ...storage.store import Store
-    from ..project import Project
+    from ..config.project import Project
 
 ProjectPath = Annotated[Path, typer.Argument(help="The project file.", metavar="PROJECT")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
@@ -33,6 +33,6 @@ def is_store(location: str) -> bool:
 
 def load(path: Path) -> Project:
     """Return the project of a file; what is wrong in it is told before anything that computes is imported."""
-    from ..project import load_project  # noqa: PLC0415 - only verbs need it
+    from ..config.project import load_project  # noqa: PLC0415 - only verbs need it
 
     return load_project(path)

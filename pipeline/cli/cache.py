@@ -19,7 +19,7 @@ cache = typer.Typer(
 @cache.command()
 def pack(archive: Archive) -> None:
     """Write what torch's compiler made here into one archive, with what it depends on."""
-    from ..compile_cache import pack_compiled  # noqa: PLC0415 - it imports torch
+    from ..model.compile_cache import pack_compiled  # noqa: PLC0415 - it imports torch
 
     say(str(pack_compiled(archive)))
 
@@ -27,6 +27,6 @@ def pack(archive: Archive) -> None:
 @cache.command()
 def load(archive: Archive) -> None:
     """Unpack an archive to where torch's compiler looks; one that does not fit here is a miss, and no error."""
-    from ..compile_cache import load_compiled  # noqa: PLC0415 - it imports torch
+    from ..model.compile_cache import load_compiled  # noqa: PLC0415 - it imports torch
 
     say(str(load_compiled(archive)))

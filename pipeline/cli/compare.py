@@ -13,7 +13,7 @@ from .look import StorePath, check_ending, describe, write_view
 
 if TYPE_CHECKING:
     from ...graph.view_form import View
-    from ..project import Project
+    from ..config.project import Project
 
 _PROJECTS: Final = (".yaml", ".yml")
 
@@ -45,7 +45,7 @@ def diff(
     from ...graph.diff import compare  # noqa: PLC0415
     from ...graph.explain import explain  # noqa: PLC0415
     from ...storage.store import Store  # noqa: PLC0415
-    from ..compared import read_holdings  # noqa: PLC0415
+    from ..viewer.compared import read_holdings  # noqa: PLC0415
 
     # A project that was never built has no store.
     projects = filter(None, map(_project_of, (new, old)))
@@ -63,7 +63,7 @@ def _read(side: str, store: str | None) -> View:
     if "->" in side or Path(side).suffix in _PROJECTS:
         return describe(side, "train", store)
     from ...graph.reading import read_view  # noqa: PLC0415
-    from ..compared import is_graph, view_graph  # noqa: PLC0415
+    from ..viewer.compared import is_graph, view_graph  # noqa: PLC0415
 
     try:
         text = Path(side).read_text("utf-8")

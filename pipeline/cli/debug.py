@@ -13,10 +13,10 @@ from ..terminal import print_json, say, write_text
 from .argument import Json, ProjectPath, is_store, load, open_store
 
 if TYPE_CHECKING:
-    from ..capsule import Capsule
-    from ..project import Project
+    from ..builder.capsule import Capsule
+    from ..config.project import Project
     from ..task import Task
-    from ..trace import Trace
+    from ..viewer.trace import Trace
 
 StorePath = Annotated[str, typer.Argument(help="A store, or a project file.", metavar="STORE")]
 
@@ -31,7 +31,7 @@ def why(
     loaded = load(project)
     if task is not None:
         _ = loaded.mixture[task]  # a name that is none is told before torch is imported
-    from ..reasons import why as run  # noqa: PLC0415
+    from ..viewer.reasons import why as run  # noqa: PLC0415
 
     found = run(loaded.mixture, loaded.open_store(), task=task)
     if as_json:
@@ -71,7 +71,7 @@ def peek(
     chosen = loaded.mixture[task]
     trace, remark = _trace(loaded, chosen, row, split, at)
     if out is not None:
-        from ..peek_page import render_trace  # noqa: PLC0415
+        from ..viewer.peek_page import render_trace  # noqa: PLC0415
 
         write_text(out, render_trace(trace))
         say(f"wrote {out}")
@@ -80,7 +80,7 @@ def peek(
     else:
         from rich.console import Console  # noqa: PLC0415
 
-        from ..peek_text import print_trace  # noqa: PLC0415
+        from ..viewer.peek_text import print_trace  # noqa: PLC0415
 
         if remark:
             say(remark)
@@ -92,9 +92,9 @@ def peek(
 def _trace(loaded: Project, task: Task, row: str, split: Any, at: str | None) -> tuple[Trace, str]:
     """Return the trace of a row, and what a person should know of how it was made."""
     from ...storage.checkpoint import latest_checkpoint  # noqa: PLC0415
-    from ..inspection import open_plan  # noqa: PLC0415 - it imports torch
-    from ..pick import pick_row  # noqa: PLC0415 - so does this
-    from ..trace import trace_node, trace_row  # noqa: PLC0415 - and this
+    from ..viewer.inspection import open_plan  # noqa: PLC0415 - it imports torch
+    from ..viewer.pick import pick_row  # noqa: PLC0415 - so does this
+    from ..viewer.trace import trace_node, trace_row  # noqa: PLC0415 - and this
 
     store = loaded.find_store()
     planned = open_plan(loaded.mixture, store, model=loaded.model)
@@ -133,7 +133,7 @@ def ledger(store: StorePath, *, as_json: Json = False) -> None:
     Of a project, those of the columns that it needs as it stands now.
     """
     opened, keys = open_store(store), _column_keys(store)
-    from ..bad_rows import group_bad_rows  # noqa: PLC0415
+    from ..builder.bad_rows import group_bad_rows  # noqa: PLC0415
 
     groups = group_bad_rows(opened, keys)
     if as_json:
@@ -168,8 +168,8 @@ def replay(
 ) -> None:
     """Try a bad row again; 1 is returned while it still fails."""
     capsules = _capsules(store, row)
-    from ..replaying import Outcome  # noqa: PLC0415
-    from ..replaying import replay as run  # noqa: PLC0415
+    from ..builder.replaying import Outcome  # noqa: PLC0415
+    from ..builder.replaying import replay as run  # noqa: PLC0415
 
     if save is not None:
         if len(capsules) > 1:
@@ -180,7 +180,7 @@ def replay(
         say(f"wrote {save}")
         return
     if pdb:
-        from ..debugger import debug  # noqa: PLC0415
+        from ..builder.debugger import debug  # noqa: PLC0415
 
         for capsule in capsules:
             debug(capsule)
@@ -197,7 +197,7 @@ def replay(
 
 def _capsules(location: str, row: str | None) -> list[Capsule]:
     from ...storage.ledger import find_bad_rows  # noqa: PLC0415
-    from ..capsule import Capsule  # noqa: PLC0415
+    from ..builder.capsule import Capsule  # noqa: PLC0415
 
     if row is None and not is_store(location):
         return [Capsule.load(Path(location))]
@@ -223,7 +223,7 @@ def _column_keys(location: str) -> set[str] | None:
     if is_store(location):
         return None
     loaded = load(Path(location))
-    from ..inspection import open_plan  # noqa: PLC0415 - it imports torch
+    from ..viewer.inspection import open_plan  # noqa: PLC0415 - it imports torch
 
     planned = open_plan(loaded.mixture, loaded.open_store(), model=loaded.model)
     return {value.column_id for value in planned.cut.stored}

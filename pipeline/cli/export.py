@@ -34,7 +34,7 @@ def export(
 ) -> None:
     """Write a task's rows as Parquet, WebDataset tars or a Hugging Face dataset."""
     loaded = load(project)
-    from ..exporting import export as run  # noqa: PLC0415 - it imports torch
+    from ..exporter.exporting import export as run  # noqa: PLC0415 - it imports torch
 
     choices: dict[str, Any] = {
         "task": task,

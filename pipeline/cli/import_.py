@@ -27,7 +27,7 @@ def import_checkpoint(
     as_json: Json = False,
 ) -> None:
     """Make a checkpoint of OFA or OFASys one to begin with; nothing in the file is run."""
-    from ..importing import import_checkpoint as run  # noqa: PLC0415 - it imports torch
+    from ..model.importing import import_checkpoint as run  # noqa: PLC0415 - it imports torch
 
     found = run(path, out, symbols=symbols)
     if as_json:

@@ -18,7 +18,7 @@ Described = Annotated[
 
 def slots(project: Described, *, as_json: Json = False) -> None:
     """Show the slots of instructions, also where they cannot be planned yet."""
-    from ..slots import list_slots, write_slots  # noqa: PLC0415 - only this verb needs it
+    from ..planner.slots import list_slots, write_slots  # noqa: PLC0415 - only this verb needs it
     from ..task import Mixture, Task  # noqa: PLC0415
 
     is_text = "->" in project

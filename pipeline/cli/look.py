@@ -114,8 +114,8 @@ def describe(
         raise _nothing_measured(mode, loaded.store if loaded else "", is_project=loaded is not None)
     for task in mixture.tasks:
         task.parse(mixture.modalities())  # what is wrong here is told before torch is imported
-    from ..analysis import analyze  # noqa: PLC0415
-    from ..inspection import open_plan, view_history, view_plan  # noqa: PLC0415
+    from ..viewer.analysis import analyze  # noqa: PLC0415
+    from ..viewer.inspection import open_plan, view_history, view_plan  # noqa: PLC0415
 
     planned = open_plan(mixture, store, mode, None if loaded is None else loaded.model)
     title = project.strip() if loaded is None else loaded.path.stem
@@ -128,7 +128,7 @@ def describe(
         )
     previews = None
     if samples:
-        from ..previews import sample_previews  # noqa: PLC0415
+        from ..viewer.previews import sample_previews  # noqa: PLC0415
 
         previews = sample_previews(planned, mixture, store, samples)
     return view_plan(

@@ -26,7 +26,7 @@ ops = typer.Typer(
 def list_(*, as_json: Json = False) -> None:
     """List all ops, taskloom's and those of plug-ins."""
     from ...ops.plugin import find_installed  # noqa: PLC0415
-    from ..op_help import describe_ops  # noqa: PLC0415
+    from ..planner.op_help import describe_ops  # noqa: PLC0415
 
     rows = describe_ops()
     broken = find_installed().broken
@@ -48,7 +48,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Name of the op.", metavar="NAME")],
 ) -> None:
     """Show what an op does, its parameters and ports, and how it is called by hand."""
-    from ..op_help import explain_op  # noqa: PLC0415
+    from ..planner.op_help import explain_op  # noqa: PLC0415
 
     say(explain_op(name))
 

@@ -26,8 +26,8 @@ def export_model(
     as_json: Json = False,
 ) -> None:
     """Compile a task of a model to native code, which torch runs without Python."""
-    from ..inference import Model  # noqa: PLC0415 - it imports torch
-    from ..packaging import export_model as run  # noqa: PLC0415 - it imports torch
+    from ..answerer.inference import Model  # noqa: PLC0415 - it imports torch
+    from ..answerer.packaging import export_model as run  # noqa: PLC0415 - it imports torch
 
     loaded = Model.load(model)
     if not as_json:

@@ -10,7 +10,7 @@ import typer
 
 from ...graph.errors import ProjectError
 from ...ops.device.decode.search import Search
-from ..decode_section import set_keys
+from ..config.decode_section import set_keys
 from ..terminal import print_json, read_rows, say, say_answer
 from .argument import Json, ProjectPath, load, open_store
 
@@ -32,7 +32,7 @@ def build(
 ) -> None:
     """Compute what the project's store lacks."""
     loaded = load(project)
-    from ..building import build as run  # noqa: PLC0415 - it imports Dask
+    from ..builder.building import build as run  # noqa: PLC0415 - it imports Dask
 
     report = run(
         loaded.mixture,
@@ -66,7 +66,7 @@ def fit(
 ) -> None:
     """Fit what the store lacks and, anew, what --again names; say first which columns follow."""
     loaded = load(project)
-    from ..refitting import fit as run  # noqa: PLC0415 - it imports Dask
+    from ..builder.refitting import fit as run  # noqa: PLC0415 - it imports Dask
 
     report = run(
         loaded.mixture,
@@ -90,7 +90,7 @@ def train(
 ) -> None:
     """Train the project's model, or go on with a run that was interrupted."""
     loaded = load(project)
-    from ..training import train as run  # noqa: PLC0415 - it imports torch
+    from ..trainer.training import train as run  # noqa: PLC0415 - it imports torch
 
     settings = {} if steps is None else {"steps": steps}
     done = run(
@@ -121,8 +121,8 @@ def evaluate(
     if split not in ("test", "valid"):
         raise ProjectError.of("T0806", f'--split is test or valid, got "{split}"')
     loaded = load(project)
-    from ..evaluation import evaluate as run  # noqa: PLC0415 - it imports torch
-    from ..inference import Model  # noqa: PLC0415 - so does this
+    from ..answerer.evaluation import evaluate as run  # noqa: PLC0415 - it imports torch
+    from ..answerer.inference import Model  # noqa: PLC0415 - so does this
 
     store = loaded.open_store()
     asked = Model.load(model or loaded.out)
@@ -165,7 +165,7 @@ def infer(
     path = model if project is None else project.out
     search = set_keys(Search() if project is None else project.decode, decode or ())
     given = read_rows(rows)
-    from ..inference import Model  # noqa: PLC0415 - it imports torch
+    from ..answerer.inference import Model  # noqa: PLC0415 - it imports torch
 
     loaded = Model.load(path, int8=int8) if given else None
     if loaded is None:
@@ -218,7 +218,7 @@ def verify_resume(
 ) -> None:
     """Make the packs of the project's run again, and compare them with its log."""
     loaded = load(project)
-    from ..resuming import verify_resume as run  # noqa: PLC0415 - it imports torch
+    from ..trainer.resuming import verify_resume as run  # noqa: PLC0415 - it imports torch
 
     report = run(
         loaded.mixture,

@@ -18,7 +18,7 @@ def _view() -> dict[str, Any]:
 
 
 def _project() -> dict[str, Any]:
-    from ..schema import project_schema  # noqa: PLC0415
+    from ..config.schema import project_schema  # noqa: PLC0415
     from ..task import Mixture, Task  # noqa: PLC0415
 
     # Recipes that are installed beside taskloom's own add to the table.

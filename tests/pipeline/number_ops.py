@@ -21,7 +21,7 @@ from taskloom.ops.host.filter import CompareValues
 from taskloom.ops.host.image import DecodeImages, ResizeImages
 from taskloom.ops.host.read import ReadColumns
 from taskloom.ops.host.text import FormatTexts
-from taskloom.pipeline.execute import Execution, Failure
+from taskloom.pipeline.host.execute import Execution, Failure
 
 NUMBER = Port("number", "int64")
 SITE = Site("t:1", "[TEXT:x] -> [TEXT:y]", Span(0, 8))

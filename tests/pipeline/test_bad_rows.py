@@ -21,8 +21,9 @@ from hypothesis import given, settings
 
 from taskloom.ops.host.image import DecodeImages
 from taskloom.ops.host.text import FormatTexts
-from taskloom.pipeline import BuildReport, Source, building
-from taskloom.pipeline.execute import Failure
+from taskloom.pipeline import BuildReport, Source
+from taskloom.pipeline.builder import building
+from taskloom.pipeline.host.execute import Failure
 from taskloom.storage.ledger import read_ledger
 from taskloom.storage.reader import open_column
 from taskloom.storage.store import Store

@@ -10,7 +10,7 @@ import pytest
 
 from taskloom.graph.errors import PlanError
 from taskloom.pipeline import Mixture, Source, Task, build, plan
-from taskloom.pipeline.dataset import Dataset, open_dataset
+from taskloom.pipeline.builder.dataset import Dataset, open_dataset
 from taskloom.storage.store import Store
 
 from .rows import SLOTS, encode_png

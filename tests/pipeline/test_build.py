@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from taskloom.graph.errors import PlanError
 from taskloom.ops.host.bpe import Bpe
 from taskloom.pipeline import Mixture, Source, Task, build
-from taskloom.pipeline.dataset import open_dataset
+from taskloom.pipeline.builder.dataset import open_dataset
 from taskloom.storage.ledger import read_ledger
 from taskloom.storage.store import Store
 from taskloom.storage.verify import verify

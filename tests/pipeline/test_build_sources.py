@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from taskloom.ops.host.bpe import Bpe
-from taskloom.pipeline import Source, Task, building, open_plan, why
-from taskloom.pipeline.dataset import open_dataset
+from taskloom.pipeline import Source, Task, open_plan, why
+from taskloom.pipeline.builder import building
+from taskloom.pipeline.builder.dataset import open_dataset
 from taskloom.storage.source import register_source
 from taskloom.storage.store import Store
 

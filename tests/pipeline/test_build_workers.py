@@ -19,8 +19,8 @@ from taskloom.graph.errors import (
 from taskloom.graph.graph import Graph
 from taskloom.graph.node import Value
 from taskloom.pipeline import plan
-from taskloom.pipeline.job import Job, only_partitions
-from taskloom.pipeline.pool import WorkerDiedError
+from taskloom.pipeline.builder.job import Job, only_partitions
+from taskloom.pipeline.host.pool import WorkerDiedError
 from taskloom.storage.store import Store
 
 from .rows import (

@@ -21,8 +21,8 @@ from dask import config
 from taskloom.graph.errors import OpError
 from taskloom.graph.graph import Graph
 from taskloom.pipeline import Mixture, build
-from taskloom.pipeline.cluster import open_cluster
-from taskloom.pipeline.job import Job, JobFailure, only_partitions
+from taskloom.pipeline.builder.cluster import open_cluster
+from taskloom.pipeline.builder.job import Job, JobFailure, only_partitions
 from taskloom.storage.ledger import read_ledger
 from taskloom.storage.store import Store
 from taskloom.storage.verify import verify

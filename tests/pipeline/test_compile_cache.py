@@ -12,10 +12,10 @@ import pytest
 import typer.testing
 
 from taskloom.graph.errors import TrainingError
-from taskloom.pipeline import compile_cache
 from taskloom.pipeline.cli import app
-from taskloom.pipeline.compile_cache import load_compiled, pack_compiled
-from taskloom.pipeline.compile_key import CompileKey, list_sources
+from taskloom.pipeline.model import compile_cache
+from taskloom.pipeline.model.compile_cache import load_compiled, pack_compiled
+from taskloom.pipeline.model.compile_key import CompileKey, list_sources
 
 RUNNER = typer.testing.CliRunner()
 COMPILED = {
@@ -120,7 +120,7 @@ def test_the_key_follows_the_source_of_all_that_is_compiled() -> None:
         "ops/device/layer.py",
         "ops/device/attention/kernels.py",
         "ops/device/relative/layer.py",
-        "pipeline/program.py",
+        "pipeline/model/program.py",
     } <= list_sources().keys()
 
 

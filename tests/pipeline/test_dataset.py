@@ -14,7 +14,7 @@ from taskloom.graph.errors import StoreError
 from taskloom.ops.host.bpe import Bpe
 from taskloom.ops.host.closed_set import ClosedSet
 from taskloom.pipeline import Source, Task
-from taskloom.pipeline.dataset import open_dataset
+from taskloom.pipeline.builder.dataset import open_dataset
 from taskloom.storage.ledger import read_ledger
 from taskloom.storage.store import Store
 

@@ -16,7 +16,7 @@ from taskloom.ops.host.filter import CompareValues
 from taskloom.ops.host.image import DecodeImages, ResizeImages
 from taskloom.ops.host.read import ReadColumns
 from taskloom.ops.host.text import FormatTexts
-from taskloom.pipeline.execute import Failure
+from taskloom.pipeline.host.execute import Failure
 
 from .number_ops import (
     SITE,

@@ -23,8 +23,8 @@ from PIL import Image
 
 from taskloom.graph.errors import MissingExtraError, PlanError, StoreError
 from taskloom.pipeline import Mixture, Source, Task, export
+from taskloom.pipeline.builder.dataset import SPLIT_CODES, Dataset, Split, open_dataset
 from taskloom.pipeline.cli import main
-from taskloom.pipeline.dataset import SPLIT_CODES, Dataset, Split, open_dataset
 from taskloom.storage.source import read_batches, register_source
 from taskloom.storage.store import Store
 

@@ -10,7 +10,7 @@ import pytest
 
 from taskloom.graph.vocabulary import PAD
 from taskloom.pipeline import Mixture, Source, Task, build
-from taskloom.pipeline.dataset import Dataset, open_dataset
+from taskloom.pipeline.builder.dataset import Dataset, open_dataset
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.one_pass import pack_documents
 from taskloom.storage.pack import Pack

@@ -20,9 +20,9 @@ from taskloom.graph.vocabulary import Block, Vocabulary
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Task
 from taskloom.pipeline.cli import app
-from taskloom.pipeline.importing import export_state, import_checkpoint, take_over
-from taskloom.pipeline.planning import plan
-from taskloom.pipeline.program import Program
+from taskloom.pipeline.model.importing import export_state, import_checkpoint, take_over
+from taskloom.pipeline.model.program import Program
+from taskloom.pipeline.planner.planning import plan
 from taskloom.storage.checkpoint import read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -18,7 +18,7 @@ from taskloom.graph.view import Status
 from taskloom.ops.artifact import load_artifact
 from taskloom.ops.host.bpe import Bpe
 from taskloom.pipeline import Mixture, Source, Task, build, plan, why
-from taskloom.pipeline.dataset import known_columns, open_dataset, pinned_artifacts
+from taskloom.pipeline.builder.dataset import known_columns, open_dataset, pinned_artifacts
 from taskloom.storage.store import Store
 
 from .rows import SLOTS, Row, digit_rows, run, write_parquet

@@ -16,9 +16,9 @@ from taskloom.graph.errors import RowError
 from taskloom.graph.measure import Measure
 from taskloom.graph.passes.cut import Stage
 from taskloom.pipeline import Mixture, Source
-from taskloom.pipeline.inspection import open_plan
-from taskloom.pipeline.measuring import FIELDS, build_measures
-from taskloom.pipeline.meter import Meter
+from taskloom.pipeline.builder.measuring import FIELDS, build_measures
+from taskloom.pipeline.host.meter import Meter
+from taskloom.pipeline.viewer.inspection import open_plan
 from taskloom.storage.column import read_receipt
 from taskloom.storage.store import Store
 

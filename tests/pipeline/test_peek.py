@@ -17,9 +17,9 @@ from taskloom.graph.errors import PlanError, RowError, SourceError
 from taskloom.graph.type import Type
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Mixture, Plan, Source, Task, build, plan, train
-from taskloom.pipeline.inspection import open_plan
-from taskloom.pipeline.sample import Document
-from taskloom.pipeline.trace import trace_row
+from taskloom.pipeline.planner.sample import Document
+from taskloom.pipeline.viewer.inspection import open_plan
+from taskloom.pipeline.viewer.trace import trace_row
 from taskloom.storage.pack import Pack
 
 from .rows import DIGITS, WORDS, Row, digit_rows, digits_task, mix, write_jsonl, write_parquet

@@ -8,7 +8,7 @@ import pytest
 
 from taskloom.graph.errors import InstructionError, PlanError, TaskloomError
 from taskloom.pipeline import Mixture, Task, plan
-from taskloom.pipeline.planning import Mode
+from taskloom.pipeline.planner.planning import Mode
 
 DIGITS = "[IMAGE:image] what does the image describe? -> [TEXT:label,closed_set]"
 VQA = "[IMAGE:image] [TEXT:question] -> [TEXT:answer,closed_set]"

@@ -19,7 +19,8 @@ from taskloom.graph.preview import PreviewView
 from taskloom.graph.type import Layout, Type
 from taskloom.graph.vocabulary import Block, Vocabulary
 from taskloom.ops.host.bpe import Bpe, FitBpe
-from taskloom.pipeline.preview import (
+from taskloom.pipeline.planner.sample import Document, host_values
+from taskloom.pipeline.viewer.preview import (
     MAX_CHARACTERS,
     MAX_POINTS,
     MAX_SIDE,
@@ -27,7 +28,6 @@ from taskloom.pipeline.preview import (
     Speller,
     preview_value,
 )
-from taskloom.pipeline.sample import Document, host_values
 
 TEXTS = ["naïve café 😀 😀", "naïve tea", "日本語 日本", "tea and café"]
 VOCABULARY = Vocabulary.of([Block("text", 300)])

@@ -16,7 +16,7 @@ from taskloom.graph.errors import PlanError
 from taskloom.graph.view import Status
 from taskloom.ops.host.image import ResizeImages
 from taskloom.pipeline import Mixture, Source, Task, Why, build, why
-from taskloom.pipeline.reasons import ColumnWhy
+from taskloom.pipeline.viewer.reasons import ColumnWhy
 from taskloom.storage.receipt import Receipt
 from taskloom.storage.store import Store
 

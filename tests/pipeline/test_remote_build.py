@@ -11,10 +11,10 @@ import pytest
 
 from taskloom.graph.errors import StoreError
 from taskloom.pipeline import Mixture, Source, Task, build, evaluate, fit, open_plan, train, why
-from taskloom.pipeline.bad_rows import group_bad_rows
+from taskloom.pipeline.builder.bad_rows import group_bad_rows
+from taskloom.pipeline.builder.replaying import Outcome, replay_row
 from taskloom.pipeline.cli import verify as verify_verb
-from taskloom.pipeline.project import load_project
-from taskloom.pipeline.replaying import Outcome, replay_row
+from taskloom.pipeline.config.project import load_project
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from taskloom.storage.remote import RemoteFolder
 from taskloom.storage.store import Store

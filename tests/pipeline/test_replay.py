@@ -12,11 +12,11 @@ import pytest
 from taskloom.graph.errors import OpError, StoreError
 from taskloom.ops.host.image import DecodeImages
 from taskloom.pipeline import Source, Task, open_plan
-from taskloom.pipeline.bad_rows import group_bad_rows
-from taskloom.pipeline.capsule import Capsule
-from taskloom.pipeline.pick import pick_row
-from taskloom.pipeline.replaying import Outcome, Replay, replay, replay_row
-from taskloom.pipeline.trace import trace_row
+from taskloom.pipeline.builder.bad_rows import group_bad_rows
+from taskloom.pipeline.builder.capsule import Capsule
+from taskloom.pipeline.builder.replaying import Outcome, Replay, replay, replay_row
+from taskloom.pipeline.viewer.pick import pick_row
+from taskloom.pipeline.viewer.trace import trace_row
 from taskloom.storage.ledger import find_bad_rows, read_bad_rows
 from taskloom.storage.store import Store
 

@@ -14,7 +14,7 @@ from taskloom.graph.graph import Graph
 from taskloom.graph.node import plan_key
 from taskloom.ops.catalogue import whole_catalogue
 from taskloom.pipeline import Source, Task, plan
-from taskloom.pipeline.inspection import view_history, view_plan
+from taskloom.pipeline.viewer.inspection import view_history, view_plan
 
 TASK = Task("t", "[IMAGE:image] what is it? -> [TEXT:label,closed_set]")
 
@@ -51,7 +51,7 @@ def test_a_graph_that_a_pass_broke_is_the_last_that_is_written(
         return Graph(dict([*graph.nodes.items()][1:]), graph.outputs)
 
     monkeypatch.setenv("TASKLOOM_DUMP", str(tmp_path))
-    monkeypatch.setattr("taskloom.pipeline.rewriting.prune", forget)
+    monkeypatch.setattr("taskloom.pipeline.planner.rewriting.prune", forget)
     with pytest.raises(PlanError, match=r"T0240.*pass prune leaves a graph that does not hold"):
         plan(TASK)
     before, after = ((tmp_path / "1" / name).read_text() for name in ("0-plan.txt", "1-prune.txt"))
@@ -74,7 +74,7 @@ def test_an_optimisation_that_fails_costs_no_plan_and_is_told_in_every_view(
     def fail(graph: Graph) -> Graph:
         raise KeyError(f"{len(graph)} nodes")
 
-    monkeypatch.setattr("taskloom.pipeline.rewriting.prune", fail)
+    monkeypatch.setattr("taskloom.pipeline.planner.rewriting.prune", fail)
     planned = plan(TASK)
     (problem,) = planned.warnings
     assert (problem.code, problem.message[:37]) == (

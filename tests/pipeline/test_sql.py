@@ -14,7 +14,7 @@ from adbc_driver_sqlite import dbapi
 
 from taskloom.graph.errors import MissingExtraError, SourceError
 from taskloom.pipeline import Source, Sql, Task
-from taskloom.pipeline.project import load_project
+from taskloom.pipeline.config.project import load_project
 from taskloom.storage.head import read_head
 from taskloom.storage.record import SourceRecord
 from taskloom.storage.source import read_batches, register_source

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from taskloom.graph.errors import OpError, SourceError, StoreError
-from taskloom.pipeline import Mixture, Source, building, fit
-from taskloom.pipeline.dataset import open_dataset
+from taskloom.pipeline import Mixture, Source, fit
+from taskloom.pipeline.builder import building
+from taskloom.pipeline.builder.dataset import open_dataset
 from taskloom.storage.ledger import read_ledger
 from taskloom.storage.store import Store
 from taskloom.storage.verify import verify

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from taskloom.graph.errors import OpError, SourceError
 from taskloom.graph.graph import Graph
 from taskloom.ops.host.bpe import FitBpe
-from taskloom.pipeline import Source, building
-from taskloom.pipeline.job import Job, JobFailure, only_partitions
-from taskloom.pipeline.machine import LocalMachine, open_machine
-from taskloom.pipeline.report import Tally
-from taskloom.pipeline.scheduler import JOBS_A_WORKER, MergeTree
+from taskloom.pipeline import Source
+from taskloom.pipeline.builder import building
+from taskloom.pipeline.builder.job import Job, JobFailure, only_partitions
+from taskloom.pipeline.builder.machine import LocalMachine, open_machine
+from taskloom.pipeline.builder.report import Tally
+from taskloom.pipeline.builder.scheduler import JOBS_A_WORKER, MergeTree
 from taskloom.storage.store import Store
 
 from .rows import WORDS, digits_task, mix, run, tree, write_jsonl
@@ -235,7 +236,7 @@ def test_a_scheduler_is_given_a_few_jobs_at_a_time_and_forgets_those_that_are_do
     here: Any, functions: Any, digits_dir: Path
 ) -> None:
     del functions
-    from taskloom.pipeline.cluster import open_cluster  # noqa: PLC0415 - distributed is an extra
+    from taskloom.pipeline.builder.cluster import open_cluster  # noqa: PLC0415 - distributed is an extra
 
     jobs = Maker(digits_dir, 200)
     sizes: list[int] = []

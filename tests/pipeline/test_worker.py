@@ -17,7 +17,7 @@ import pytest
 
 from taskloom.graph.errors import OpError
 from taskloom.ops.errors import RowErrors
-from taskloom.pipeline.pool import WorkerDiedError, WorkerPool
+from taskloom.pipeline.host.pool import WorkerDiedError, WorkerPool
 
 HERE = Path(__file__).parent
 FUNCTIONS = "worker_functions"
@@ -74,7 +74,7 @@ def test_workers_import_neither_torch_nor_what_lies_in_the_working_directory(
     (tmp_path / "numpy.py").write_text("raise RuntimeError('the wrong numpy')")
     monkeypatch.chdir(tmp_path)
     modules: Any = pool.call(f"{FUNCTIONS}:build_one", None, ignore)
-    assert "taskloom.pipeline.partition" in modules
+    assert "taskloom.pipeline.builder.partition" in modules
     assert "torch" not in modules
     assert "dask" not in modules
 
@@ -201,7 +201,7 @@ def test_closing_stops_workers_in_the_middle_of_calls_and_starts_no_more() -> No
 
 PARENT = """
 import os, signal, sys
-from taskloom.pipeline.pool import WorkerPool
+from taskloom.pipeline.host.pool import WorkerPool
 
 def report(pid):
     print(pid, flush=True)

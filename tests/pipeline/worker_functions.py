@@ -41,7 +41,7 @@ def double(number: int, report: Report) -> int:
 def describe(_: object, report: Report) -> dict[str, object]:
     """Return facts of this process."""
     del report
-    names = ("torch", "__main__", "dask", "taskloom.pipeline.partition")
+    names = ("torch", "__main__", "dask", "taskloom.pipeline.builder.partition")
     return {
         "pid": os.getpid(),
         "modules": [name for name in names if name in sys.modules],
@@ -108,7 +108,7 @@ def build_nameless(job: Any, report: Any) -> object:
     """Build a partition with ops that do not say which rows they refuse."""
     from taskloom.ops.host.image import DecodeImages  # noqa: PLC0415 - most workers need no op
     from taskloom.ops.host.text import FormatTexts  # noqa: PLC0415 - as above
-    from taskloom.pipeline.partition import build_partition  # noqa: PLC0415 - as above
+    from taskloom.pipeline.builder.partition import build_partition  # noqa: PLC0415 - as above
 
     for op in (DecodeImages, FormatTexts):
         if not hasattr(op.__call__, "is_nameless"):
@@ -169,7 +169,7 @@ def join(results: list[str]) -> str:
 
 def build_poisoned(job: Any, report: Any) -> object:
     """Build a partition; crash or hang at the one that the environment names, as a decoder may."""
-    from taskloom.pipeline.partition import build_partition  # noqa: PLC0415 - most workers need none
+    from taskloom.pipeline.builder.partition import build_partition  # noqa: PLC0415 - most workers need none
 
     poisoned, _, how = os.environ["POISONED"].partition(":")
     if job.partition != poisoned or not job.needs_process:

@@ -9,7 +9,7 @@ from pathlib import Path
 def worker_pids(parent: int | None = None) -> list[int]:
     """Return the worker processes that ``parent`` has started; by default those of this process."""
     parent = parent or os.getpid()
-    return [pid for pid in _children(parent) if b"taskloom.pipeline.worker" in _command(pid)]
+    return [pid for pid in _children(parent) if b"taskloom.pipeline.host.worker" in _command(pid)]
 
 
 def is_running(pid: int) -> bool:

@@ -13,10 +13,10 @@ import pytest
 from taskloom.graph.errors import ProjectError
 from taskloom.graph.passes.cut import Stage
 from taskloom.graph.view import View
-from taskloom.pipeline.analysis import analyze
 from taskloom.pipeline.cli import look as cli
-from taskloom.pipeline.inspection import open_plan, view_plan
-from taskloom.pipeline.project import load_project
+from taskloom.pipeline.config.project import load_project
+from taskloom.pipeline.viewer.analysis import analyze
+from taskloom.pipeline.viewer.inspection import open_plan, view_plan
 from taskloom.storage.store import Store
 
 from .conftest import NUM_ROWS, Built, Project

@@ -14,7 +14,7 @@ from taskloom.graph.errors import ProjectError, TaskloomError
 from taskloom.graph.node import plan_key
 from taskloom.graph.render.schema import view_schema
 from taskloom.pipeline.cli import app
-from taskloom.pipeline.planning import plan
+from taskloom.pipeline.planner.planning import plan
 from taskloom.pipeline.task import Mixture, Task
 
 from .conftest import Built, Project

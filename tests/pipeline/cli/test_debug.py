@@ -18,13 +18,13 @@ import pytest
 from rich.console import Console
 
 from taskloom.pipeline.cli import main
-from taskloom.pipeline.inspection import open_plan
-from taskloom.pipeline.peek_page import render_trace
-from taskloom.pipeline.peek_text import print_trace
-from taskloom.pipeline.pick import pick_row
-from taskloom.pipeline.previews import sample_previews
-from taskloom.pipeline.project import load_project
-from taskloom.pipeline.trace import Trace, trace_row
+from taskloom.pipeline.config.project import load_project
+from taskloom.pipeline.viewer.inspection import open_plan
+from taskloom.pipeline.viewer.peek_page import render_trace
+from taskloom.pipeline.viewer.peek_text import print_trace
+from taskloom.pipeline.viewer.pick import pick_row
+from taskloom.pipeline.viewer.previews import sample_previews
+from taskloom.pipeline.viewer.trace import Trace, trace_row
 from taskloom.storage.store import Store
 
 from .conftest import Done, Project, make_rows, write_project

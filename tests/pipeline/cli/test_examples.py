@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from taskloom.pipeline.project import load_project
+from taskloom.pipeline.config.project import load_project
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "examples").glob("*.yaml"))

@@ -9,8 +9,8 @@ import pytest
 
 from taskloom.graph.view import State, Status
 from taskloom.ops.host.image import ResizeImages
-from taskloom.pipeline.inspection import column_states, open_plan, view_plan
-from taskloom.pipeline.project import load_project
+from taskloom.pipeline.config.project import load_project
+from taskloom.pipeline.viewer.inspection import column_states, open_plan, view_plan
 from taskloom.storage.store import Store
 
 from .conftest import Built, Project

@@ -13,7 +13,7 @@ from taskloom.graph.errors import PlanError
 from taskloom.ops.catalogue import whole_catalogue
 from taskloom.ops.package import find_package
 from taskloom.pipeline.cli import app
-from taskloom.pipeline.op_help import describe_ops, explain_op
+from taskloom.pipeline.planner.op_help import describe_ops, explain_op
 
 from ...ops.packages import write_package
 from ...ops.test_lock import EXAMPLES

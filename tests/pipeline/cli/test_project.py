@@ -15,10 +15,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from taskloom.graph.errors import Problem, ProjectError
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Mixture, Schedule, Temperature, UniMax
-from taskloom.pipeline.project import load_project
+from taskloom.pipeline.config.project import load_project
+from taskloom.pipeline.config.yaml_file import read_yaml
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.task import Source
-from taskloom.pipeline.yaml_file import read_yaml
 
 SMALL = """
 store: store

@@ -16,9 +16,9 @@ from jsonschema import Draft202012Validator
 from taskloom.graph.attribute import Attribute
 from taskloom.graph.errors import ProjectError
 from taskloom.graph.modality import MODALITIES, extend
-from taskloom.pipeline.schema import describe_keys, project_schema
-from taskloom.pipeline.sections import read_sections
-from taskloom.pipeline.yaml_file import YamlFile, read_yaml
+from taskloom.pipeline.config.schema import describe_keys, project_schema
+from taskloom.pipeline.config.sections import read_sections
+from taskloom.pipeline.config.yaml_file import YamlFile, read_yaml
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "docs/project.schema.json"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from taskloom.pipeline import Mixture, Run, build
-from taskloom.pipeline.stream import Stream, open_stream
+from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.storage.store import Store
 
 from .stores import CONFIG, MODEL, continue_run, make_mixture

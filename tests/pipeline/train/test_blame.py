@@ -17,9 +17,9 @@ import torch
 
 from taskloom.graph.errors import TrainingError
 from taskloom.pipeline import train
-from taskloom.pipeline.blame import MAX_TOLD, NAME
-from taskloom.pipeline.learner import Learner
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.trainer.blame import MAX_TOLD, NAME
+from taskloom.pipeline.trainer.learner import Learner
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 
 from .stores import CONFIG, MODEL, are_equal, make_mixture

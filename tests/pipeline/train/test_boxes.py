@@ -12,10 +12,10 @@ import pytest
 from taskloom.graph.errors import RowError
 from taskloom.graph.vocabulary import PAD
 from taskloom.pipeline import Mixture, Run, Task, build, evaluate, train
-from taskloom.pipeline.dataset import open_dataset
-from taskloom.pipeline.given_rows import RowReader
-from taskloom.pipeline.spelling import place_boxes
-from taskloom.pipeline.target import make_target
+from taskloom.pipeline.builder.dataset import open_dataset
+from taskloom.pipeline.loader.given_rows import RowReader
+from taskloom.pipeline.planner.spelling import place_boxes
+from taskloom.pipeline.planner.target import make_target
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.one_pass import pack_documents
 from taskloom.storage.store import Store

@@ -23,10 +23,10 @@ from hypothesis import given, settings
 
 from taskloom.graph.errors import LoaderError, OpError
 from taskloom.pipeline import Mixture, Source, Task, build
-from taskloom.pipeline.crew import Crew, Doing
-from taskloom.pipeline.online import Shared, add_online_columns
+from taskloom.pipeline.loader.crew import Crew, Doing
+from taskloom.pipeline.loader.online import Shared, add_online_columns
+from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.pipeline.settings import TrainConfig
-from taskloom.pipeline.stream import Stream, open_stream
 from taskloom.storage.array_column import join_rows, slice_rows
 from taskloom.storage.loader import to_torch
 from taskloom.storage.online import OnlineColumn
@@ -91,7 +91,7 @@ def take(stream: Stream, number: int) -> list[tuple[bytes, ...]]:
 
 def always_divided() -> Any:
     """Let every part be worth handing over."""
-    return mock.patch("taskloom.pipeline.online._LEAST_PART_S", 1e-12)
+    return mock.patch("taskloom.pipeline.loader.online._LEAST_PART_S", 1e-12)
 
 
 @settings(max_examples=20, deadline=None)
@@ -202,7 +202,7 @@ def test_an_op_that_hangs_in_a_process_is_given_up_and_the_process_stopped(
 def test_a_thread_that_hangs_does_not_keep_python_from_ending() -> None:
     program = """
         import threading, time
-        from taskloom.pipeline.crew import Crew
+        from taskloom.pipeline.loader.crew import Crew
         crew = Crew(2)
         began = threading.Event()
         def hang(part):

@@ -14,9 +14,9 @@ import pytest
 from taskloom.graph.errors import PlanError
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Mixture, Model, Run, Task, build, evaluate, plan, train
-from taskloom.pipeline.dataset import open_dataset
+from taskloom.pipeline.builder.dataset import open_dataset
+from taskloom.pipeline.loader.stream import open_stream
 from taskloom.pipeline.settings import TrainConfig
-from taskloom.pipeline.stream import open_stream
 from taskloom.storage.ledger import read_ledger
 from taskloom.storage.store import Store
 

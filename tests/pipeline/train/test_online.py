@@ -18,14 +18,14 @@ from taskloom.graph.errors import OpError, PlanError
 from taskloom.graph.op import Traits
 from taskloom.ops.host.noise import MaskSpans
 from taskloom.pipeline import Mixture, Model, Source, Task, build, evaluate, plan, train
-from taskloom.pipeline.crew import Crew
-from taskloom.pipeline.inspection import open_plan
-from taskloom.pipeline.online import add_online_columns
-from taskloom.pipeline.online_segment import Segment
-from taskloom.pipeline.run_log import read_log
+from taskloom.pipeline.loader.crew import Crew
+from taskloom.pipeline.loader.online import add_online_columns
+from taskloom.pipeline.loader.online_segment import Segment
+from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.pipeline.settings import TrainConfig
-from taskloom.pipeline.stream import Stream, open_stream
-from taskloom.pipeline.trace import trace_row
+from taskloom.pipeline.trainer.run_log import read_log
+from taskloom.pipeline.viewer.inspection import open_plan
+from taskloom.pipeline.viewer.trace import trace_row
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from taskloom.storage.loader import to_torch
 from taskloom.storage.online import OnlineColumn

@@ -21,9 +21,9 @@ from taskloom.graph.errors import TrainingError
 from taskloom.graph.vocabulary import EOS
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Model, Run, export_model, train
-from taskloom.pipeline.document import make_templates
-from taskloom.pipeline.given_rows import RowReader
-from taskloom.pipeline.packaging import Package
+from taskloom.pipeline.answerer.packaging import Package
+from taskloom.pipeline.loader.given_rows import RowReader
+from taskloom.pipeline.planner.document import make_templates
 from taskloom.storage.files import TEMPORARY
 
 from .stores import CONFIG, MODEL, make_mixture, read_digits, spell_numbers

@@ -15,12 +15,12 @@ from torch import nn
 from taskloom.graph.errors import CheckpointError, TrainingError
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Model, Run, train
-from taskloom.pipeline.learner import Learner
-from taskloom.pipeline.planning import Plan
-from taskloom.pipeline.precision import hand_over
-from taskloom.pipeline.record import refuse_other_run
-from taskloom.pipeline.run_log import read_log
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.model.precision import hand_over
+from taskloom.pipeline.model.record import refuse_other_run
+from taskloom.pipeline.planner.planning import Plan
+from taskloom.pipeline.trainer.learner import Learner
+from taskloom.pipeline.trainer.run_log import read_log
 from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
 from taskloom.storage.pack import Pack
 

@@ -22,10 +22,10 @@ from torch.fx.traceback import preserve_node_meta
 from taskloom.graph.errors import CheckpointError, TrainingError
 from taskloom.graph.passes.cut import Stage
 from taskloom.pipeline import Mixture, Plan, Task, plan
-from taskloom.pipeline.learner import Learner
-from taskloom.pipeline.packing import to_inputs
-from taskloom.pipeline.program import Program, choose_device
-from taskloom.pipeline.stream import Stream, open_stream
+from taskloom.pipeline.loader.packing import to_inputs
+from taskloom.pipeline.loader.stream import Stream, open_stream
+from taskloom.pipeline.model.program import Program, choose_device
+from taskloom.pipeline.trainer.learner import Learner
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.one_pass import pack_documents
 from taskloom.storage.pack import Pack

@@ -17,16 +17,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from taskloom.pipeline import recording
-from taskloom.pipeline.blame import find_documents
-from taskloom.pipeline.learner import Learner
-from taskloom.pipeline.planning import Plan
-from taskloom.pipeline.probe import Probe
-from taskloom.pipeline.program import Program
-from taskloom.pipeline.recording import Recorder, capture_graph
-from taskloom.pipeline.stream import Stream, open_stream
-from taskloom.pipeline.tally import Tally
+from taskloom.pipeline.loader.stream import Stream, open_stream
+from taskloom.pipeline.model.probe import Probe
+from taskloom.pipeline.model.program import Program
+from taskloom.pipeline.planner.planning import Plan
 from taskloom.pipeline.task import Mixture
+from taskloom.pipeline.trainer import recording
+from taskloom.pipeline.trainer.blame import find_documents
+from taskloom.pipeline.trainer.learner import Learner
+from taskloom.pipeline.trainer.recording import Recorder, capture_graph
+from taskloom.pipeline.trainer.tally import Tally
 from taskloom.storage.checkpoint import read_checkpoint
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store

@@ -17,12 +17,12 @@ from taskloom.ops.device.config import ModelConfig
 from taskloom.ops.device.decode.relative_stack import RelativeStack
 from taskloom.ops.device.decode.step import Sources, open_cache, take_step
 from taskloom.pipeline import Mixture, Model, Run, Task, train
-from taskloom.pipeline.importing import export_state, import_checkpoint
-from taskloom.pipeline.packing import to_inputs
-from taskloom.pipeline.planning import plan
-from taskloom.pipeline.program import Program
-from taskloom.pipeline.run_log import read_log
-from taskloom.pipeline.stream import open_stream
+from taskloom.pipeline.loader.packing import to_inputs
+from taskloom.pipeline.loader.stream import open_stream
+from taskloom.pipeline.model.importing import export_state, import_checkpoint
+from taskloom.pipeline.model.program import Program
+from taskloom.pipeline.planner.planning import plan
+from taskloom.pipeline.trainer.run_log import read_log
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from taskloom.storage.store import Store
 

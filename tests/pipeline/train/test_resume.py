@@ -13,7 +13,7 @@ import pytest
 
 from taskloom.graph.errors import CheckpointError
 from taskloom.pipeline import Mixture, Source, Task, Temperature, build, fit, train
-from taskloom.pipeline.run_log import NAME, read_log
+from taskloom.pipeline.trainer.run_log import NAME, read_log
 from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
 
 from .stores import (

@@ -13,9 +13,9 @@ import pytest
 
 from taskloom.graph.errors import CheckpointError, TrainingError
 from taskloom.pipeline import Run
-from taskloom.pipeline.resuming import ResumeReport, verify_resume
-from taskloom.pipeline.run_log import NAME, read_log
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.trainer.resuming import ResumeReport, verify_resume
+from taskloom.pipeline.trainer.run_log import NAME, read_log
 from taskloom.storage.checkpoint import list_checkpoints
 from taskloom.storage.pack import fingerprint
 

@@ -17,13 +17,13 @@ from torch.profiler import ProfilerActivity, profile
 from taskloom.graph.measure import Measure
 from taskloom.graph.passes.cut import Stage
 from taskloom.pipeline import Mixture, Run
-from taskloom.pipeline.learner import Learner
-from taskloom.pipeline.packing import to_inputs
-from taskloom.pipeline.probe import Probe
-from taskloom.pipeline.program import Program
-from taskloom.pipeline.run_measures import NAME, StepMeasures
-from taskloom.pipeline.step_meter import NUM_STEPS, StepMeter, measure_steps
-from taskloom.pipeline.stream import Stream
+from taskloom.pipeline.loader.packing import to_inputs
+from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.model.probe import Probe
+from taskloom.pipeline.model.program import Program
+from taskloom.pipeline.trainer.learner import Learner
+from taskloom.pipeline.trainer.run_measures import NAME, StepMeasures
+from taskloom.pipeline.trainer.step_meter import NUM_STEPS, StepMeter, measure_steps
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store
 

@@ -14,7 +14,7 @@ import torch
 
 from taskloom.graph.errors import LoaderError, StoreError, TrainingError
 from taskloom.pipeline import Mixture, Run, Source, Task, build, train
-from taskloom.pipeline.run_log import NAME, open_log, read_log
+from taskloom.pipeline.trainer.run_log import NAME, open_log, read_log
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 
 from .stores import CONFIG, MODEL, continue_run, make_tasks, spell_numbers

@@ -13,8 +13,8 @@ from taskloom.ops.device.relative.presets import PRESETS
 from taskloom.ops.device.relative.resnet import RESNETS
 from taskloom.ops.device.relative.vit import VITS
 from taskloom.pipeline import Task
-from taskloom.pipeline.planning import plan
-from taskloom.pipeline.program import Program
+from taskloom.pipeline.model.program import Program
+from taskloom.pipeline.planner.planning import plan
 
 VOCABULARY = Vocabulary.of([Block("text", 59_453)])
 MILLIONS = {

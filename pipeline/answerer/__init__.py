@@ -1,0 +1,1 @@
+"""Answering: a trained model and the rows that it is asked about."""

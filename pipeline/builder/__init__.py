@@ -1,0 +1,1 @@
+"""Building: what a plan computes once, into the columns of a store."""

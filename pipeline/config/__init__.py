@@ -1,0 +1,1 @@
+"""Project files: what they may say, and what it means."""

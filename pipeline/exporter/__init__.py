@@ -1,0 +1,1 @@
+"""Exporting: rows of a task for others to read."""

@@ -1,0 +1,217 @@
+"""Checkpoints of OFA and OFASys made ours, and parameters taken over from one vocabulary to another.
+
+A checkpoint that was imported holds weights and no instructions, so it answers nothing by itself: a run
+begins with it. Its rows of the vocabulary stay in the order of its dictionary, which is kept beside them;
+whoever begins with it finds every row by what it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ...graph.errors import CheckpointError, Problem
+from ...graph.vocabulary import Block, Place, Vocabulary, find_rows, read_symbols
+from ...ops.device.config import ModelConfig
+from ...ops.device.relative.inferred import infer_config
+from ...ops.device.relative.names import KEPT, VOCABULARY, from_ofasys, to_ofasys
+from ...ops.device.relative.older import DERIVED, from_ofa
+from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
+from ...storage.foreign import read_foreign
+from ..versions import installed_version
+from .program import Program
+
+SCOPES: Final = "scopes."
+"""What names of parameters begin with in a program."""
+
+_SYMBOLS = "symbols.txt"
+_KEPT = "kept.safetensors"
+_NUM_CODES, _NUM_BINS = 8192, 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import found.
+
+    Attributes:
+        path: The checkpoint.
+        model: Sizes of the model.
+        num_ids: Rows of the vocabulary.
+        kept: Names of tensors that no part of a model reads; they are kept beside it.
+        left_out: Names of what follows from the rest.
+        has_symbols: Whether it is known what the rows of the vocabulary stand for.
+    """
+
+    path: Path
+    model: ModelConfig
+    num_ids: int
+    kept: tuple[str, ...]
+    left_out: tuple[str, ...]
+    has_symbols: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a program took over.
+
+    Attributes:
+        names: Parameters that are now those of the checkpoint.
+        missing: Parameters that the checkpoint lacks; they are as they were.
+        unused: Parameters of the checkpoint that the program lacks.
+        new_ids: Ids whose rows the checkpoint lacks.
+    """
+
+    names: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    new_ids: int
+
+
+def import_checkpoint(path: Path, out: Path, *, symbols: Path | None = None) -> Imported:
+    """Write the model in the file at ``path`` as a checkpoint to ``out``; nothing in the file is run.
+
+    Args:
+        path: A file that torch wrote: a state by name, or one under ``model``.
+        out: Directory to become.
+        symbols: The model's dictionary, a symbol a line, or ``dict.txt`` as fairseq has it; by default that in
+            the file, if there is one.
+
+    Raises:
+        CheckpointError: The file cannot be read (T0740) or holds no model of the family (T0741), or ``out``
+            cannot be written.
+        PlanError: The dictionary is not that of the model (T0742).
+    """
+    content = read_foreign(path)
+    state, left_out = _find_state(content, path)
+    converted = from_ofasys(from_ofa(state))
+    tensors = {n: t for n, t in converted.tensors.items() if not n.startswith(KEPT)}
+    model = infer_config(tensors, _find_settings(content))
+    num_ids = len(tensors[VOCABULARY])
+    known = _find_symbols(content, symbols, num_ids)
+    artifacts = {_SYMBOLS: "\n".join(known).encode()} if known else {}
+    kept = {name: converted.tensors[KEPT + name] for name in converted.kept}
+    if kept:
+        artifacts[_KEPT] = save_tensors(
+            {name: tensor.contiguous() for name, tensor in kept.items()}
+        )
+    record = {
+        "taskloom": installed_version("taskloom"),
+        "imported": path.name,
+        "model": asdict(model),
+        "num_ids": num_ids,
+    }
+    scoped = {SCOPES + name: tensor for name, tensor in tensors.items()}
+    write_checkpoint(out, tensors=scoped, record=record, artifacts=artifacts)
+    return Imported(
+        path=out,
+        model=model,
+        num_ids=num_ids,
+        kept=converted.kept,
+        left_out=left_out,
+        has_symbols=bool(known),
+    )
+
+
+def export_state(path: Path) -> dict[str, Tensor]:
+    """Return the state of the checkpoint at ``path`` under names of OFASys, as it was imported bit for bit."""
+    checkpoint = read_checkpoint(path)
+    tensors = {name.removeprefix(SCOPES): tensor for name, tensor in checkpoint.tensors.items()}
+    kept = load_tensors(checkpoint.artifacts[_KEPT]) if _KEPT in checkpoint.artifacts else {}
+    return to_ofasys(tensors | {KEPT + name: tensor for name, tensor in kept.items()}).tensors
+
+
+def take_over(program: Program, vocabulary: Vocabulary, path: Path) -> Taken:
+    """Give ``program`` the parameters of a checkpoint, as far as both have them.
+
+    Args:
+        program: The program.
+        vocabulary: Its blocks of ids: rows go to the ids that stand for the same.
+        path: A run, a checkpoint of one, or one that was imported.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or a tensor has another size there (T0743).
+    """
+    checkpoint = read_checkpoint(latest_checkpoint(path) or path)
+    ours, theirs = program.state_dict(), dict(checkpoint.tensors)
+    name = SCOPES + VOCABULARY
+    new_ids = 0
+    if name in ours and name in theirs and ours[name].shape[1:] == theirs[name].shape[1:]:
+        rows = torch.tensor(find_rows(_find_places(checkpoint), vocabulary.places))
+        is_known = rows >= 0
+        table = ours[name].clone()
+        table[is_known] = theirs[name][rows[is_known]].to(table)
+        theirs[name], new_ids = table, int((~is_known).sum())
+    if told := [
+        f"{each} is {tuple(theirs[each].shape)} in {path}, {tuple(tensor.shape)} here"
+        for each, tensor in ours.items()
+        if each in theirs and theirs[each].shape != tensor.shape
+    ]:
+        help_ = "begin with sizes as they are there: `taskloom import-checkpoint` tells them"
+        raise CheckpointError(*(Problem("T0743", message, help_) for message in told))
+    taken = {each: theirs[each] for each in ours if each in theirs}
+    program.load_state_dict(taken, strict=False)
+    return Taken(
+        names=tuple(taken),
+        missing=tuple(each for each in ours if each not in theirs),
+        unused=tuple(each for each in theirs if each not in ours),
+        new_ids=new_ids,
+    )
+
+
+def _find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the tensors of a file by name, and the names of those that follow from them."""
+    state = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise CheckpointError.of("T0741", f"{path} holds no tensors by name")
+    tensors = {str(n): t.detach() for n, t in state.items() if isinstance(t, Tensor)}
+    left_out = tuple(name for name in tensors if DERIVED.fullmatch(name))
+    return {n: t for n, t in tensors.items() if n not in left_out}, left_out
+
+
+def _find_settings(content: Any) -> Mapping[str, Any]:
+    """Return the model's settings, where they are plain data."""
+    settings = content.get("cfg", {}) if isinstance(content, Mapping) else {}
+    settings = settings.get("model", settings) if isinstance(settings, Mapping) else {}
+    return settings if isinstance(settings, Mapping) else {}
+
+
+def _find_symbols(content: Any, path: Path | None, num_ids: int) -> list[str]:
+    """Return the symbol of every row, or nothing where they are not known."""
+    if path is not None:
+        symbols = _read_dictionary(path, num_ids)
+    else:
+        indices = content.get("global_dict_indices", {}) if isinstance(content, Mapping) else {}
+        symbols = sorted(indices, key=indices.__getitem__)
+    if symbols and len(symbols) != num_ids:
+        message = f"the dictionary has {len(symbols):,} symbols, the model {num_ids:,} rows"
+        raise CheckpointError.of("T0742", message, "give the dictionary that it was trained with")
+    read_symbols(symbols)
+    return symbols
+
+
+def _read_dictionary(path: Path, num_ids: int) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if lines[:1] == ["<s>"]:
+        return lines
+    # Of fairseq: ids of GPT-2's BPE and counts. What follows them in every model of OFA is known.
+    text = [f"<text>_{line.split(' ')[0]}" for line in lines if line]
+    codes = [f"<code>_{number}" for number in range(_NUM_CODES)]
+    bins = [f"<bin>_{number}" for number in range(_NUM_BINS)]
+    return ["<s>", "<pad>", "</s>", "<unk>", *text, "<mask>", *codes, *bins][:num_ids]
+
+
+def _find_places(checkpoint: Checkpoint) -> Sequence[Place]:
+    """Return what each row of a checkpoint's vocabulary stands for."""
+    if _SYMBOLS in checkpoint.artifacts:
+        return read_symbols(checkpoint.artifacts[_SYMBOLS].decode().split("\n"))
+    blocks = checkpoint.record.get("vocabulary")
+    if blocks is not None:
+        return Vocabulary(tuple(Block(*block) for block in blocks)).places
+    return ()

@@ -1,0 +1,1 @@
+"""Training: steps, their log and their checkpoints."""

@@ -1,0 +1,56 @@
+"""The log of a run: one JSON object a line, in order of steps, each step at most once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...storage.files import write_atomic
+
+NAME = "log.jsonl"
+
+
+class RunLog:
+    """A log that is open for writing."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add ``line``, at once for others to read."""
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+
+@contextmanager
+def open_log(run: Path, step: int) -> Generator[RunLog]:
+    """Open the log of the run in directory ``run``, which goes on after ``step``.
+
+    Lines about later steps are dropped: those steps were lost, and are about to be taken again.
+
+    Raises:
+        StoreError: The log cannot be written.
+    """
+    path = run / NAME
+    before = path.read_bytes() if path.exists() else b""
+    kept = b"".join(line for line in before.splitlines(keepends=True) if _is_until(line, step))
+    if kept != before or not path.exists():
+        write_atomic(path, kept)
+    with path.open("a", encoding="utf-8") as file:
+        yield RunLog(file)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of the log of the run in directory ``run``."""
+    return [json.loads(line) for line in (run / NAME).read_text("utf-8").splitlines()]
+
+
+def _is_until(line: bytes, step: int) -> bool:
+    """Return whether ``line`` is whole and about a step up to ``step``."""
+    try:
+        return line.endswith(b"\n") and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
