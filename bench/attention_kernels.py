@@ -75,7 +75,7 @@ def compile_for(capability: int, variant: Variant) -> dict[str, int]:
         "qk_padded": variant.qk_size,
         "v_padded": 64,
         "tile": tile,
-        "block": launch.block,
+        "block": launch.block_on(capability),
         "is_relative": variant.is_relative,
         "is_fixed": variant.is_fixed,
         "num_sums": triton_passes.NUM_SUMS,

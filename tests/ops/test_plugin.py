@@ -78,7 +78,8 @@ def test_host_ops_of_plug_ins_come_without_torch(install: Install, tmp_path: Pat
     install("light")
     code = (
         "import sys\n"
-        "from taskloom.pipeline import partition, worker\n"
+        "from taskloom.pipeline.builder import partition\n"
+        "from taskloom.pipeline.host import worker\n"
         "from taskloom.ops.catalogue import host_catalogue, recipes\n"
         "print(host_catalogue()['negate_numbers'].traits.version, 'MOTION' in recipes())\n"
         "print('double_numbers' in host_catalogue(), 'torch' in sys.modules)\n"

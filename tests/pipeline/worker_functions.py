@@ -53,7 +53,7 @@ def describe(_: object, report: Report) -> dict[str, object]:
 def build_one(_: object, report: Report) -> list[str]:
     """Return the modules that a worker has imported once it is ready to build."""
     del report
-    from taskloom.pipeline import partition  # noqa: PLC0415 - in the worker alone
+    from taskloom.pipeline.builder import partition  # noqa: PLC0415 - in the worker alone
 
     assert partition.build_partition
     return sorted(sys.modules)

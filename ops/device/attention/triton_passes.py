@@ -28,28 +28,38 @@ FIXED_BITS: Final = 40
 """Steps, as a power of two, from 0 to the most that the gradient of one score can be."""
 
 
+HOPPER: Final = 90
+"""The compute capability of the GPUs that launches were timed on."""
+
+
 class Launch(NamedTuple):
     """How one kernel is run; each program has 4 warps and one tile, of queries or of keys.
 
     Attributes:
         num_stages: Blocks that are fetched ahead, and one.
         block: Tokens that the backward passes meet at once, at most a tile.
+        block_before_hopper: The same on older GPUs, whose matrix units take more registers.
     """
 
     num_stages: int
     block: int = LARGEST_TILE
+    block_before_hopper: int = LARGEST_TILE
 
     @property
     def options(self) -> dict[str, int]:
         """What Triton is told; what it takes for granted may change with its version."""
         return {"num_warps": 4, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
+    def block_on(self, capability: int) -> int:
+        """Return the block on a GPU of a compute capability, such as 90."""
+        return self.block if capability >= HOPPER else self.block_before_hopper
+
 
 LAUNCHES: Final = {
     ("forward", False): Launch(3),
     ("forward", True): Launch(1),
-    ("backward_queries", False): Launch(2, block=32),
-    ("backward_queries", True): Launch(1),
+    ("backward_queries", False): Launch(2, block=32, block_before_hopper=32),
+    ("backward_queries", True): Launch(1, block_before_hopper=32),
     ("backward_keys", False): Launch(1),
     ("backward_keys", True): Launch(1),
 }
@@ -202,12 +212,19 @@ def _launch(name: str, call: Call, **given: Any) -> None:
         "qk_padded": padded(qk_size),
         "v_padded": padded(v_size),
         "tile": call.tile,
-        "block": min(launch.block, call.tile),
+        "block": min(launch.block_on(_capability(call.q_NHD)), call.tile),
         "is_relative": call.table_HR is not None,
     }
     values = {key: value for key, value in values.items() if key in kernel.arg_names} | given
     grid = (-(-num_programs // call.tile), num_heads)
     kernel[grid](**values, **launch.options)
+
+
+def _capability(tensor: Tensor) -> int:
+    if not tensor.is_cuda:
+        return HOPPER
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    return 10 * major + minor
 
 
 def padded(size: int) -> int:
