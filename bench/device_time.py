@@ -18,7 +18,7 @@ KINDS: Final = {
     "matrix product": r"gemm|nvjet|cutlass|cublas|splitK|gemv",
     "fused by the compiler": r"^triton_",
     "optimizer": r"adam|Adam|multi_tensor",
-    "copy": r"Mem(cpy|set)|copy|CatArray",
+    "copy": r"Memcpy|Memset|copy|CatArray",
 }
 """What a kernel does, by what its name contains; the first that fits. All else is eager elementwise work."""
 
