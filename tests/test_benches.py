@@ -122,12 +122,9 @@ def test_the_bench_of_a_small_memory_reads_a_whole_epoch_in_windows(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_attention_bench_times_every_way_and_says_what_was_not_run(tmp_path: Path) -> None:
+def test_the_attention_bench_times_every_way(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_attention.py", "--rounds", "1", "--length", "128")
     assert set(report["CPU seconds"]) == set(report["MB"])
-    on_gpu = report["milliseconds on a GPU"]
-    assert {"triton", "flex", "varlen", "xformers"} <= set(on_gpu)
-    assert "GPU" in on_gpu or set(on_gpu.values()) == {"not run: no GPU"}
 
 
 @pytest.mark.slow

@@ -130,6 +130,7 @@ def goes_on_as_if_nothing_had_happened(
     mixture: Mixture, path: Path, expected: dict[str, bytes]
 ) -> None:
     """Assert that the store at ``path`` is whole as far as it goes, and that a build makes it so altogether."""
+    await_writers(path)
     committed = {n: s for n, s in stamps(path).items() if Path(n).match("[!.]*.receipt")}
     if (path / "store.json").exists():
         assert verify(Store.open(path)).problems == ()
@@ -137,6 +138,14 @@ def goes_on_as_if_nothing_had_happened(
     assert report.cached == len(committed)
     assert committed.items() <= stamps(path).items()
     assert tree(path) == expected
+
+
+def await_writers(path: Path) -> None:
+    """Wait until nobody writes any more: processes of a worker that is killed end a moment after it."""
+    until = time.monotonic() + 30
+    while any(Path("/proc", name.name.split(".")[3]).exists() for name in path.rglob(".tmp.*")):
+        assert time.monotonic() < until, "a writer outlives its worker"
+        time.sleep(0.05)
 
 
 def test_a_cluster_gives_the_same_bytes_and_keeps_no_processes(
