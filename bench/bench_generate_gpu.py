@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from report import describe, tell
+from report import describe, describe_gpu, tell
 from torch import Tensor, nn
 
 from taskloom.ops.device.automaton import build_automaton
@@ -365,9 +365,7 @@ def main() -> None:
     free, total = torch.cuda.mem_get_info()
     result = {
         **describe("torch"),
-        "gpu": torch.cuda.get_device_name(),
-        "cuda": torch.version.cuda,
-        "driver": driver_version(),
+        **describe_gpu(),
         "memory in use, GB": round((total - free) / 1e9, 1),
         "rounds": options.rounds,
         "cases": cases,
@@ -392,14 +390,6 @@ def raise_recompile_limit() -> None:
     import torch._dynamo  # noqa: PLC0415
 
     torch._dynamo.config.recompile_limit = 64  # noqa: SLF001
-
-
-def driver_version() -> str:
-    """Return the version of the GPU's driver."""
-    try:
-        return Path("/proc/driver/nvidia/version").read_text().split("  ")[1].strip()
-    except (OSError, IndexError):
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from typing import Any, Final
 
 import torch
 from device_time import free
-from report import describe, tell
+from report import describe, describe_gpu, tell
 from training_cases import Texts, beside_eager
 from training_setting import Setting
 
@@ -200,7 +200,7 @@ def main() -> None:
         )
         told = measure(setting, options.cases.split(","), options.presets.split(","))
     shared = {k: str(v) if k in {"device", "folder"} else v for k, v in asdict(setting).items()}
-    about = {"device": setting.device_name, "CUDA": torch.version.cuda, "setting": shared}
+    about = {**describe_gpu(), "device": setting.device_name, "setting": shared}
     tell({**result, **about, "cases": told}, options.out)
     short = {case: each for case, each in told.items() if case != "profile"}
     print(tabulate(short), file=sys.stderr)

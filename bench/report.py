@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def describe(*libraries: str) -> dict[str, Any]:
     """Return the machine, its load average of the last minute, and versions of Python and ``libraries``."""
@@ -27,7 +25,11 @@ def describe(*libraries: str) -> dict[str, Any]:
 
 
 def describe_gpu() -> dict[str, Any]:
-    """Return the GPU, its driver, and the version of CUDA that torch was built for."""
+    """Return the GPU, its driver, and the version of CUDA that torch was built for; nothing without one."""
+    import torch  # noqa: PLC0415 - seconds, for benches that need none
+
+    if not torch.cuda.is_available():
+        return {}
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     driver = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return {
