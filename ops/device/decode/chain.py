@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ....graph.vocabulary import BOS, PAD
 from ..language import FINISHED
-from .draw import draw, numbers, split_keys
+from .draw import split_keys
 from .rules import Rules
 from .step import open_cache, take_step
 from .task import Moment, Task
@@ -84,22 +84,12 @@ def go_on_chains(
         states_R: Their states in the automaton.
         moment: The step.
     """
-    search, chooser = rules.search, rules.chooser
     options = rules.weigh(hidden_RC, states_R, chains.tokens_RT, chains.begins_R, moment)
-    if search.sample:
-        chosen_R = draw(
-            options.scores_RX,
-            numbers(search.seed, chains.keys_R, moment.index),
-            top_k=search.top_k,
-            top_p=search.top_p,
-            temperature=search.temperature,
-        )
-    else:
-        chosen_R = options.best()
+    chosen_R = rules.pick(options, chains.keys_R, moment.index)
     rows_R = torch.arange(len(chosen_R), device=chosen_R.device)
     ids_R = options.pick_ids(rows_R, chosen_R)
     log_probs_R = options.log_probs_of(rows_R, chosen_R)
-    next_R = chooser.follow(options, states_R, rows_R, chosen_R)
+    next_R = rules.chooser.follow(options, states_R, rows_R, chosen_R)
     if moment.told is not None:
         ids_R, log_probs_R, next_R = moment.told.obey(ids_R, log_probs_R, next_R, states_R)
     chains.tokens_RT.index_copy_(1, moment.index + 1, ids_R[:, None])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .draw import draw, numbers
 from .options import Chooser, Limits, Options
 from .search import Search
 from .stack import Stack
@@ -60,3 +61,22 @@ class Rules:
         """
         options = self.chooser.weigh(self.stack, hidden_RC, states_R, moment.fan_out)
         return self.limits.apply(options, tokens_RT, begins_R, moment)
+
+    def pick(self, options: Options, keys_R: Tensor, at: Tensor) -> Tensor:
+        """Return one option for each row: one that is drawn, or the likeliest.
+
+        Args:
+            options: What is left.
+            keys_R: What tells rows apart.
+            at: Step, one for all or one for each.
+        """
+        search = self.search
+        if not search.sample:
+            return options.best()
+        return draw(
+            options.scores_RX,
+            numbers(search.seed, keys_R, at),
+            top_k=search.top_k,
+            top_p=search.top_p,
+            temperature=search.temperature,
+        )

@@ -25,7 +25,7 @@ from ....graph.vocabulary import BOS, PAD
 from ..language import FINISHED
 from .canvas import Canvas
 from .denoise import Known
-from .draw import draw, numbers, split_keys
+from .draw import split_keys
 from .options import Options
 from .relative_stack import RelativeStack
 from .rules import Rules
@@ -194,23 +194,13 @@ class _Writer:
     def write_id(self, rows: _Rows, is_writing_R: Tensor) -> _Rows:
         """Write one more id of some rows."""
         rows = self._read_next(rows, is_writing_R)
-        search, chooser = self.task.search, self.rules.chooser
         options = self._weigh(rows)
-        if search.sample:
-            chosen_R = draw(
-                options.scores_RX,
-                numbers(search.seed, self.keys_R, rows.counts_R),
-                top_k=search.top_k,
-                top_p=search.top_p,
-                temperature=search.temperature,
-            )
-        else:
-            chosen_R = options.scores_RX.argmax(-1)
+        chosen_R = self.rules.pick(options, self.keys_R, rows.counts_R)
         row_R = torch.arange(len(chosen_R), device=chosen_R.device)
         ids_R, log_probs_R, next_R = self._told(rows).obey(
             options.pick_ids(row_R, chosen_R),
             options.log_probs_of(row_R, chosen_R),
-            chooser.follow(options, rows.states_R, row_R, chosen_R),
+            self.rules.chooser.follow(options, rows.states_R, row_R, chosen_R),
             rows.states_R,
         )
         return rows._replace(
