@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention.triton_passes import has_triton
+from .attention.triton_passes import suits_triton
 
 LINE: Final = 64
 """Ids that a choice is filled up to a multiple of on a GPU."""
@@ -24,7 +24,7 @@ LINE: Final = 64
 
 def lay_out(weight_KC: Tensor) -> Tensor:
     """Return the vectors of a choice as `charge_rows` reads them, zeros behind them where that is faster."""
-    if not _is_fast(weight_KC):
+    if not suits_triton(weight_KC):
         return weight_KC
     # Fast matrix products want sizes that few vocabularies have: with an odd one they take twice as long.
     return F.pad(weight_KC, (0, 0, 0, -len(weight_KC) % LINE))
@@ -51,7 +51,7 @@ def charge_rows(
         each: Weight of the log probability of every id; the label's has the rest.
         teaches: Whether slopes are wanted.
     """
-    charge = charge_by_kernel if _is_fast(hidden_RC) else _charge_plainly
+    charge = charge_by_kernel if suits_triton(hidden_RC) else _charge_plainly
     return charge(hidden_RC, weight_KC, num_ids, place_R, is_inside_R, each, teaches=teaches)
 
 
@@ -72,10 +72,6 @@ def charge_by_kernel(
     place_R = place_R.where(is_inside_R, -1)
     losses_R = slope_rows(scores_RK[:, :num_ids], place_R, each, teaches=teaches)
     return losses_R, scores_RK if teaches else None
-
-
-def _is_fast(tensor: Tensor) -> bool:
-    return tensor.is_cuda and tensor.dtype is not torch.float64 and has_triton()
 
 
 def _charge_plainly(

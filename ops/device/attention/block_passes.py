@@ -210,9 +210,10 @@ def _scoring_of(call: Call) -> _Scoring:
 
 
 def _forward(call: Call) -> tuple[Tensor, Tensor]:
-    out_NHD, log_sums_X1 = _see(_scoring_of(call), call[:3])
+    scoring = _scoring_of(call)
+    out_NHD, log_sums_X1 = _see(scoring, call[:3])
     log_sums_HN = log_sums_X1.view(call.q_NHD.shape[:2]).T.contiguous()
-    return out_NHD.masked_fill(call.lost_N[:, None, None], torch.nan), log_sums_HN
+    return scoring.blocks.spoil_lost(out_NHD), log_sums_HN
 
 
 def _backward(

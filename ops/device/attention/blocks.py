@@ -66,14 +66,13 @@ class Blocks:
 
     Attributes:
         chunks: The chunks.
-        lost_N: Whether a query's range leaves the keys; ``None`` where none does.
         keeps: Whether scores are so few that what belongs to each may be kept.
     """
 
     def __init__(self, lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> None:
         self.chunks = plan_chunks(lo_N, hi_N, num_keys, tile)
         is_lost_N = (lo_N < hi_N) & ((lo_N < 0) | (hi_N > num_keys))
-        self.lost_N = is_lost_N if bool(is_lost_N.any()) else None
+        self._lost_N = is_lost_N if bool(is_lost_N.any()) else None
         self._device = lo_N.device
         self._num_queries, self._num_tokens = len(lo_N), len(lo_N) + num_keys
         self.keeps = sum(chunk.size for chunk in self.chunks) <= SCORES_KEPT
@@ -81,6 +80,12 @@ class Blocks:
         self._rows: dict[int, Tensor] = {}
         self._rows_of: tuple[Codes, int] | None = None
         self._stages: dict[int, list[Stage]] = {}
+
+    def spoil_lost(self, out_NHD: Tensor) -> Tensor:
+        """Return what queries see, NaN where a range leaves the keys."""
+        if self._lost_N is None:
+            return out_NHD
+        return out_NHD.masked_fill(self._lost_N[:, None, None], torch.nan)
 
     def mask(self, number: int) -> Tensor:
         """Return the mask of chunk ``number``, shape ``(B, Q, K)``."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from .block_passes import AttendInBlocks, Way
 from .blocks import Blocks
 from .op import attend_by_op
-from .plan import AttentionPlan, plan_spans
+from .plan import AttentionPlan
 from .relative import Relative
 from .spec import AttentionSpec
 from .windows import attend_in_windows, plan_windows
@@ -23,7 +23,7 @@ def plan_blockwise(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpe
     if spec.window and not spec.is_relative:
         return AttentionPlan(spec, lo_N, hi_N, plan_windows(lo_N, hi_N, num_keys, spec))
     if torch.compiler.is_compiling():
-        return AttentionPlan(spec, lo_N, hi_N, spans=plan_spans(lo_N, hi_N, num_keys, spec.tile))
+        return AttentionPlan(spec, lo_N, hi_N)
     blocks = Blocks(lo_N, hi_N, num_keys, spec.tile)
     return AttentionPlan(spec, lo_N, hi_N, blocks=blocks)
 
@@ -42,5 +42,4 @@ def attend_blockwise(
     keeps = plan.blocks.keeps and torch.is_grad_enabled()
     way = Way(plan.blocks, codes, plan.spec.scale_of(q_NHD.shape[-1]), keeps)
     out_NHD: Tensor = AttendInBlocks.apply(q_NHD, k_MHD, v_MHD, table_HR, way)
-    lost_N = plan.blocks.lost_N
-    return out_NHD if lost_N is None else out_NHD.masked_fill(lost_N[:, None, None], torch.nan)
+    return plan.blocks.spoil_lost(out_NHD)

@@ -18,9 +18,9 @@ class Call(NamedTuple):
         v_MHD: Values.
         table_HR: Biases per head, where there are any, in a type that sums may be taken in.
         codes_3N: Base less code, code and slot of each token, where there is a table; int32.
-        runs_T: Whether codes run on throughout each tile, 1 or 0; where there is a table, int32.
+        runs_T: Whether codes run on throughout each tile, 1 or 0; where there is a table, and spans, int32.
         ranges_2N: First key that each query sees, and one past the last; int32.
-        keys_2T: The same for each tile of queries.
+        keys_2T: The same for each tile of queries; with ``queries_2S`` the spans of a plan that has any.
         queries_2S: First query that sees any key of each tile of keys, and one past the last.
         scale: Factor of the scores.
         tile: Queries of a tile, keys of a tile.
@@ -33,16 +33,10 @@ class Call(NamedTuple):
     codes_3N: Tensor | None
     runs_T: Tensor | None
     ranges_2N: Tensor
-    keys_2T: Tensor
-    queries_2S: Tensor
+    keys_2T: Tensor | None
+    queries_2S: Tensor | None
     scale: float
     tile: int
-
-    @property
-    def lost_N(self) -> Tensor:
-        """Whether a query's range leaves the keys."""
-        lo_N, hi_N = self.ranges_2N
-        return (lo_N < hi_N) & ((lo_N < 0) | (hi_N > self.k_MHD.shape[0]))
 
 
 class Passes(NamedTuple):

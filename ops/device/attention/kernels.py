@@ -4,8 +4,8 @@ One program computes one tile for one head and walks over the tiles that the ran
 `forward` and `backward_queries` over keys, `backward_keys` over queries. No two programs add to one
 number, so gradients of queries, keys and values depend on no order. The table's gradient has rows
 that many scores share; it is summed into several accumulators that programs take turns with. Where
-the codes of both tiles run on, all scores of a diagonal share a row: diagonals are turned into
-columns and summed first, which leaves two additions to memory per key instead of one per score.
+the codes of both tiles run on, all scores of a diagonal share a row: diagonals are summed first,
+which leaves few additions to memory instead of one per score.
 
 With ``is_fixed`` the accumulators hold multiples of a small step as integers, and their sums depend
 on no order either.
@@ -81,11 +81,8 @@ def forward(
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
         v = _load(v_ptr, keys, num_keys, head, v_stride, v_size, v_padded)
         code_k, slot_k = _load_keys(codes_ptr, keys, num_keys, is_relative)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E)
-        if is_relative:
-            table_rows = shift[:, None] + code_k[None, :]
-            is_near = slot[:, None] == slot_k[None, :]
-            scores += _look_up(table_ptr, table_rows, is_near, num_table_rows)
+        table_rows, is_near = shift[:, None] + code_k[None, :], slot[:, None] == slot_k[None, :]
+        scores = _score(q, k, scale, table_ptr, table_rows, is_near, num_table_rows, is_relative)
         greatest, sums, out = _accumulate(scores, v, greatest, sums, out)
     for place in range(start, stop - (edge - whole), tile):
         key = tl.where(place < whole, place, place + (edge - whole))
@@ -93,11 +90,8 @@ def forward(
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
         v = _load(v_ptr, keys, num_keys, head, v_stride, v_size, v_padded)
         code_k, slot_k = _load_keys(codes_ptr, keys, num_keys, is_relative)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E)
-        if is_relative:
-            table_rows = shift[:, None] + code_k[None, :]
-            is_near = slot[:, None] == slot_k[None, :]
-            scores += _look_up(table_ptr, table_rows, is_near, num_table_rows)
+        table_rows, is_near = shift[:, None] + code_k[None, :], slot[:, None] == slot_k[None, :]
+        scores = _score(q, k, scale, table_ptr, table_rows, is_near, num_table_rows, is_relative)
         is_seen = (keys[None, :] >= lo[:, None]) & (keys[None, :] < hi[:, None])
         scores = tl.where(is_seen, scores, -INFINITY)
         greatest, sums, out = _accumulate(scores, v, greatest, sums, out)
@@ -184,11 +178,8 @@ def backward_queries(
         k = _load(k_ptr, keys, num_keys, head, k_stride, qk_size, qk_padded)
         v = _load(v_ptr, keys, num_keys, head, v_stride, v_size, v_padded)
         code_k, slot_k = _load_keys(codes_ptr, keys, num_keys, is_relative)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E)
-        table_rows = shift[:, None] + code_k[None, :]
-        is_near = slot[:, None] == slot_k[None, :]
-        if is_relative:
-            scores += _look_up(table_ptr, table_rows, is_near, num_table_rows)
+        table_rows, is_near = shift[:, None] + code_k[None, :], slot[:, None] == slot_k[None, :]
+        scores = _score(q, k, scale, table_ptr, table_rows, is_near, num_table_rows, is_relative)
         is_seen = (keys[None, :] >= lo[:, None]) & (keys[None, :] < hi[:, None])
         weights = tl.where(is_seen, tl.exp2(scores - log_sums[:, None]), 0.0)
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
@@ -264,11 +255,8 @@ def backward_keys(
         of_row = head * num_queries + rows
         log_sums = tl.load(log_sums_ptr + of_row, mask=rows < num_queries, other=0.0) * LOG2_E
         dots = tl.load(dots_ptr + of_row, mask=rows < num_queries, other=0.0)
-        scores = tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * LOG2_E)
-        if is_relative:
-            table_rows = shift[None, :] + code_k[:, None]
-            is_near = slot[None, :] == slot_k[:, None]
-            scores += _look_up(table_ptr, table_rows, is_near, num_table_rows)
+        table_rows, is_near = shift[None, :] + code_k[:, None], slot[None, :] == slot_k[:, None]
+        scores = _score(k, q, scale, table_ptr, table_rows, is_near, num_table_rows, is_relative)
         is_seen = (keys[:, None] >= lo[None, :]) & (keys[:, None] < hi[None, :])
         weights = tl.where(is_seen, tl.exp2(scores - log_sums[None, :]), 0.0)
         grad_v = tl.dot(weights.to(grad_out.dtype), grad_out, grad_v, input_precision="ieee")
@@ -278,6 +266,24 @@ def backward_keys(
     k_out_stride, v_out_stride = num_heads * qk_size, num_heads * v_size
     _store(grad_k_ptr, grad_k * scale, keys, num_keys, head, k_out_stride, qk_size, qk_padded)
     _store(grad_v_ptr, grad_v, keys, num_keys, head, v_out_stride, v_size, v_padded)
+
+
+@triton.jit
+def _score(
+    x,
+    y,
+    scale,
+    table_ptr,
+    table_rows,
+    is_near,
+    num_table_rows,
+    is_relative: tl.constexpr,
+):
+    """Return the scores of each of ``x`` with each of ``y``, for powers of 2."""
+    scores = tl.dot(x, tl.trans(y), input_precision="ieee") * (scale * LOG2_E)
+    if is_relative:
+        scores += _look_up(table_ptr, table_rows, is_near, num_table_rows)
+    return scores
 
 
 @triton.jit

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .block_passes import BLOCKS
 from .call import Call, Passes, precise
-from .plan import AttentionPlan, plan_spans
+from .plan import AttentionPlan
 from .relative import Relative
 from .triton_passes import TRITON
 
@@ -31,14 +31,13 @@ def attend_by_op(
 ) -> Tensor:
     """Attend by the passes of ``plan.spec.backend``; returns shape ``(N, H, D)``."""
     spec, spans = plan.spec, plan.spans
-    if spans is None:
-        spans = plan_spans(plan.lo_N, plan.hi_N, k_MHD.shape[0], spec.tile)
     table_HR = codes_3N = runs_T = None
     if relative is not None:
         table_HR = relative.table_HR.to(precise(q_NHD.dtype)).contiguous()
         shift_N = relative.base_N - relative.code_N
         codes_3N = torch.stack((shift_N, relative.code_N, relative.slot_N)).int()
-        runs_T = _find_runs(codes_3N, spec.tile)
+        # Only who walks from tile to tile asks what a tile is like.
+        runs_T = None if spans is None else _find_runs(codes_3N, spec.tile)
     call = Call(
         q_NHD,
         k_MHD,
@@ -47,7 +46,7 @@ def attend_by_op(
         codes_3N,
         runs_T,
         torch.stack((plan.lo_N, plan.hi_N)).int(),
-        *spans,
+        *(spans or (None, None)),
         spec.scale_of(q_NHD.shape[-1]),
         spec.tile,
     )
@@ -73,8 +72,8 @@ def _attend(
     codes_3N: Tensor | None,
     runs_T: Tensor | None,
     ranges_2N: Tensor,
-    keys_2T: Tensor,
-    queries_2S: Tensor,
+    keys_2T: Tensor | None,
+    queries_2S: Tensor | None,
     scale: float,
     tile: int,
 ) -> tuple[Tensor, Tensor]:
@@ -95,8 +94,8 @@ def _attend_backward(
     codes_3N: Tensor | None,
     runs_T: Tensor | None,
     ranges_2N: Tensor,
-    keys_2T: Tensor,
-    queries_2S: Tensor,
+    keys_2T: Tensor | None,
+    queries_2S: Tensor | None,
     scale: float,
     tile: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

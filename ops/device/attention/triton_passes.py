@@ -76,6 +76,11 @@ def has_triton() -> bool:
     return True
 
 
+def suits_triton(tensor: Tensor) -> bool:
+    """Return whether kernels of Triton compute with what is where ``tensor`` is, and of its type."""
+    return tensor.is_cuda and tensor.dtype is not torch.float64 and has_triton()
+
+
 def lacks_triton(
     q_NHD: Tensor,
     k_MHD: Tensor,  # noqa: ARG001  # as of other back ends
@@ -123,6 +128,7 @@ def plan_triton(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) 
 def _forward(call: Call) -> tuple[Tensor, Tensor]:
     """Return what queries see, and the log of each one's sum of exponentials."""
     call = _laid_out(call)
+    assert call.keys_2T is not None, "planned by another back end"
     num_queries, num_heads = call.q_NHD.shape[:2]
     out_NHD = call.q_NHD.new_empty(num_queries, num_heads, call.v_MHD.shape[-1])
     log_sums_HN = out_NHD.new_empty(num_heads, num_queries, dtype=torch.float32)

@@ -12,13 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..attention.triton_passes import has_triton
-
-
-def has_kernel(memory_MC: Tensor) -> bool:
-    """Return whether the kernel attends to what is kept of ``memory_MC``."""
-    return memory_MC.is_cuda and memory_MC.dtype is not torch.float64 and has_triton()
-
 
 @torch.library.custom_op("taskloom::attend_target", mutates_args=("keys", "values"))
 def attend_target(

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .attend_row import attend_source, attend_target, has_kernel
+from ..attention.triton_passes import suits_triton
+from .attend_row import attend_source, attend_target
 from .stack import Stack, attend, hide
 
 
@@ -101,7 +102,7 @@ def open_cache(stack: Stack, sources: Sources, *, num_rows: int, max_length: int
         tuple(memory_MC.new_zeros(shape) for _ in range(sizes.num_layers)),
         remember(stack, sources),
         stack.place(max_length),
-        has_kernel(memory_MC),
+        suits_triton(memory_MC),
     )
 
 

@@ -153,7 +153,7 @@ def test_steps_with_the_kernel_are_those_without(
     longest = int((keys[1] - keys[0]).max())
     sources = Sources(memory, keys, longest, source["positions"])
     expected = step_through(stack, sources, num_rows, lambda function: function)
-    monkeypatch.setattr(step, "has_kernel", lambda _: True)
+    monkeypatch.setattr(step, "suits_triton", lambda _: True)
     torch.compiler.reset()
     compile_: Any = cache(partial(torch.compile, fullgraph=True, dynamic=False))
     found = step_through(stack, sources, num_rows, compile_ if is_compiled else lambda f: f)
