@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from ...ops.device.relative.layer import RelativeDecoderLayer, RelativeEncoderLa
 from ..planner.planning import Plan
 from .probe import Probe
 
-_LAYERS = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
+LAYERS: Final = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
+"""Classes of layers: what is compiled one by one."""
 
 Backend: TypeAlias = str | Callable[..., Any]
 """What compiles a graph, as `torch.compile` takes it."""
@@ -148,7 +149,7 @@ class Program(nn.Module):
             # Layers of a node share a backend, or each would be compiled for itself.
             named = _name_nodes(node.address, lookup_backend(backend))
             for module in scope.modules():
-                if isinstance(module, _LAYERS):
+                if isinstance(module, LAYERS):
                     module.compile(backend=named, fullgraph=True, dynamic=False)
 
     def load(self, parameters: Mapping[str, Tensor], origin: object) -> None:

@@ -21,8 +21,6 @@ from ...storage.loader import Loader
 from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import Stream, open_stream
-from ..model.importing import take_over
-from ..model.precision import refresh
 from ..model.program import choose_device
 from ..model.record import refuse_other_run, run_capacity, run_record, used_artifacts
 from ..progress import Shown, open_progress
@@ -31,6 +29,7 @@ from ..task import Mixture, Task, as_mixture
 from .blame import NAME, find_documents
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
+from .recipe import tell_costs, tell_recipe
 from .run_log import open_log
 from .step_meter import StepMeter, timed
 
@@ -95,7 +94,8 @@ def train(
         run = _Run(local_path(out), mixture, stream, run_record(mixture, stream), learner, shown)
         loader = run.begin()
         sizes = learner.program.num_parameters
-        for line in (header := stream.header(loader, sizes, learner.remark)):
+        header = [*stream.header(loader, sizes, learner.remark), *tell_recipe(learner)]
+        for line in header:
             shown.say(line)
         with loader:
             run.go(loader, min(config.steps, config.steps if stop_at is None else stop_at))
@@ -135,9 +135,7 @@ class _Run:
         weights = self.stream.config.weights
         if not weights:
             return
-        plan, program = self.learner.plan, self.learner.program
-        taken = take_over(program, plan.vocabulary, local_path(weights))
-        refresh(self.learner.working, program)
+        taken = self.learner.begin_with(local_path(weights), used_artifacts(self.stream))
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )
@@ -161,9 +159,7 @@ class _Run:
                 with meter.around(packs, step_waited_s):
                     learner.take(packs)
                 if meter.is_full:
-                    meter.result().write(self.path)
-                    # Not before: steps are measured as they come, and need the memory that a recording keeps.
-                    learner.record()
+                    self._end_measuring(meter)
                 if (told := learner.recording) != recording:
                     self.shown.say(recording := told)
                 bar.advance()
@@ -184,6 +180,13 @@ class _Run:
                 if is_stopped:
                     self.shown.say(f"interrupted, and saved at step {learner.step:,}")
                     raise KeyboardInterrupt
+
+    def _end_measuring(self, meter: StepMeter) -> None:
+        meter.result().write(self.path)
+        for line in tell_costs(self.learner, meter.taken_s):
+            self.shown.say(line)
+        # Not before: steps are measured as they come, and need the memory that a recording keeps.
+        self.learner.record()
 
     def _save(self, loader: Loader) -> None:
         record = {**self.record, "loader": loader.state(), "step": self.learner.step}
@@ -216,7 +219,7 @@ class _Run:
             self.stream.model,
             self.stream.pinned,
             used_artifacts(self.stream),
-            self.learner.program,
+            self.learner.result,
         )
         model.program.to(self.learner.device).eval()
         return model
