@@ -119,6 +119,7 @@ def test_a_new_modality_begins_anew_beside_what_was_learned(
     assert all(f"begins anew: {name}" in told for name in new)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_it_and_then_from_its_own_checkpoints(base: Path) -> None:
     settings: dict[str, Any] = {"weights": str(base / "base"), "steps": 30, "log_every": 5}
     learn([BOXES, SPELL], base, "more", stop_at=10, **settings)
@@ -134,6 +135,7 @@ def test_training_goes_on_from_it_and_then_from_its_own_checkpoints(base: Path) 
     )
 
 
+@pytest.mark.slow
 def test_old_parts_rest_while_new_ones_learn(base: Path) -> None:
     scopes = {"*": ScopeRule(learn="frozen"), "adapter.*": ScopeRule(rate=2.0)}
     settings: dict[str, Any] = {"weights": str(base / "base"), "scopes": scopes, "steps": 5}
@@ -143,6 +145,7 @@ def test_old_parts_rest_while_new_ones_learn(base: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in shared)
 
 
+@pytest.mark.slow
 def test_any_checkpoint_of_a_run_may_be_begun_with(store_dir: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     continue_run(store_dir, first, steps=8, checkpoint_every=4)

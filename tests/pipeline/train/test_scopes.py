@@ -26,7 +26,11 @@ CPU = torch.device("cpu")
 FROZEN = ScopeRule(learn="frozen")
 MODELS = [
     pytest.param(MODEL, id="rotary"),
-    pytest.param(replace(MODEL, position="relative", max_positions=64), id="relative"),
+    pytest.param(
+        replace(MODEL, position="relative", max_positions=64),
+        id="relative",
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
