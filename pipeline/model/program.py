@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,10 @@ from ...ops.device.layer import DecoderLayer, EncoderLayer
 from ...ops.device.op import DeviceOp
 from ...ops.device.relative.layer import RelativeDecoderLayer, RelativeEncoderLayer
 from ..planner.planning import Plan
-from .probe import Probe
+from .probe import Watcher
 
-_LAYERS = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
+LAYERS: Final = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
+"""The layers of stacks, which are compiled, recomputed and sharded one by one."""
 
 Backend: TypeAlias = str | Callable[..., Any]
 """What compiles a graph, as `torch.compile` takes it."""
@@ -36,10 +37,10 @@ class Program(nn.Module):
     """The device nodes of a plan, called with a pack and giving the plan's outputs by name.
 
     Attributes:
-        probe: Takes what each node costs, while somebody wants to know.
+        probe: Hears of each node when it begins and ends, while somebody wants to know.
     """
 
-    probe: Probe | None = None
+    probe: Watcher | None = None
 
     def __init__(self, plan: Plan, scopes: nn.ModuleDict | None = None) -> None:
         """Build the program.
@@ -112,7 +113,7 @@ class Program(nn.Module):
                 inputs["divisor"] = divisors[node.op]
             module = self.scopes[scope_name(node.scope)] if node.scope else self._empty
             if self.probe is not None:
-                self.probe.begin()
+                self.probe.begin(node)
             with annotate({"taskloom": node.address}), _named_range(node.address):
                 results = op(module, **inputs)
             results = results if isinstance(results, tuple) else (results,)
@@ -148,7 +149,7 @@ class Program(nn.Module):
             # Layers of a node share a backend, or each would be compiled for itself.
             named = _name_nodes(node.address, lookup_backend(backend))
             for module in scope.modules():
-                if isinstance(module, _LAYERS):
+                if isinstance(module, LAYERS):
                     module.compile(backend=named, fullgraph=True, dynamic=False)
 
     def load(self, parameters: Mapping[str, Tensor], origin: object) -> None:

@@ -125,7 +125,8 @@ BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
 
 
 def _choose(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionSpec:
-    if lo_N.is_cuda and has_triton():
+    # Shapes without values are asked for what a GPU would do.
+    if lo_N.is_meta or (lo_N.is_cuda and has_triton()):
         return replace(spec, backend="triton")
     in_blocks = replace(spec, backend="blockwise", window=0, is_diagonal=False)
     # What a compiled program does may not hang on numbers, and devices would be waited for.
