@@ -35,6 +35,9 @@ class TrainConfig:
         keep_checkpoints: Checkpoints that are kept.
         precision: What a step computes in: ``"float32"`` or ``"bfloat16"``. Parameters are learned and kept in
             float32 either way.
+        activations: What each layer does with what its gradient needs: ``"keep"`` keeps it; ``"recompute"``
+            (activation checkpointing) keeps what the layer reads and computes the rest again, for less memory
+            and about a third more time; ``"offload"`` keeps what it reads in the memory of the host besides.
         compile: ``"auto"`` compiles on a GPU; ``"on"`` and ``"off"`` decide it.
         device: ``"auto"`` takes a GPU where there is one.
         threads: Threads of torch on the host; its own choice if 0.
@@ -59,6 +62,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     precision: Literal["float32", "bfloat16"] = "float32"
+    activations: Literal["keep", "recompute", "offload"] = "keep"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     threads: int = 0

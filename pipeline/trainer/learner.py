@@ -79,6 +79,7 @@ class Learner:
             groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
         working = working_copy(plan, program, config.precision)
+        working.set_activations(config.activations)
         is_compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         if is_compiled:
             working.compile_layers()
@@ -99,7 +100,8 @@ class Learner:
 
     def record(self) -> None:
         """Record packs from now on where that is worth it: on a GPU, where layers are compiled."""
-        if self.is_compiled and self.device.type == "cuda":
+        is_offloaded = self.config.activations == "offload"  # memory of the host is given out anew
+        if self.is_compiled and self.device.type == "cuda" and not is_offloaded:
             self.recorder = Recorder(working=self.working, program=self.program)
 
     def rate(self, step: int) -> float:
