@@ -177,7 +177,7 @@ class Learner:
                 if self.recorder is not None and self._is_warm:
                     told = self.recorder.teach(inputs, divisors, is_only=len(packs) == 1)
                 else:
-                    told = teach(self.working, self.program, inputs, divisors, self.called)
+                    told = teach(self.working, self.program, inputs, divisors, called=self.called)
             for name in TOLD:
                 self.tally.add(name, told[name])
             self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())

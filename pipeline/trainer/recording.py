@@ -38,6 +38,7 @@ def teach(
     program: Program,
     inputs: Mapping[str, Tensor],
     divisors: Mapping[str, Tensor],
+    *,
     called: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """Add the gradients of a pack to those of ``program``, and return sums of losses and weights.
@@ -137,7 +138,6 @@ class Recorder:
             divisors: What each loss is divided by, by its op.
             is_only: Whether no other pack is part of the step.
         """
-        as_it_comes: tuple[Program, Program, Mapping[str, Tensor], Mapping[str, Tensor]]
         as_it_comes = self.working, self.program, inputs, divisors
         if self.working.is_watched or (self._recording is None and self.remark):
             return teach(*as_it_comes)

@@ -32,8 +32,10 @@ def shard(program: Program, ranks: Ranks, device: torch.device, precision: str) 
         )
     for module in (*program.layers(), program):
         sharded: Any = fully_shard(module, mesh=mesh, mp_policy=policy)
-        # Losses are divided by their weight in all of the step: gradients are summed, not averaged.
+        # Losses are divided by their weight in all of the step: gradients are summed, not averaged, and
+        # with the plain sum, which gloo has as well.
         sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(enable=True)
 
 
 @contextmanager

@@ -30,10 +30,12 @@ def replicate(working: Program, program: Program) -> nn.Module:
         working: What computes.
         program: What learns.
     """
+    # They are constants, which would be sent again in every step.
+    buffers = [name for name, _ in working.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(working, buffers)  # noqa: SLF001
     parallel = DistributedDataParallel(
         working,
         bucket_cap_mb=_ALL_MB,
-        broadcast_buffers=False,  # they are constants
         find_unused_parameters=False,  # lanes that are empty give gradients of zero
     )
     masters = dict(zip(working.parameters(), program.parameters(), strict=True))

@@ -16,8 +16,10 @@ from torch import Tensor
 from taskloom.graph.errors import TrainingError
 from taskloom.graph.vocabulary import PAD
 from taskloom.pipeline.loader.stream import Stream, open_stream
+from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.trainer.learner import Learner, own_torch
 from taskloom.pipeline.trainer.ranks import Ranks, join_ranks
+from taskloom.pipeline.trainer.sharding import make_whole
 from taskloom.pipeline.trainer.tally import Tally
 from taskloom.storage.one_pass import pack_documents
 from taskloom.storage.pack import Pack
@@ -48,22 +50,25 @@ def tell_of_steps(store: Path, out: Path) -> None:
         "plain": STEP,
         "half precision": replace(STEP, precision="bfloat16"),
         "clipped": replace(STEP, clip=0.01),
+        "sharded": replace(STEP, sharding="full"),
+        "sharded, half precision": replace(STEP, sharding="full", precision="bfloat16"),
+        "sharded, clipped": replace(STEP, sharding="full", clip=0.01),
     }
+    stream = open_on(store)
     with join_ranks(STEP, CPU) as ranks:
         told: dict[str, Any] = {
-            kind: tell_of_step(store, config, ranks) for kind, config in kinds.items()
+            kind: tell_of_step(stream, config, ranks) for kind, config in kinds.items()
         }
-        told["apart"] = tell_of_step(store, STEP, ranks, is_apart=True)
-        told["reduced"] = count_reduced(store, ranks)
+        told["apart"] = tell_of_step(stream, STEP, ranks, is_apart=True)
+        told["reduced"] = count_reduced(stream, ranks)
         if ranks.is_first:
             torch.save(told, out / f"{ranks.number}.pt")
 
 
 def tell_of_step(
-    store: Path, config: Any, ranks: Ranks, *, is_apart: bool = False
+    stream: Stream, config: TrainConfig, ranks: Ranks, *, is_apart: bool = False
 ) -> dict[str, Any]:
     """Take the first step, with dropout, and return its losses, gradients and new parameters."""
-    stream = open_stream(make_mixture(has_rows=False), Store.open(store), MODEL, config)
     packs = pack_apart(stream) if is_apart else first_packs(stream)
     with own_torch(config, CPU):
         learner = Learner.make(stream.plan, config, CPU, ranks)
@@ -72,9 +77,13 @@ def tell_of_step(
     tally = learner.tally.of_all(ranks)
     return {
         "told": tally.describe(stream.losses) | {"seconds": 0.0},
-        "grads": {name: p.grad for name, p in named.items() if p.grad is not None},
-        "parameters": {name: p.detach() for name, p in named.items()},
+        "grads": {name: make_whole(p.grad) for name, p in named.items() if p.grad is not None},
+        "parameters": {name: make_whole(p.detach()) for name, p in named.items()},
     }
+
+
+def open_on(store: Path) -> Stream:
+    return open_stream(make_mixture(has_rows=False), Store.open(store), MODEL, STEP)
 
 
 def first_packs(stream: Stream) -> list[Pack]:
@@ -105,7 +114,7 @@ def share(packs: Sequence[Pack], ranks: Ranks) -> Sequence[Pack]:
     return packs[ranks.rank * size : (ranks.rank + 1) * size]
 
 
-def count_reduced(store: Path, ranks: Ranks) -> tuple[list[int], int]:
+def count_reduced(stream: Stream, ranks: Ranks) -> tuple[list[int], int]:
     """Return how many numbers each all-reduce of the third step carries, and how many torch has seen."""
     sizes: list[int] = []
     plain = torch.distributed.all_reduce
@@ -114,7 +123,6 @@ def count_reduced(store: Path, ranks: Ranks) -> tuple[list[int], int]:
         sizes.append(tensor.numel())
         return plain(tensor, *arguments, **options)
 
-    stream = open_stream(make_mixture(has_rows=False), Store.open(store), MODEL, STEP)
     learner = Learner.make(stream.plan, STEP, CPU, ranks)
     with stream.loader(rank=ranks.rank, num_ranks=ranks.number) as loader:
         steps = iter(loader)
@@ -131,12 +139,14 @@ def count_reduced(store: Path, ranks: Ranks) -> tuple[list[int], int]:
 @pytest.fixture(scope="module")
 def alone(store_dir: Path) -> Told:
     """What one rank comes to."""
-    told = {
-        "plain": tell_of_step(store_dir, STEP, Ranks()),
-        "half precision": tell_of_step(store_dir, replace(STEP, precision="bfloat16"), Ranks()),
-        "clipped": tell_of_step(store_dir, replace(STEP, clip=0.01), Ranks()),
+    stream = open_on(store_dir)
+    kinds = {
+        "plain": STEP,
+        "half precision": replace(STEP, precision="bfloat16"),
+        "clipped": replace(STEP, clip=0.01),
     }
-    return told | {"apart": tell_of_step(store_dir, STEP, Ranks(), is_apart=True)}
+    told = {kind: tell_of_step(stream, config, Ranks()) for kind, config in kinds.items()}
+    return told | {"apart": tell_of_step(stream, STEP, Ranks(), is_apart=True)}
 
 
 def learn_together(number: int, store: Path, out: Path) -> Told:
@@ -175,6 +185,18 @@ def test_ranks_have_the_loss_and_the_gradients_of_one(
 def test_gradients_in_half_precision_are_added_up_in_single(alone: Told, together: Told) -> None:
     """Only each pack's own gradient is rounded, as it is on one rank."""
     assert_near(together["half precision"]["grads"], alone["half precision"]["grads"], 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["", "half precision", "clipped"])
+def test_ranks_that_share_parameters_have_the_loss_and_the_gradients_of_one(
+    alone: Told, together: Told, kind: str
+) -> None:
+    ours, theirs = together[f"sharded, {kind}" if kind else "sharded"], alone[kind or "plain"]
+    assert_near(ours["grads"], theirs["grads"], 1e-6)
+    assert_near(ours["parameters"], theirs["parameters"], 1e-6)
+    assert ours["told"]["loss"] == pytest.approx(theirs["told"]["loss"], abs=1e-6)
+    norm = theirs["told"]["gradient_norm"]
+    assert ours["told"]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
 
 
 def test_a_step_has_one_all_reduce_of_gradients(alone: Told, together: Told) -> None:
