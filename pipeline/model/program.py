@@ -129,6 +129,10 @@ class Program(nn.Module):
         """Return the module that holds the parameters of scope ``name``."""
         return self.scopes[scope_name(name)]
 
+    def layers(self) -> list[nn.Module]:
+        """Return the layers, in the order in which they compute within their scopes."""
+        return [module for module in self.modules() if isinstance(module, _LAYERS)]
+
     @property
     def is_watched(self) -> bool:
         """Whether somebody wants to know of each node when it begins and ends."""

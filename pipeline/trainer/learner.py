@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -14,15 +14,19 @@ from torch import Tensor, nn
 
 from ...graph.errors import CheckpointError
 from ...graph.planned import name_scored
-from ...storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
-from ...storage.pack import Pack, fingerprint
+from ...storage.checkpoint import Checkpoint
+from ...storage.pack import Pack, fingerprint_pack
 from ..loader.packing import to_inputs
 from ..model.precision import refresh, working_copy
 from ..model.program import Program
 from ..planner.planning import Plan
 from ..settings import TrainConfig
+from .ranks import Ranks
 from .recording import TOLD, Recorder, teach
+from .sharding import is_share, like_own, local, make_whole, shard, summed_at_last, take_share
+from .summing import replicate, summed
 from .tally import Tally
+from .watch import PATIENCE_S
 
 
 @dataclass(slots=True)
@@ -37,6 +41,8 @@ class Learner:
         config: Settings of the run.
         device: Where it computes.
         is_compiled: Whether layers are compiled.
+        ranks: Who learns it together.
+        called: What is called in place of ``working`` where gradients of ranks are added up.
         recorder: Records packs, if it is there.
         step: Steps taken.
         tally: What happened since the last line of the log.
@@ -49,6 +55,8 @@ class Learner:
     config: TrainConfig
     device: torch.device
     is_compiled: bool = False
+    ranks: Ranks = field(default_factory=Ranks)
+    called: nn.Module | None = None
     recorder: Recorder | None = None
     step: int = 0
     tally: Tally = field(default_factory=Tally)
@@ -59,14 +67,27 @@ class Learner:
         self._num_halted = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @classmethod
-    def make(cls, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
+    def make(
+        cls, plan: Plan, config: TrainConfig, device: torch.device, ranks: Ranks | None = None
+    ) -> Self:
         """Return a learner at step 0; parameters come from torch's global random numbers."""
-        return cls.of(Program(plan), plan, config, device)
+        return cls.of(Program(plan), plan, config, device, ranks)
 
     @classmethod
-    def of(cls, program: Program, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
-        """Return a learner of ``program`` at step 0."""
+    def of(
+        cls,
+        program: Program,
+        plan: Plan,
+        config: TrainConfig,
+        device: torch.device,
+        ranks: Ranks | None = None,
+    ) -> Self:
+        """Return a learner of ``program`` at step 0; alone, if there are no ``ranks``."""
+        ranks = ranks or Ranks()
         program = program.to(device).train()
+        is_sharded = config.sharding == "full" and ranks.number > 1
+        if is_sharded:
+            shard(program, ranks, device, config.precision)
         # By name: the optimizer's moments are told apart by place, and a task that is added may move it.
         parameters = [parameter for _, parameter in sorted(program.named_parameters())]
         matrices = [p for p in parameters if p.ndim >= 2]
@@ -78,12 +99,14 @@ class Learner:
         optimizer = torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
-        working = working_copy(plan, program, config.precision)
+        working = program if is_sharded else working_copy(plan, program, config.precision)
         working.set_activations(config.activations)
         is_compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         if is_compiled:
             working.compile_layers()
-        return cls(plan, program, working, optimizer, config, device, is_compiled)
+        is_replicated = ranks.number > 1 and not is_sharded
+        called = replicate(working, program) if is_replicated else None
+        return cls(plan, program, working, optimizer, config, device, is_compiled, ranks, called)
 
     @property
     def remark(self) -> str:
@@ -91,7 +114,18 @@ class Learner:
         how = "compiled" if self.is_compiled else 'not compiled (compile="on" compiles)'
         precision = self.config.precision
         told = "" if precision == "float32" else f" in {precision}"
-        return f"on {self.device.type}{told}, {how}"
+        of_many = f", {self.ranks.number} ranks" if self.ranks.number > 1 else ""
+        return f"on {self.device.type}{told}, {how}{of_many}"
+
+    def whole_program(self) -> Program:
+        """Return the program with all of its parameters; on all ranks."""
+        own = self.program.state_dict()
+        if not any(is_share(tensor) for tensor in own.values()):
+            return self.program
+        with torch.device("meta"):
+            program = Program(self.plan)
+        program.load({name: make_whole(tensor) for name, tensor in own.items()}, "the run")
+        return program
 
     @property
     def recording(self) -> str:
@@ -99,9 +133,10 @@ class Learner:
         return "" if self.recorder is None else self.recorder.remark
 
     def record(self) -> None:
-        """Record packs from now on where that is worth it: on a GPU, where layers are compiled."""
+        """Record packs from now on where that is worth it: on one GPU, where layers are compiled."""
+        is_on_gpu = self.is_compiled and self.device.type == "cuda"
         is_offloaded = self.config.activations == "offload"  # memory of the host is given out anew
-        if self.is_compiled and self.device.type == "cuda" and not is_offloaded:
+        if is_on_gpu and not is_offloaded and self.ranks.number == 1:
             self.recorder = Recorder(working=self.working, program=self.program)
 
     def rate(self, step: int) -> float:
@@ -114,35 +149,53 @@ class Learner:
         cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
         return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
 
-    def take(self, packs: Sequence[Pack]) -> None:
-        """Take one step on ``packs``, whose gradients are those of one large batch."""
+    def take(self, packs: Sequence[Pack], *, is_stopping: bool = False) -> bool:
+        """Take one step, whose gradients are those of one large batch.
+
+        Args:
+            packs: Those of this rank, equally many on each.
+            is_stopping: Whether somebody has asked this rank to stop.
+
+        Returns:
+            Whether somebody has asked any rank to stop.
+        """
+        watch, step = self.ranks.watch, self.step + 1
+        limit_s = 0.0 if self._is_warm else PATIENCE_S
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        divisors = self._divide(packs)
+        watch.enter("waiting for other ranks to begin the step", step=step, is_waiting=True)
+        divisors, is_stopping = self._agree(packs, is_stopping=is_stopping)
         # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
         is_settled = self.is_compiled and self._is_warm
         stance = "fail_on_recompile" if is_settled else "default"
-        for pack in packs:
+        for number, pack in enumerate(packs):
+            is_last = number == len(packs) - 1
+            doing = f"learning pack {number + 1} of {len(packs)}"
+            doing += " and waiting for gradients of other ranks" if is_last else ""
+            watch.enter(doing, limit_s=limit_s, is_waiting=is_last)
             inputs = to_inputs(self.plan, pack, self.device)
-            with torch.compiler.set_stance(stance):
+            self._draw_for(self.ranks.rank * len(packs) + number)
+            with torch.compiler.set_stance(stance), self._summed(is_last=is_last):
                 if self.recorder is not None and self._is_warm:
                     told = self.recorder.teach(inputs, divisors, is_only=len(packs) == 1)
                 else:
-                    told = teach(self.working, self.program, inputs, divisors)
+                    told = teach(self.working, self.program, inputs, divisors, called=self.called)
             for name in TOLD:
                 self.tally.add(name, told[name])
             self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
+        watch.enter("stepping the optimizer", limit_s=limit_s)
         limit = self.config.clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.program.parameters(), limit)
+        norm = make_whole(nn.utils.clip_grad_norm_(self.program.parameters(), limit))
         self.tally.add("gradient_norm", norm)
         self._halt(norm)
         self.optimizer.step()
         refresh(self.working, self.program)
         self.step += 1
         self.tally.steps += 1
-        self.tally.packs.append(fingerprint(packs))
+        self.tally.packs.append([fingerprint_pack(pack) for pack in packs])
         self._is_warm = True
+        return is_stopping
 
     @property
     def sound_step(self) -> int:
@@ -160,46 +213,57 @@ class Learner:
         optimizer: Any = self.optimizer
         optimizer.found_inf = is_bad.to(torch.float32)
 
-    def _divide(self, packs: Sequence[Pack]) -> dict[str, torch.Tensor]:
-        """Return what each loss is divided by, by its op: its weight in all of the step."""
-        totals = {
-            "score_tokens": sum(float(pack.weights.sum()) for pack in packs),
-            "contrast_pairs": float(sum((pack.pair_loss_ids >= 0).sum() for pack in packs)),
-        }
+    def _summed(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Return what a pack is learned within; after the last of a step, gradients are summed over ranks."""
+        if self.called is None:
+            return summed_at_last(self.program, is_last=is_last)
+        return summed(self.called, is_last=is_last)
+
+    def _draw_for(self, number: int) -> None:
+        """Draw random numbers for pack ``number`` of the step, the same whichever rank learns it."""
+        place = f"{self.config.seed}/{self.step}/{number}".encode()
+        seed = int.from_bytes(hashlib.blake2b(place, digest_size=7).digest())
+        generator = torch.default_generator
+        if self.device.type == "cuda":
+            index: Any = self.device.index
+            index = torch.cuda.current_device() if index is None else index
+            generator = torch.cuda.default_generators[index]
+        generator.manual_seed(seed)
+
+    def _agree(
+        self, packs: Sequence[Pack], *, is_stopping: bool
+    ) -> tuple[dict[str, torch.Tensor], bool]:
+        """Return what each loss is divided by, by its op, and whether any rank is to stop.
+
+        A loss is divided by its weight in all of the step, so ranks tell each other what their packs weigh.
+        """
+        weights = sum(float(pack.weights.sum()) for pack in packs)
+        pairs = float(sum((pack.pair_loss_ids >= 0).sum() for pack in packs))
+        weights, pairs, stopping = self.ranks.add_up([weights, pairs, float(is_stopping)])
+        totals = {"score_tokens": weights, "contrast_pairs": pairs}
         # Filled there rather than copied: the host would wait for a copy.
-        return {op: torch.full((), total, device=self.device) for op, total in totals.items()}
+        divisors = {op: torch.full((), total, device=self.device) for op, total in totals.items()}
+        return divisors, stopping > 0
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return what is no longer a finite number since the last line of the log; empty if all is well."""
-        if told := self.tally.trouble(tasks):
+        if told := self.tally.of_all(self.ranks).trouble(tasks):
             return told
-        are_finite = torch.stack([p.isfinite().all() for p in self.program.parameters()])
-        return "" if are_finite.all() else "a parameter"
+        are_finite = torch.stack([local(p).isfinite().all() for p in self.program.parameters()])
+        (num_bad,) = self.ranks.add_up([float(not are_finite.all())])
+        return "a parameter" if num_bad else ""
 
     def measure(self, tasks: Sequence[str], *, waited_s: float) -> dict[str, Any]:
         """Return a line of the log, on what happened since the last one."""
         tally, self.tally = self.tally, Tally()
-        line = {"step": self.step, "rate": self.rate(self.step - 1), **tally.describe(tasks)}
+        told = tally.of_all(self.ranks).describe(tasks)
+        line = {"step": self.step, "rate": self.rate(self.step - 1), **told}
         return line | {"waited_s": round(waited_s, 3)}
 
-    def save(self, run: Path, record: Mapping[str, Any], artifacts: Mapping[str, bytes]) -> Path:
-        """Write a checkpoint of the run in directory ``run`` and return its path."""
-        training = {
-            "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "tally": self.tally.to_plain(),
-        }
-        if self.device.type == "cuda":
-            training["cuda_random"] = torch.cuda.get_rng_state(self.device)
-        path = checkpoint_path(run, self.step)
-        write_checkpoint(
-            path,
-            tensors=self.program.state_dict(),
-            training=training,
-            record=record,
-            artifacts=artifacts,
-        )
-        return path
+    def training(self) -> dict[str, Any]:
+        """Return what going on needs beside the parameters, as a checkpoint can keep it; on all ranks."""
+        tally = self.tally.of_all(self.ranks).to_plain()
+        return {"optimizer": self.optimizer.state_dict(), "tally": tally}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where ``checkpoint`` was written.
@@ -210,16 +274,25 @@ class Learner:
         if checkpoint.training is None:
             message = f"{checkpoint.path} holds a model, but no optimizer to train it with"
             raise CheckpointError.of("T0724", message, "train into another directory")
-        self.program.load(checkpoint.tensors, checkpoint.path)
+        self.program.load(like_own(checkpoint.tensors, self.program.state_dict()), checkpoint.path)
         refresh(self.working, self.program)
         training: Any = checkpoint.training
-        self.optimizer.load_state_dict(training["optimizer"])
-        torch.set_rng_state(training["random"])
-        if self.device.type == "cuda" and "cuda_random" in training:
-            torch.cuda.set_rng_state(training["cuda_random"], self.device)
+        self.optimizer.load_state_dict(self._share_optimizer(training["optimizer"]))
         self.step = checkpoint.record["step"]
         names = (checkpoint.record["losses"], name_scored(self.plan.scored))
-        self.tally = Tally.from_plain(training["tally"], self.device, *names)
+        self.tally = Tally.from_plain(training["tally"], self.device, *names).share(self.ranks)
+
+    def _share_optimizer(self, whole: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state of an optimizer as that of this rank's."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state = {
+            number: {
+                name: take_share(value, parameters[number]) if isinstance(value, Tensor) else value
+                for name, value in of_one.items()
+            }
+            for number, of_one in whole["state"].items()
+        }
+        return {**whole, "state": state}
 
 
 @contextmanager

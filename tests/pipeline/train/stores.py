@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Mixture, Run, Source, Task, train
@@ -55,6 +54,8 @@ continue_run(store, out, **json.loads(settings))
 
 def read_digits() -> list[dict[str, Any]]:
     """Return scanned digits: ``id``, ``image`` (uint8, 8 x 8) and ``label``."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - seconds, which processes that train do not need
+
     counts, labels = load_digits(return_X_y=True)
     images = np.rint(counts[:NUM_DIGITS] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     return [
