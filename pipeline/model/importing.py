@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -25,6 +26,8 @@ from ...ops.device.modality import shared_name
 from ...ops.device.relative.inferred import infer_config
 from ...ops.device.relative.names import KEPT, VOCABULARY, from_ofasys, to_ofasys
 from ...ops.device.relative.older import DERIVED, from_ofa
+from ...ops.host.bpe import Bpe
+from ...ops.recipe.text import BLOCK, BPE
 from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from ...storage.foreign import read_foreign
 from ..versions import installed_version
@@ -130,7 +133,12 @@ def export_state(path: Path) -> dict[str, Tensor]:
     return to_ofasys(tensors | {KEPT + name: tensor for name, tensor in kept.items()}).tensors
 
 
-def take_over(program: Program, vocabulary: Vocabulary, path: Path) -> Taken:
+def take_over(
+    program: Program,
+    vocabulary: Vocabulary,
+    path: Path,
+    artifacts: Mapping[str, bytes] = MappingProxyType({}),
+) -> Taken:
     """Give ``program`` the parameters of a checkpoint, as far as both have them.
 
     Where the program has feed-forward weights for each modality and the checkpoint has not, those of every
@@ -140,6 +148,8 @@ def take_over(program: Program, vocabulary: Vocabulary, path: Path) -> Taken:
         program: The program.
         vocabulary: Its blocks of ids: rows go to the ids that stand for the same.
         path: A run, a checkpoint of one, or one that was imported.
+        artifacts: What it answers with. Where its texts are split otherwise than the checkpoint's, rows go to
+            the ids of the same bytes.
 
     Raises:
         CheckpointError: There is no checkpoint, or a tensor has another size there (T0743).
@@ -151,7 +161,8 @@ def take_over(program: Program, vocabulary: Vocabulary, path: Path) -> Taken:
     name = SCOPES + VOCABULARY
     new_ids = 0
     if name in ours and name in theirs and ours[name].shape[1:] == theirs[name].shape[1:]:
-        rows = torch.tensor(find_rows(_find_places(checkpoint), vocabulary.places))
+        places = _renumber_texts(_find_places(checkpoint), checkpoint.artifacts, artifacts)
+        rows = torch.tensor(find_rows(places, vocabulary.places))
         is_known = rows >= 0
         table = ours[name].clone()
         table[is_known] = theirs[name][rows[is_known]].to(table)
@@ -232,3 +243,20 @@ def _find_places(checkpoint: Checkpoint) -> Sequence[Place]:
     if blocks is not None:
         return Vocabulary(tuple(Block(*block) for block in blocks)).places
     return ()
+
+
+def _renumber_texts(
+    places: Sequence[Place], was: Mapping[str, bytes], now: Mapping[str, bytes]
+) -> Sequence[Place]:
+    """Return ``places`` with ids of texts numbered as they are ``now``; numbers below 0 are nowhere."""
+    if BPE not in was or BPE not in now or was[BPE] == now[BPE]:
+        return places
+    before, after = (Bpe.from_bytes(each[BPE]).tokens for each in (was, now))
+    numbers = {token: number for number, token in enumerate(after)}
+    renumbered = [numbers.get(token, -1 - number) for number, token in enumerate(before)]
+    return [
+        (block, renumbered[number])
+        if block == BLOCK and number < len(renumbered)
+        else (block, number)
+        for block, number in places
+    ]

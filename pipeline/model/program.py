@@ -131,7 +131,7 @@ class Program(nn.Module):
 
     def layers(self) -> list[nn.Module]:
         """Return the layers, in the order in which they compute within their scopes."""
-        return [module for module in self.modules() if isinstance(module, _LAYERS)]
+        return [module for module in self.modules() if isinstance(module, LAYERS)]
 
     @property
     def is_watched(self) -> bool:

@@ -59,7 +59,7 @@ class Saver:
         self._stager = self._stager or _make_stager(learner.device)
         self._writing = begin_checkpoint(
             checkpoint_path(self.run, learner.step),
-            tensors=learner.program.state_dict(),
+            tensors=learner.result.state_dict(),
             training=learner.training(),
             record=record,
             artifacts=artifacts,

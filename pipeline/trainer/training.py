@@ -22,8 +22,6 @@ from ...storage.pack import Pack
 from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import Stream, open_stream
-from ..model.importing import take_over
-from ..model.precision import refresh
 from ..model.program import choose_device
 from ..model.record import refuse_other_run, run_capacity, run_record, used_artifacts
 from ..progress import Shown, open_progress
@@ -33,6 +31,7 @@ from .blame import NAME, find_documents
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
 from .ranks import Ranks, join_ranks
+from .recipe import tell_costs, tell_recipe
 from .run_log import open_log
 from .saving import Saver
 from .step_meter import StepMeter, timed
@@ -109,7 +108,8 @@ def train(
         run = _Run(path, mixture, stream, run_record(mixture, stream), learner, saver, shown)
         loader = run.begin()
         sizes = learner.program.num_parameters
-        for line in (header := stream.header(loader, sizes, learner.remark)):
+        header = [*stream.header(loader, sizes, learner.remark), *tell_recipe(learner)]
+        for line in header:
             shown.say(line)
         with loader:
             run.go(loader, min(config.steps, config.steps if stop_at is None else stop_at))
@@ -167,9 +167,7 @@ class _Run:
         weights = self.stream.config.weights
         if not weights:
             return
-        plan, program = self.learner.plan, self.learner.program
-        taken = take_over(program, plan.vocabulary, local_path(weights))
-        refresh(self.learner.working, program)
+        taken = self.learner.begin_with(local_path(weights), used_artifacts(self.stream))
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )
@@ -224,13 +222,18 @@ class _Run:
         with meter.around(packs, waited_s):
             is_stopped = learner.take(packs, is_stopping=interrupted())
         if meter.is_full:
-            if self.ranks.is_first:
-                meter.result().write(self.path)
-            # Not before: steps are measured as they come, and need the memory that a recording keeps.
-            learner.record()
+            self._end_measuring(meter)
         # Ranks have agreed before the step on what each of them knew then. Alone, the last moment counts; it is
         # asked once a step, or an interrupt might go by unsaved.
         return (interrupted() if self.ranks.number == 1 else is_stopped), waited_s
+
+    def _end_measuring(self, meter: StepMeter) -> None:
+        if self.ranks.is_first:
+            meter.result().write(self.path)
+        for line in tell_costs(self.learner, meter.taken_s):
+            self.shown.say(line)
+        # Not before: steps are measured as they come, and need the memory that a recording keeps.
+        self.learner.record()
 
     def _save(self, loader: Loader, *, is_last: bool) -> None:
         record = {**self.record, "loader": loader.state(), "step": self.learner.step}
@@ -270,7 +273,7 @@ class _Run:
             self.stream.model,
             self.stream.pinned,
             used_artifacts(self.stream),
-            self.learner.whole_program(),
+            self.learner.whole_result(),
         )
         model.program.to(self.learner.device).eval()
         return model
