@@ -31,12 +31,14 @@ from .language import slots
 from .look import explain, graph
 from .ops import ops
 from .package import export_model
+from .plan_run import plan_run
 from .run import build, evaluate, fit, infer, train, verify, verify_resume
 from .schema import schema
 
 VERBS: Final[tuple[Callable[..., Any], ...]] = (
     build,
     fit,
+    plan_run,
     train,
     evaluate,
     infer,

@@ -87,7 +87,7 @@ def count_plainly(stream: Stream, documents: list[Pack], monkeypatch: pytest.Mon
     def choose(_lo: Tensor, _hi: Tensor, _num_keys: int, spec: AttentionSpec) -> AttentionSpec:
         return replace(spec, backend="math", window=0, is_diagonal=False)
 
-    monkeypatch.setattr(backend, "_choose", choose)
+    monkeypatch.setattr(backend, "choose_backend", choose)
     monkeypatch.setattr(loss, "charge_labels", charge_plainly)
     program = Program(stream.plan)
     with FlopCounterMode(display=False) as counter:
