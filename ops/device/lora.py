@@ -41,7 +41,7 @@ class LoraLinear(Linear):
         super().__init__(
             layer.in_features, layer.out_features, bias=bias is not None, device="meta"
         )
-        self.weight, self.bias = layer.weight, bias  # pyright: ignore[reportAttributeAccessIssue]
+        self.weight, self.bias = layer.weight, bias
         down_RC = layer.weight.new_empty(rank, layer.in_features)
         # As a linear layer of torch begins.
         nn.init.kaiming_uniform_(down_RC, a=5**0.5)

@@ -186,11 +186,11 @@ def take_over(
 
 def _copy_shared(theirs: dict[str, Tensor], ours: Collection[str]) -> None:
     """Put copies of shared weights under the names that they have in ``ours`` for each modality."""
-    shared = {name: shared_name(name) for name in ours if name not in theirs}
+    shared = {name: shared_name(name) or "" for name in ours if name not in theirs}
     copied = {name: other for name, other in shared.items() if other in theirs}
-    theirs |= {name: theirs[other] for name, other in copied.items() if other is not None}
+    theirs |= {name: theirs[other] for name, other in copied.items()}
     for name in set(copied.values()):
-        theirs.pop(str(name))
+        theirs.pop(name)
 
 
 def _find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:

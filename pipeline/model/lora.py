@@ -46,7 +46,7 @@ def add_lora(program: nn.Module, names: Collection[str], *, rank: int, alpha: fl
         told = ", ".join(sorted(names)[:3]) or "nothing was named"
         raise TrainingError.of("T0790", message, f"named: {told}")
     for name in names:
-        parameters[name].requires_grad_(requires_grad=False)
+        parameters[name].requires_grad = False
     for name in layers:
         layer = program.get_submodule(name)
         assert isinstance(layer, nn.Linear), "it was chosen as one"

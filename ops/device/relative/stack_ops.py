@@ -129,8 +129,15 @@ def _stream_ports(name: str, width: int) -> dict[str, Port]:
 
 
 def _stream(given: Mapping[str, Tensor], modalities: tuple[str, ...]) -> Stream:
-    names = ("hidden", "positions", "slots", "places", "keys")
-    return Stream(*(given[name] for name in names), given.get("modalities"), modalities)
+    return Stream(
+        given["hidden"],
+        given["positions"],
+        given["slots"],
+        given["places"],
+        given["keys"],
+        given.get("modalities"),
+        modalities,
+    )
 
 
 def _own_spec(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,13 +20,9 @@ from taskloom.ops.device.relative.layer import RelativeShape
 from taskloom.ops.device.relative.places import to_items
 from taskloom.ops.device.relative.stack import RelativeDecoder, RelativeEncoder, Stream
 
-SIZES = {
-    "width": 16,
-    "num_heads": 2,
-    "num_encoder_layers": 2,
-    "num_decoder_layers": 2,
-    "ffn_width": 32,
-}
+CONFIG = ModelConfig(
+    width=16, num_heads=2, num_encoder_layers=2, num_decoder_layers=2, ffn_width=32
+)
 LINE = {"kind": "line", "table": "text", "num_places": 16, "bucket": 4, "longest": 16}
 
 
@@ -83,10 +80,7 @@ def test_rates_name_no_parameters_and_evaluation_is_without(
     build_program: Callable[..., Any], packs: Iterator[dict[str, Tensor]]
 ) -> None:
     pack = next(packs)
-    plain, dropping = (
-        build_program(ModelConfig(**SIZES)),
-        build_program(ModelConfig(**SIZES, drop_path=0.5)),
-    )
+    plain, dropping = build_program(CONFIG), build_program(replace(CONFIG, drop_path=0.5))
     assert plain.state_dict().keys() == dropping.state_dict().keys()
     dropping.load_state_dict(plain.state_dict())
     torch.manual_seed(0)
@@ -97,14 +91,14 @@ def test_rates_name_no_parameters_and_evaluation_is_without(
 def test_a_document_that_every_part_leaves_alone_is_as_it_came(
     build_program: Callable[..., Any], documents: list[Any], pack: Callable[..., Any]
 ) -> None:
-    sizes = {**SIZES, "num_encoder_layers": 1, "num_decoder_layers": 1}
-    program = build_program(ModelConfig(**sizes, drop_path=0.6))
+    program = build_program(replace(CONFIG, num_encoder_layers=1, drop_path=0.6))
     together, starts = pack(documents)
     hidden_NC = torch.randn(len(together["source_ids"]), 16)
     lo_N = together["source_keys"][0]
     is_untouched: set[bool] = set()
     for seed in range(20):
-        (factors_SN1,) = (torch.manual_seed(seed), program.encoder.paths(lo_N))[1]
+        torch.manual_seed(seed)
+        (factors_SN1,) = program.encoder.paths(lo_N)
         torch.manual_seed(seed)
         states = program.encode(
             program.encoder,
@@ -150,7 +144,8 @@ def test_stacks_with_relative_positions_drop_by_document(
     for stack, call in ((encoder, encode), (decoder, decode)):
         is_untouched: set[bool] = set()
         for seed in range(40):
-            (factors_SN1,) = (torch.manual_seed(seed), stack.paths(lo_N))[1]
+            torch.manual_seed(seed)
+            (factors_SN1,) = stack.paths(lo_N)
             torch.manual_seed(seed)
             states_NC = call()
             came_NC = _pass(stack, hidden_NC)
@@ -177,7 +172,7 @@ def test_layers_that_are_dropped_compile_once(
     build_program: Callable[..., Any], packs: Iterator[dict[str, Tensor]]
 ) -> None:
     torch.compiler.reset()
-    config = ModelConfig(**SIZES, drop_path=0.4)
+    config = replace(CONFIG, drop_path=0.4)
     torch.manual_seed(0)
     eager, compiled = build_program(config), build_program(config)
     compiled.load_state_dict(eager.state_dict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -136,19 +136,43 @@ def fresh_compiler() -> Iterator[None]:
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-@pytest.mark.parametrize("choice", CHOICES[1:])
-def test_layers_that_recompute_compile_once(stream: Stream, choice: Activations) -> None:
+def test_layers_that_recompute_compile_once(stream: Stream) -> None:
     with stream.loader() as loader:
         packs = [pack for step in islice(loader, 3) for pack in step]
-    eager, compiled = (make_program(stream.plan, each).eval() for each in ("keep", choice))
-    compiled.compile_layers("aot_eager")
+    programs = {each: make_program(stream.plan, each).eval() for each in CHOICES}
+    for program in programs.values():
+        program.compile_layers("aot_eager")
+    kept: dict[str, int] = {}
     stance = "default"
     for pack in packs:
-        expected, _ = learn(eager, stream.plan, pack)
+        found: dict[str, dict[str, Tensor]] = {}
         with torch.compiler.set_stance(stance):
-            found, _ = learn(compiled, stream.plan, pack)
-        for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
+            for choice, program in programs.items():
+                found[choice], kept[choice] = learn(program, stream.plan, pack)
+                program.zero_grad()
+        for choice, name in product(CHOICES[1:], found["keep"]):
+            expected = found["keep"][name]
+            torch.testing.assert_close(found[choice][name], expected, rtol=0, atol=1e-5)
         stance = "fail_on_recompile"
-        for program in (eager, compiled):
-            program.zero_grad()
+    assert kept["offload"] < kept["recompute"] < kept["keep"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+@pytest.mark.parametrize("choice", CHOICES[1:])
+def test_native_code_drops_the_same_when_it_computes_again(
+    stream: Stream, choice: Activations
+) -> None:
+    with stream.loader() as loader:
+        pack = next(iter(loader))[0]
+    found: list[dict[str, Tensor]] = []
+    for each in ("keep", choice):
+        torch.compiler.reset()
+        program = make_program(stream.plan, each)
+        program.compile_layers()
+        found.append(learn(program, stream.plan, pack)[0])
+    assert found[0]["loss"] == found[1]["loss"]
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=0, atol=1e-5)
