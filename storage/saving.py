@@ -30,7 +30,7 @@ from torch.futures import Future as TorchFuture
 
 from ..graph.errors import CheckpointError, TaskloomError
 from .checkpoint import PLAIN, encode_files, refuse_existing
-from .files import encode_json, make_directory, sync, temporary_path
+from .files import encode_json, sync, temporary_path
 from .manifest import NAME, NEWEST, FileFacts, Manifest, writing
 from .nested import split_nested
 from .parts import INDEX
@@ -159,8 +159,7 @@ class _PartsWriter(StorageWriter):
         if is_coordinator:
             self._temporary = temporary_path(self.path)
             with writing(self.path):
-                make_directory(self.path.parent)
-                self._temporary.mkdir()
+                self._temporary.mkdir(parents=True)
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Return the plan as it is."""

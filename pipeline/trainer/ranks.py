@@ -126,15 +126,16 @@ def join_ranks(config: TrainConfig, device: torch.device) -> Generator[Ranks]:
         raise TrainingError.of("T0761", message, "call train() without init_process_group()")
     joined: Any = rendezvous("env://", rank, number)
     store, rank, number = next(joined)
+    prefix = _name_attempt(store, number)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=PrefixStore("taskloom", store),
+        store=PrefixStore(prefix, store),
         rank=rank,
         world_size=number,
         # Longer than whatever the watch waits for: it tells more.
         timeout=timedelta(seconds=2 * PATIENCE_S + config.loader_timeout_s),
     )
-    watch = Watch(rank, number, store.clone(), config.rank_timeout_s)
+    watch = Watch(rank, number, PrefixStore(prefix, store.clone()), config.rank_timeout_s)
     try:
         group = distributed.new_group(backend="gloo")
         saving = distributed.new_group(backend="gloo")
@@ -164,6 +165,15 @@ def _read_environment() -> tuple[int, int, int]:
         help_ = "start it with torchrun, or unset these variables to train in one process"
         raise TrainingError.of("T0761", message, help_)
     return rank, number, local
+
+
+def _name_attempt(store: Any, number: int) -> str:
+    """Return a prefix for the keys of this attempt to train, the same on all ranks.
+
+    A launcher that starts ranks again may keep the store, and with it addresses of ranks that are gone.
+    """
+    prefix = f"taskloom/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{number}"
+    return f"{prefix}/{(store.add(f'{prefix}/arrived', 1) - 1) // number}"
 
 
 def _explain_gone(watch: Watch, error: Exception) -> TrainingError | None:

@@ -126,11 +126,37 @@ class Watch:
         if self.store is None:
             return []
         with suppress(RuntimeError):
-            before = self._read()
+            before = self.read()
             time.sleep(wait_s)
-            after = self._read()
+            after = self.read()
             return [sign for sign, last in zip(after, before, strict=True) if sign == last]
         return []
+
+    def read(self) -> list[Sign]:
+        """Return the last sign of every rank; it waits for those that have given none yet."""
+        keys = [f"{_KEY}/{rank}" for rank in range(self.num_ranks)]
+        return [Sign(**json.loads(told)) for told in self.store.multi_get(keys)]
+
+    def judge(self, signs: Sequence[Sign], now: float) -> tuple[str, list[Sign]] | None:
+        """Return what is wrong and with which ranks; None if all is well.
+
+        Args:
+            signs: The last sign of every rank.
+            now: Seconds on this rank's clock: a sign counts from when it is first seen.
+        """
+        for sign in signs:
+            if sign.rank not in self._seen or self._seen[sign.rank][0].number != sign.number:
+                self._seen[sign.rank] = sign, now
+        going = [sign for sign in signs if not sign.is_over]
+        silent = [s for s in going if now - self._seen[s.rank][1] > self.limit_s]
+        if silent:
+            return "gave no sign", silent
+        late = [sign for sign in going if sign.is_late]
+        if stuck := [sign for sign in late if not sign.is_waiting]:
+            return "does not get on", stuck
+        if going and len(late) == len(going):
+            return "waits for others, as all do", late
+        return None
 
     @property
     def _every_s(self) -> float:
@@ -143,7 +169,7 @@ class Watch:
         with suppress(RuntimeError):
             while not self._is_over.wait(self._every_s):
                 self._tell(number := number + 1)
-                if is_watcher and (told := self._judge(self._read(), time.monotonic())):
+                if is_watcher and (told := self.judge(self.read(), time.monotonic())):
                     self._end(*told)
             self._tell(number + 1)
 
@@ -161,26 +187,6 @@ class Watch:
             is_over=self._is_over.is_set(),
         )
         self.store.set(f"{_KEY}/{self.rank}", json.dumps(asdict(sign)))
-
-    def _read(self) -> list[Sign]:
-        keys = [f"{_KEY}/{rank}" for rank in range(self.num_ranks)]
-        return [Sign(**json.loads(told)) for told in self.store.multi_get(keys)]
-
-    def _judge(self, signs: Sequence[Sign], now: float) -> tuple[str, list[Sign]] | None:
-        """Return what is wrong and with which ranks; None if all is well."""
-        for sign in signs:
-            if sign.rank not in self._seen or self._seen[sign.rank][0].number != sign.number:
-                self._seen[sign.rank] = sign, now
-        going = [sign for sign in signs if not sign.is_over]
-        silent = [s for s in going if now - self._seen[s.rank][1] > self.limit_s]
-        if silent:
-            return "gave no sign", silent
-        late = [sign for sign in going if sign.is_late]
-        if stuck := [sign for sign in late if not sign.is_waiting]:
-            return "does not get on", stuck
-        if going and len(late) == len(going):
-            return "waits for others, as all do", late
-        return None
 
     def _end(self, what: str, signs: Sequence[Sign]) -> None:
         """Say what is wrong, and end the run: the launcher stops those that are left."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +138,17 @@ def signal_at(number: int, out: Path, line: int) -> threading.Thread:
     return thread
 
 
-def start_python(code: str, *arguments: str, folder: Path | None = None) -> subprocess.Popen[str]:
-    """Run ``code`` in a fresh process, which may import this module."""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+def start_python(
+    code: str, *arguments: str, folder: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Run ``code`` in a fresh process, which may import this module; ``env`` is added to its environment."""
+    path = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=env,
+        env={**os.environ, **path, **(env or {})},
         cwd=folder,
     )
 

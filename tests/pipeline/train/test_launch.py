@@ -22,7 +22,7 @@ from taskloom.pipeline.trainer.run_log import NAME, read_log
 from taskloom.storage.checkpoint import latest_checkpoint, list_checkpoints, read_checkpoint
 
 from .launching import LAUNCH_S, run_ranks, start_ranks
-from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture
+from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture, start_python
 
 STEPS: dict[str, Any] = {"steps": 24, "packs_per_step": 4, "log_every": 4, "checkpoint_every": 6}
 
@@ -146,6 +146,21 @@ def test_a_run_goes_from_two_ranks_to_one_to_four(
 
 
 @pytest.mark.slow
+def test_ranks_that_share_parameters_go_on_from_one_and_one_from_them(
+    store_dir: Path, whole: Path, tmp_path: Path
+) -> None:
+    out, shared = tmp_path / "run", {**STEPS, "sharding": "full"}
+    run_ranks(_TRAIN, 2, *arguments(store_dir, out, **shared, stop_at=7))
+    index = json.loads((out / "step-00000007" / "index.json").read_bytes())
+    assert all(len(each["pieces"]) == 2 for each in index["model"].values() if each["size"][0] > 1)
+    continue_run(store_dir, out, **STEPS, stop_at=13)
+    run_ranks(_TRAIN, 2, *arguments(store_dir, out, **shared))
+    assert prints_of(out) == prints_of(whole)
+    for name, tensor in tensors_of(whole).items():
+        torch.testing.assert_close(tensors_of(out)[name], tensor, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_all_ranks_stop_at_one_step_when_one_is_interrupted(
     store_dir: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +206,34 @@ def test_a_killed_rank_ends_the_run_and_is_named(store_dir: Path, tmp_path: Path
     assert process.returncode
     assert re.search(rf"Signal 9 \(SIGKILL\) received by PID {pid}", errors)
     assert re.search(r"rank +: 1 ", errors)
+
+
+@pytest.mark.slow
+def test_without_a_launcher_a_rank_says_which_other_one_is_gone(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    """As on another machine, whose launcher hears of it later."""
+    out = tmp_path / "run"
+    settings = STEPS | {"steps": 100_000, "log_every": 1}
+    given = arguments(store_dir, out, **settings)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [start_python(_TRAIN, *given, env=name_rank(rank, 2, port)) for rank in range(2)]
+    wait_for_lines(out, 3, ranks[0])
+    ranks[1].kill()
+    _, errors = ranks[0].communicate(timeout=60)
+    ranks[1].communicate()
+    assert ranks[0].returncode == 1
+    assert re.search(r"T0762.*rank 1 is gone", errors), errors
+    assert re.search(rf"rank 1 \(process {ranks[1].pid} on ", errors)
+
+
+def name_rank(rank: int, number: int, port: str) -> dict[str, str]:
+    """Return what a launcher says to a rank in the environment."""
+    told = {"RANK": rank, "WORLD_SIZE": number, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    told |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RESTART_COUNT": 0}
+    return {name: str(value) for name, value in told.items()}
 
 
 @pytest.mark.slow
