@@ -112,12 +112,6 @@ class Bpe:
         """Number of ids."""
         return self._tokenizer.get_vocab_size()
 
-    @property
-    def tokens(self) -> list[str]:
-        """What each id stands for: bytes, each as the letter that GPT-2 writes for it."""
-        numbers: dict[str, int] = self._tokenizer.get_vocab()
-        return sorted(numbers, key=numbers.__getitem__)
-
     def encode(self, texts: pa.Array, *, dtype: str = "uint16") -> pa.ListArray:
         """Return the ids of each text, relative to the vocabulary's first.
 

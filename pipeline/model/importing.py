@@ -7,6 +7,7 @@ whoever begins with it finds every row by what it stands for.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ from ...ops.device.modality import shared_name
 from ...ops.device.relative.inferred import infer_config
 from ...ops.device.relative.names import KEPT, VOCABULARY, from_ofasys, to_ofasys
 from ...ops.device.relative.older import DERIVED, from_ofa
-from ...ops.host.bpe import Bpe
 from ...ops.recipe.text import BLOCK, BPE
 from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from ...storage.foreign import read_foreign
@@ -251,7 +251,7 @@ def _renumber_texts(
     """Return ``places`` with ids of texts numbered as they are ``now``; numbers below 0 are nowhere."""
     if BPE not in was or BPE not in now or was[BPE] == now[BPE]:
         return places
-    before, after = (Bpe.from_bytes(each[BPE]).tokens for each in (was, now))
+    before, after = (_read_tokens(each[BPE]) for each in (was, now))
     numbers = {token: number for number, token in enumerate(after)}
     renumbered = [numbers.get(token, -1 - number) for number, token in enumerate(before)]
     return [
@@ -260,3 +260,9 @@ def _renumber_texts(
         else (block, number)
         for block, number in places
     ]
+
+
+def _read_tokens(bpe: bytes) -> list[str]:
+    """Return what each id of a BPE vocabulary stands for: bytes, each as the letter that GPT-2 has for it."""
+    numbers: dict[str, int] = json.loads(bpe)["model"]["vocab"]
+    return sorted(numbers, key=numbers.__getitem__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from taskloom.ops.host.bpe import Bpe
 from taskloom.pipeline import Mixture, Run, Source, Task, build, train
 from taskloom.pipeline.config.project import load_project
 from taskloom.pipeline.settings import ScopeRule
@@ -50,7 +50,9 @@ def learn(tasks: list[Task], folder: Path, out: str, *, bpe_size: int = 280, **m
 
 def tokens_of(run: Path) -> list[str]:
     """Return what each id of texts stands for in the model of a run."""
-    return Bpe.from_bytes(last_of(run).artifacts["bpe-main"]).tokens
+    content = json.loads(last_of(run).artifacts["bpe-main"])
+    numbers: dict[str, int] = content["model"]["vocab"]
+    return sorted(numbers, key=numbers.__getitem__)
 
 
 def table_of(run: Path) -> Tensor:
