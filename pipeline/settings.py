@@ -58,9 +58,17 @@ class TrainConfig:
         max_document: Longest source side in tokens; longer rows are counted and left out.
         log_every: Steps between two lines of the log.
         checkpoint_every: Steps between two checkpoints.
-        keep_checkpoints: Checkpoints that are kept.
+        keep_checkpoints: Checkpoints that are kept, the last ones.
+        keep_every: Steps whose multiples keep their checkpoints for good; none if 0.
+        keep_best: Metric of the evaluation whose best checkpoint is kept as well; none if empty.
+        sharding: What several ranks divide among them besides the packs: ``"none"``, or ``"full"`` for
+            parameters, gradients and the optimizer's state, where a model is too large for one.
+        rank_timeout_s: Seconds without a sign after which one of several ranks is given up, and the run ends.
         precision: What a step computes in: ``"float32"`` or ``"bfloat16"``. Parameters are learned and kept in
             float32 either way.
+        activations: What each layer does with what its gradient needs: ``"keep"`` keeps it; ``"recompute"``
+            (activation checkpointing) keeps what the layer reads and computes the rest again, for less memory
+            and about a third more time; ``"offload"`` keeps what it reads in the memory of the host besides.
         compile: ``"auto"`` compiles on a GPU; ``"on"`` and ``"off"`` decide it.
         device: ``"auto"`` takes a GPU where there is one.
         threads: Threads of torch on the host; its own choice if 0.
@@ -90,7 +98,12 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    keep_every: int = 0
+    keep_best: str = ""
+    sharding: Literal["none", "full"] = "none"
+    rank_timeout_s: float = 25.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    activations: Literal["keep", "recompute", "offload"] = "keep"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     threads: int = 0
@@ -150,6 +163,7 @@ _LEAST: Final = {
     "log_every": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
+    "rank_timeout_s": 1,
     "loader_timeout_s": 1,
 }
 _SHARES: Final = ("final_rate",)

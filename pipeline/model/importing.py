@@ -8,7 +8,7 @@ whoever begins with it finds every row by what it stands for.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,8 @@ from torch import Tensor
 from ...graph.errors import CheckpointError, Problem
 from ...graph.vocabulary import Block, Place, Vocabulary, find_rows, read_symbols
 from ...ops.device.config import ModelConfig
+from ...ops.device.lora import fold_pairs
+from ...ops.device.modality import shared_name
 from ...ops.device.relative.inferred import infer_config
 from ...ops.device.relative.names import KEPT, VOCABULARY, from_ofasys, to_ofasys
 from ...ops.device.relative.older import DERIVED, from_ofa
@@ -125,7 +127,8 @@ def import_checkpoint(path: Path, out: Path, *, symbols: Path | None = None) -> 
 def export_state(path: Path) -> dict[str, Tensor]:
     """Return the state of the checkpoint at ``path`` under names of OFASys, as it was imported bit for bit."""
     checkpoint = read_checkpoint(path)
-    tensors = {name.removeprefix(SCOPES): tensor for name, tensor in checkpoint.tensors.items()}
+    whole = fold_pairs(checkpoint.tensors)
+    tensors = {name.removeprefix(SCOPES): tensor for name, tensor in whole.items()}
     kept = load_tensors(checkpoint.artifacts[_KEPT]) if _KEPT in checkpoint.artifacts else {}
     return to_ofasys(tensors | {KEPT + name: tensor for name, tensor in kept.items()}).tensors
 
@@ -138,6 +141,9 @@ def take_over(
 ) -> Taken:
     """Give ``program`` the parameters of a checkpoint, as far as both have them.
 
+    Where the program has feed-forward weights for each modality and the checkpoint has not, those of every
+    modality begin as copies of what all share there.
+
     Args:
         program: The program.
         vocabulary: Its blocks of ids: rows go to the ids that stand for the same.
@@ -149,7 +155,9 @@ def take_over(
         CheckpointError: There is no checkpoint, or a tensor has another size there (T0743).
     """
     checkpoint = read_checkpoint(latest_checkpoint(path) or path)
-    ours, theirs = program.state_dict(), dict(checkpoint.tensors)
+    ours = program.state_dict()
+    theirs = fold_pairs(checkpoint.tensors, kept=ours)
+    _copy_shared(theirs, ours)
     name = SCOPES + VOCABULARY
     new_ids = 0
     if name in ours and name in theirs and ours[name].shape[1:] == theirs[name].shape[1:]:
@@ -174,6 +182,15 @@ def take_over(
         unused=tuple(each for each in theirs if each not in ours),
         new_ids=new_ids,
     )
+
+
+def _copy_shared(theirs: dict[str, Tensor], ours: Collection[str]) -> None:
+    """Put copies of shared weights under the names that they have in ``ours`` for each modality."""
+    shared = {name: shared_name(name) or "" for name in ours if name not in theirs}
+    copied = {name: other for name, other in shared.items() if other in theirs}
+    theirs |= {name: theirs[other] for name, other in copied.items()}
+    for name in set(copied.values()):
+        theirs.pop(name)
 
 
 def _find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:

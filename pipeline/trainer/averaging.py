@@ -17,6 +17,7 @@ import torch
 from ..model.precision import refresh
 from ..model.program import Program
 from ..planner.planning import Plan
+from .sharding import local
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Average:
         """Take in the parameters and buffers of ``learned`` after ``step``, counted from 1."""
         weight = 1 - decay_at(self.decay, step)
         pairs = zip(self.program.parameters(), learned.parameters(), strict=True)
-        moved = [(own, its) for own, its in pairs if its.requires_grad]
+        moved = [(local(own), local(its)) for own, its in pairs if its.requires_grad]
         with torch.no_grad():
             torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
                 [own for own, _ in moved], [its for _, its in moved], weight

@@ -58,7 +58,7 @@ class Balance:
     balancer: Balancer
     losses: Sequence[str]
     device: torch.device
-    sum_up: SumUp = field(default=lambda tensor: tensor)
+    sum_up: SumUp
     is_measured: bool = False
     seconds: float = 0.0
     _factors: Tensor = field(init=False)
@@ -136,7 +136,7 @@ class Balance:
             self.seconds += now(self.device) - began
 
 
-def make_balance(way: str, plan: Plan, device: torch.device) -> Balance | None:
+def make_balance(way: str, plan: Plan, device: torch.device, sum_up: SumUp) -> Balance | None:
     """Return a balance of the losses of ``plan`` by the setting ``way``; None for ``"static"``.
 
     Raises:
@@ -157,4 +157,4 @@ def make_balance(way: str, plan: Plan, device: torch.device) -> Balance | None:
     else:
         logits = Learned.make(number, device, FAMO_DECAY)
         balancer = FamoBalancer(logits, torch.zeros(number, device=device))
-    return Balance(balancer=balancer, losses=losses, device=device)
+    return Balance(balancer=balancer, losses=losses, device=device, sum_up=sum_up)
