@@ -63,6 +63,12 @@ def test_the_bench_of_checksums_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_recipe_bench_tells_what_each_part_adds(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_recipe.py", "--rounds", "1", "--rows", "600")
+    assert set(report["claims"]) < set(report["added to a step"])
+
+
+@pytest.mark.slow
 def test_the_page_bench_folds_opens_and_tells_how_it_grows(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_page.py", "--tasks", "100", "--rounds", "1")
     assert report["whole"]["boxes"] < 40
