@@ -42,8 +42,8 @@ def plan_run(
     from ..model.hardware import hardware_of  # noqa: PLC0415 - only this verb needs it
 
     hardware_of(kind)
-    from ..estimator.run_plan import Cluster  # noqa: PLC0415 - it imports torch
-    from ..estimator.run_plan import plan_run as run  # noqa: PLC0415
+    from ..estimator.cluster import Cluster  # noqa: PLC0415 - as above
+    from ..estimator.run_planning import plan_run as run  # noqa: PLC0415 - it imports torch
     from ..estimator.wording import write_plan  # noqa: PLC0415
 
     cluster = Cluster(kind=kind, per_node=gpus, num_nodes=nodes, network=network * _GIGABIT)

@@ -68,11 +68,15 @@ class Memory:
     runtime: int
 
     @property
+    def of_pack(self) -> int:
+        """What is held for a pack, which grows with it."""
+        return sum(self.saved.values()) + self.passing + self.within + self.pack
+
+    @property
     def tensors(self) -> int:
         """All that is in tensors."""
         kept = self.parameters + self.optimizer + self.average + self.working + self.gradients
-        passing = sum(self.saved.values()) + self.passing + self.within
-        return kept + self.exchange + passing + self.pack
+        return kept + self.exchange + self.of_pack
 
     @property
     def total(self) -> int:

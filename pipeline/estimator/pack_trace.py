@@ -95,10 +95,10 @@ def trace_pack(
     program = program_on_meta(plan)
     sizes = ProgramSizes.of(program)
     working = working_copy(plan, program, precision)
-    if recomputes:
-        _recompute_layers(working)
     where = Whereabouts()
-    work = trace_work(plan, pack)
+    prepare = _recompute_layers if recomputes else _leave
+    prepare(working, where)
+    work = trace_work(plan, pack, prepare)
     live = LiveBytes(where, HiddenOnHost(plan, pack, work) if on_host else Hidden())
     live.leave_out(program)
     live.leave_out(working)
@@ -133,11 +133,15 @@ def _pass(
     live.go_on()
 
 
-def _recompute_layers(program: Program) -> None:
+def _recompute_layers(program: Program, where: Whereabouts) -> None:
     for module in program.modules():
         if isinstance(module, LAYERS):
+            call = partial(where.repeat, module.forward)
             # Nothing is drawn on the meta device that could be drawn again.
-            again = partial(
-                checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False
+            module.forward = partial(
+                checkpoint, call, use_reentrant=False, preserve_rng_state=False
             )
-            module.forward = again
+
+
+def _leave(*_: object) -> None:
+    pass

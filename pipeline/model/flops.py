@@ -15,9 +15,9 @@ Shape letters: N = queries, M = keys, H = heads, D = head size, C = channels, V 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from ..planner.planning import Plan
 from .program import Program
 from .storage_notes import StorageNotes
 from .whereabouts import Whereabouts
+
+Prepare: TypeAlias = Callable[[Program, Whereabouts], object]
+"""Changes how a program computes before it is traced."""
 
 LABEL: Final = "label"
 PACK: Final = "pack"
@@ -112,11 +115,18 @@ def count_flops(plan: Plan, packs: Sequence[Pack]) -> Flops:
     return trace_work(plan, packs[0]).of(packs)
 
 
-def trace_work(plan: Plan, pack: Pack) -> PackWork:
-    """Return the work of packs that are shaped as ``pack`` is, of a plan for training."""
+def trace_work(plan: Plan, pack: Pack, prepare: Prepare = lambda *_: None) -> PackWork:
+    """Return the work of packs that are shaped as ``pack`` is, of a plan for training.
+
+    Args:
+        plan: The plan.
+        pack: A pack.
+        prepare: Changes how the program computes; what it computes again is executed, and not useful.
+    """
     program, inputs = program_on_meta(plan), to_inputs(plan, pack, torch.device("meta"))
     where = Whereabouts()
     program.probe = where
+    prepare(program, where)
     counter = _Counter(where, {name: count.held for name, count in count_units(pack).items()})
     for name, tensor in inputs.items():
         counter.name(tensor, _unit_of(name))
@@ -253,7 +263,7 @@ class _Counter(TorchDispatchMode):
                 is_backward=where.is_backward,
                 unit=unit,
                 is_attention=is_attention,
-                flops=flops,
+                flops=replace(flops, useful=0.0) if where.repeats else flops,
                 bytes=moved,
             )
         )

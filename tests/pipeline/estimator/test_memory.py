@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from taskloom.pipeline.estimator.run_plan import Cluster, RunPlan
+from taskloom.pipeline.estimator.cluster import Cluster
+from taskloom.pipeline.estimator.run_plan import Case, RunPlan
 from taskloom.pipeline.estimator.sampled import sample_packs
 from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.trainer.learner import Learner
@@ -51,7 +52,8 @@ def test_planned_memory_is_measured_memory_within_a_tenth(
     with stream.loader() as loader:
         packs = list(next(iter(loader)))
     kept, most = measure(stream, packs)
-    planned = RunPlan.of(stream, sample_packs(stream), Cluster(kind="cpu")).memory
+    case = Case(stream=stream, sampled=sample_packs(stream), cluster=Cluster(kind="cpu"))
+    planned = RunPlan.of(case).memory
     assert planned.parameters + planned.optimizer == pytest.approx(kept, rel=0.01)
     step = planned.tensors - planned.parameters - planned.optimizer
     assert step == pytest.approx(most, rel=0.1)

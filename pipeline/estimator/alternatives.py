@@ -1,0 +1,67 @@
+"""Runs with one setting changed: which of them would fit, and which would be faster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...graph.errors import Problem, TrainingError
+from ...graph.render.quantity import write_bytes
+from ..settings import LONGEST_TILE
+from .run_plan import Case, RunPlan
+
+
+def try_changes(planned: RunPlan, case: Case) -> dict[str, float]:
+    """Return the gain in tokens a second of single changes, by what is changed; the largest first."""
+    config = planned.config
+    if planned.timing is None:
+        return {}
+    number = 2 * config.packs_per_step
+    tried = {
+        f"packs_per_step: {number}": RunPlan.of(case.set(packs_per_step=number), planned.trace)
+    }
+    if config.precision == "float32":
+        tried["precision: bfloat16"] = RunPlan.of(case.set(precision="bfloat16"))
+    if planned.layout.is_sharded:
+        tried["shard: none"] = RunPlan.of(replace(case, shard="none"), planned.trace)
+    gains = {words: other.speed / planned.speed for words, other in tried.items() if other.fits}
+    return dict(sorted(gains.items(), key=lambda item: -item[1]))
+
+
+def refuse_misfit(planned: RunPlan, case: Case) -> None:
+    """Raise if a rank has not memory enough, with what would take less.
+
+    Raises:
+        TrainingError: It has not (T0831).
+    """
+    if planned.fits:
+        return
+    memory, room = planned.memory.total, planned.cluster.memory
+    message = (
+        f"a rank needs {write_bytes(memory)}, {write_bytes(memory - room)} more than the "
+        f"{write_bytes(room)} of {planned.cluster.hardware.name}"
+    )
+    raise TrainingError(Problem("T0831", message, "\n".join(_tell_ways(planned, case))))
+
+
+def _tell_ways(planned: RunPlan, case: Case) -> list[str]:
+    """Return what would take less memory, and how much."""
+    config, cluster = case.stream.config, planned.cluster
+    tried: dict[str, RunPlan] = {}
+    if config.precision == "float32" and not planned.layout.on_host:
+        tried["precision: bfloat16"] = RunPlan.of(case.set(precision="bfloat16"))
+    if not planned.layout.is_sharded and cluster.num_ranks > 1:
+        tried["shard: full"] = RunPlan.of(replace(case, shard="full"))
+    if not case.recomputes:
+        tried["recompute: layers"] = RunPlan.of(replace(case, recomputes=True))
+    told = [
+        f"with {words} it needs {write_bytes(other.memory.total)}, and "
+        f"{'fits' if other.fits else 'does not fit either'}"
+        for words, other in tried.items()
+        if other.memory.total < planned.memory.total
+    ]
+    short = config.source_tokens // 2 // LONGEST_TILE * LONGEST_TILE
+    if short:
+        # What a pack leaves behind grows with its streams.
+        about = planned.memory.total - planned.memory.of_pack / 2
+        told.append(f"with source_tokens: {short} it needs about {write_bytes(about)}")
+    return told
