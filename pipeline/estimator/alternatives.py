@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from ...graph.errors import Problem, TrainingError
 from ...graph.render.quantity import write_bytes
@@ -50,18 +51,44 @@ def _tell_ways(planned: RunPlan, case: Case) -> list[str]:
     if config.precision == "float32" and not planned.layout.on_host:
         tried["precision: bfloat16"] = RunPlan.of(case.set(precision="bfloat16"))
     if not planned.layout.is_sharded and cluster.num_ranks > 1:
-        tried["shard: full"] = RunPlan.of(replace(case, shard="full"))
+        tried["shard: full"] = RunPlan.of(replace(case, shard="full"), planned.trace)
     if not case.recomputes:
         tried["recompute: layers"] = RunPlan.of(replace(case, recomputes=True))
     told = [
         f"with {words} it needs {write_bytes(other.memory.total)}, and "
         f"{'fits' if other.fits else 'does not fit either'}"
         for words, other in tried.items()
-        if other.memory.total < planned.memory.total
+        if other.memory.total < _WORTH * planned.memory.total
     ]
     short = config.source_tokens // 2 // LONGEST_TILE * LONGEST_TILE
-    if short:
-        # What a pack leaves behind grows with its streams.
-        about = planned.memory.total - planned.memory.of_pack / 2
+    # What a pack leaves behind grows with its streams.
+    about = planned.memory.total - planned.memory.of_pack / 2
+    if short and about < _WORTH * planned.memory.total:
         told.append(f"with source_tokens: {short} it needs about {write_bytes(about)}")
+    if not any(other.fits for other in tried.values()) and (many := _spread(planned, case)):
+        size = write_bytes(many.memory.total)
+        told.append(
+            f"on {many.cluster.num_ranks} of them, with shard: full, it needs {size}, and fits"
+        )
     return told
+
+
+def _spread(planned: RunPlan, case: Case) -> RunPlan | None:
+    """Return the plan with the fewest ranks, a power of two, that fits when they share; None if none does."""
+    node = planned.cluster.hardware.node
+    for exponent in range(1, _MOST_RANKS.bit_length()):
+        number = 2**exponent
+        if number <= planned.cluster.num_ranks:
+            continue
+        per_node = min(node, number)
+        cluster = replace(planned.cluster, per_node=per_node, num_nodes=number // per_node)
+        spread = replace(case.set(packs_per_step=number), cluster=cluster, shard="full")
+        if (other := RunPlan.of(spread, planned.trace)).fits:
+            return other
+    return None
+
+
+_WORTH: Final = 0.97
+"""Share of the memory below which a change is told."""
+_MOST_RANKS: Final = 1024
+"""Ranks among which a model is thought to be shared."""

@@ -119,7 +119,9 @@ def test_what_does_not_fit_is_refused_with_what_would_take_less(
     case: Case, planned: RunPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(kind="h100", per_node=4)
-    tight = replace(HARDWARE["h100"], memory=planned.memory.total // 4)
+    # What libraries take is more than all of so small a model.
+    monkeypatch.setattr("taskloom.pipeline.estimator.memory.RUNTIME", 0)
+    tight = replace(HARDWARE["h100"], memory=planned.memory.tensors // 4)
     monkeypatch.setattr(
         "taskloom.pipeline.estimator.cluster.hardware_of", {"h100": tight}.__getitem__
     )
@@ -130,6 +132,21 @@ def test_what_does_not_fit_is_refused_with_what_would_take_less(
     assert problem.code == "T0831"
     for way in ("precision: bfloat16", "shard: full", "recompute: layers", "source_tokens: 512"):
         assert f"with {way} it needs" in problem.help
+
+
+def test_a_model_that_is_too_large_for_one_gpu_is_told_how_many_would_hold_it(
+    case: Case, planned: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = plan_on(case, planned, Cluster(kind="h100", per_node=8), "full").memory.total
+    monkeypatch.setattr(
+        "taskloom.pipeline.estimator.cluster.hardware_of",
+        {"h100": replace(HARDWARE["h100"], memory=room)}.__getitem__,
+    )
+    with pytest.raises(TrainingError, match="on 8 of them, with shard: full, it needs"):
+        refuse_misfit(
+            replace(planned, memory=replace(planned.memory, passing=room)),
+            replace(case, recomputes=True),
+        )
 
 
 def test_changes_are_told_by_what_they_gain(case: Case, planned: RunPlan) -> None:
