@@ -68,12 +68,8 @@ def _head(plan: RunPlan) -> Iterator[str]:
             f"  the project says packs_per_step: {plan.asked_packs}, which {number} ranks cannot "
             f"share: write {config.packs_per_step}"
         )
-    pack = sampled.pack
-    room = {"source": len(pack.source_ids), "target": len(pack.target_ids)}
-    room |= {lane: len(tensors) for lane, tensors in pack.tensors.items()}
-    fill = ", ".join(
-        f"{share:.0%} of {room[name]:,} {name}" for name, share in sampled.fill.items()
-    )
+    shares = sampled.fill.items()
+    fill = ", ".join(f"{share:.0%} of {sampled.room[name]:,} {name}" for name, share in shares)
     yield f"a pack holds about {sampled.documents:,.0f} documents: {fill}"
 
 
@@ -110,6 +106,13 @@ def _flops(plan: RunPlan) -> Iterator[str]:
     rows.append(("in all", "", "", write_flops(total), write_flops(plan.flops.useful)))
     head = ("FLOP of a step, all ranks", "forward", "backward", "executed", "useful")
     yield from _table(head, rows)
+    idle = {
+        node: sum(both.executed - both.useful for both in flops) * number
+        for node, flops in nodes.items()
+    }
+    if nodes and (worst := max(idle, key=lambda node: idle[node])):
+        spent = write_share(1 - plan.flops.useful / total)
+        yield f"{spent} of it is for places that hold nothing, and parts of tiles; most in {worst}"
 
 
 def _time(plan: RunPlan) -> Iterator[str]:

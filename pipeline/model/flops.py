@@ -72,6 +72,9 @@ class Count(NamedTuple):
     held: float
 
 
+NONE: Final = Count(0, 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """Some work of a pack.
@@ -107,7 +110,10 @@ class PackWork:
     def of(self, packs: Sequence[Pack]) -> Flops:
         """Return the FLOP of ``packs``, all of the shape that was traced."""
         counts = [count_units(pack) for pack in packs]
-        return add_up_flops((part, count[part.unit]) for count in counts for part in self.parts)
+        # A pack without a lane of the plan has an empty one.
+        return add_up_flops(
+            (part, count.get(part.unit, NONE)) for count in counts for part in self.parts
+        )
 
 
 def count_flops(plan: Plan, packs: Sequence[Pack]) -> Flops:
@@ -224,7 +230,7 @@ class _Counter(TorchDispatchMode):
         elif packet in flop_registry:
             flops = flop_registry[packet](*args, **(kwargs or {}), out_val=out)
             unit = self._unit_of(tensors_in(args)) or PACK
-            self._add(unit, flops / max(1.0, self._held[unit]), moved)
+            self._add(unit, flops / max(1.0, self._held.get(unit, 0.0)), moved)
         # What is looked up has one of each for what it is looked up with.
         given = list(tensors_in(args))
         if unit := self._unit_of(reversed(given) if packet in _LOOKED_UP else given):

@@ -34,7 +34,12 @@ NUM_DOCUMENTS = 12
 
 every_case = pytest.mark.parametrize(
     ("mixture", "model"),
-    [("digits", "rotary"), ("texts", "rotary"), ("texts", "relative"), ("digits", "relative")],
+    [
+        ("digits", "rotary"),
+        ("texts", "relative"),
+        pytest.param("texts", "rotary", marks=pytest.mark.slow),
+        pytest.param("digits", "relative", marks=pytest.mark.slow),
+    ],
 )
 
 

@@ -42,9 +42,26 @@ def measure(stream: Stream, packs: list[Pack]) -> tuple[int, int]:
     return kept, count_peak(lambda: learner.take(packs))
 
 
-@pytest.mark.parametrize("num_packs", [1, 2])
-@pytest.mark.parametrize("model", ["rotary", "dropout", "relative"])
-@pytest.mark.parametrize("mixture", ["digits", "texts"])
+def slowly(*case: object) -> object:
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("mixture", "model", "num_packs"),
+    [
+        ("digits", "rotary", 1),
+        ("texts", "relative", 2),
+        slowly("digits", "dropout", 2),
+        slowly("digits", "relative", 1),
+        slowly("digits", "relative", 2),
+        slowly("texts", "rotary", 1),
+        slowly("texts", "rotary", 2),
+        slowly("texts", "dropout", 1),
+        slowly("texts", "relative", 1),
+        slowly("pairs", "rotary", 1),
+        slowly("pairs", "dropout", 2),
+    ],
+)
 def test_planned_memory_is_measured_memory_within_a_tenth(
     open_small: OpenStream, mixture: str, model: str, num_packs: int
 ) -> None:

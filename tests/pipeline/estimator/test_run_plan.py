@@ -17,6 +17,7 @@ from taskloom.pipeline.estimator.run_planning import plan_run
 from taskloom.pipeline.estimator.sampled import sample_packs
 from taskloom.pipeline.estimator.wording import write_flops, write_plan
 from taskloom.pipeline.model.hardware import HARDWARE, find_hardware, peak_flops
+from taskloom.pipeline.model.program import Program
 from taskloom.pipeline.settings import TrainConfig
 
 from .conftest import MIXTURES, MODELS, OpenStream
@@ -157,6 +158,20 @@ def test_changes_are_told_by_what_they_gain(case: Case, planned: RunPlan) -> Non
     assert gains["precision: bfloat16"] == pytest.approx(planned.speed / slow.speed)
     assert 1 < gains["packs_per_step: 2"] < 2
     assert list(gains.values()) == sorted(gains.values(), reverse=True)
+
+
+@pytest.mark.parametrize(("mixture", "model"), [("pairs", "rotary"), ("pairs", "trunk")])
+def test_every_kind_of_model_and_lane_can_be_planned(
+    open_small: OpenStream, mixture: str, model: str
+) -> None:
+    stream = open_small(mixture, model, precision="bfloat16")
+    cluster = Cluster(kind="l4", per_node=2)
+    told = RunPlan.of(Case(stream=stream, sampled=sample_packs(stream), cluster=cluster))
+    text = write_plan(told)
+    assert all(name in text for name in told.sampled.room)
+    assert told.memory.total > told.memory.of_pack > told.sampled.bytes
+    assert told.trace.sizes.total == sum(p.numel() for p in Program(stream.plan).parameters())
+    assert told.flops.useful <= told.flops.executed
 
 
 def test_a_plan_without_known_peaks_tells_no_time(case: Case) -> None:
