@@ -22,6 +22,8 @@ TOLD: Final[Mapping[str, str]] = {
     "T0620": "needs an op that hangs",
     "T0734": "needs a run that went on with other rows",
     "T0753": "needs a machine without a C++ compiler",
+    "T0762": "needs a process that is killed",
+    "T0763": "needs a process that hangs",
     "T0323": "needs a cluster whose scheduler is killed",
     "T0505": "needs a full disk",
     "T0506": "needs a disk that cannot be written, even by root",

@@ -22,6 +22,7 @@ from ...graph.errors import TaskloomError
 from ..terminal import print_json, say, told_warnings
 from .cache import cache
 from .compare import diff
+from .consolidate import consolidate
 from .debug import ledger, peek, replay, why
 from .error import error
 from .export import export
@@ -44,6 +45,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     export,
     export_model,
     import_checkpoint,
+    consolidate,
     explain,
     graph,
     diff,

@@ -21,9 +21,11 @@ from ...graph.errors import CheckpointError, Problem, TrainingError
 from ...graph.node import Node, Value
 from ...graph.passes.cut import Stage
 from ...ops.device.layer import DecoderLayer, EncoderLayer
+from ...ops.device.lora import fold_pairs
 from ...ops.device.op import DeviceOp
 from ...ops.device.relative.layer import RelativeDecoderLayer, RelativeEncoderLayer
 from ..planner.planning import Plan
+from .activations import Activations, Offloaded, set_activations
 from .probe import Watcher
 
 LAYERS: Final = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
@@ -127,6 +129,10 @@ class Program(nn.Module):
         """Return the module that holds the parameters of scope ``name``."""
         return self.scopes[scope_name(name)]
 
+    def layers(self) -> list[nn.Module]:
+        """Return the layers, in the order in which they compute within their scopes."""
+        return [module for module in self.modules() if isinstance(module, LAYERS)]
+
     @property
     def is_watched(self) -> bool:
         """Whether somebody wants to know of each node when it begins and ends."""
@@ -140,6 +146,12 @@ class Program(nn.Module):
             for name, module in self.scopes.items()
         }
 
+    def set_activations(self, activations: Activations) -> None:
+        """Let every layer keep so much for its backward pass; to be said before layers are compiled."""
+        for module in self.modules():
+            if isinstance(module, LAYERS):
+                set_activations(module, activations)
+
     def compile_layers(self, backend: Backend = "inductor") -> None:
         """Compile every layer in place: one static graph per class of layers."""
         from torch._dynamo import lookup_backend  # noqa: PLC0415 - seconds, for those who compile
@@ -150,15 +162,20 @@ class Program(nn.Module):
             named = _name_nodes(node.address, lookup_backend(backend))
             for module in scope.modules():
                 if isinstance(module, LAYERS):
-                    module.compile(backend=named, fullgraph=True, dynamic=False)
+                    forward: Any = module.forward
+                    part = forward if isinstance(forward, Offloaded) else module
+                    part.compile(backend=named, fullgraph=True, dynamic=False)
 
     def load(self, parameters: Mapping[str, Tensor], origin: object) -> None:
         """Take over ``parameters``, by their names in `state_dict`, as they were read from ``origin``.
+
+        Low-rank pairs that the program has no place for are folded into the weights they are beside.
 
         Raises:
             CheckpointError: They are of another program; every name that differs is listed with its sizes.
         """
         ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        parameters = fold_pairs(parameters, kept=ours)
         theirs = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         if told := [
             f"{name} is {theirs.get(name, 'missing')} in {origin}, {ours.get(name, 'unknown')} here"

@@ -51,8 +51,10 @@ def run_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
     """Return what every checkpoint of a run records: its model, and what it is a run of."""
     # Settings of which no parameter depends; threads and device change no more than rounding.
     free = {"log_every", "checkpoint_every", "keep_checkpoints", "threads", "device", "compile"}
+    free |= {"activations"}
     # What a run begins with is no longer asked for when it goes on.
     free |= {"loader_timeout_s", "loader_workers", "weights"}
+    free |= {"keep_every", "keep_best", "sharding", "rank_timeout_s"}
     return {
         **model_record(mixture, stream),
         "settings": {k: v for k, v in asdict(stream.config).items() if k not in free},

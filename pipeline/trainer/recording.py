@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model.precision import add_up, hand_over
 from ..model.program import Program
@@ -34,7 +34,12 @@ Capture: TypeAlias = Callable[[Callable[[], _T]], tuple[_T, Callable[[], object]
 
 
 def teach(
-    working: Program, program: Program, inputs: Mapping[str, Tensor], divisors: Mapping[str, Tensor]
+    working: Program,
+    program: Program,
+    inputs: Mapping[str, Tensor],
+    divisors: Mapping[str, Tensor],
+    *,
+    called: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """Add the gradients of a pack to those of ``program``, and return sums of losses and weights.
 
@@ -43,8 +48,9 @@ def teach(
         program: What learns.
         inputs: The pack.
         divisors: What each loss is divided by, by its op.
+        called: What is called in place of ``working``, which is inside it.
     """
-    outputs = working(inputs, divisors)
+    outputs = (called or working)(inputs, divisors)
     outputs["loss"].backward()
     hand_over(working, program)
     return {name: outputs[name].detach() for name in TOLD}

@@ -8,21 +8,20 @@ optimizer, random numbers and rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...graph.errors import Problem, TrainingError, suggest
 from ...ops.device.config import ModelConfig
-from ...storage.checkpoint import keep_last, latest_checkpoint, read_checkpoint
+from ...storage.checkpoint import latest_checkpoint, read_checkpoint
 from ...storage.files import local_path
 from ...storage.loader import Loader
+from ...storage.pack import Pack
 from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import Stream, open_stream
-from ..model.importing import take_over
-from ..model.precision import refresh
 from ..model.program import choose_device
 from ..model.record import refuse_other_run, run_capacity, run_record, used_artifacts
 from ..progress import Shown, open_progress
@@ -31,8 +30,12 @@ from ..task import Mixture, Task, as_mixture
 from .blame import NAME, find_documents
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
+from .ranks import Ranks, join_ranks
+from .recipe import tell_costs, tell_recipe
 from .run_log import open_log
+from .saving import Saver
 from .step_meter import StepMeter, timed
+from .watch import PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +47,14 @@ class Run:
         step: Steps that it has taken.
         model: The model it has come to.
         header: What it learns from, in sentences.
+        rank: Number of this process among those that trained it; the first, 0, speaks for all.
     """
 
     path: Path
     step: int
     model: Model
     header: tuple[str, ...]
+    rank: int = 0
 
 
 def train(
@@ -63,7 +68,7 @@ def train(
     progress: bool = True,
     **settings: Any,
 ) -> Run:
-    """Train one model on ``mixture``.
+    """Train one model on ``mixture``; started by a launcher of several processes, together with the others.
 
     Args:
         mixture: The tasks, as they were built.
@@ -81,25 +86,41 @@ def train(
         StoreError: Some task is not built, or was built otherwise than it stands now; or ``out`` is a URL.
         LoaderError: Some task has no training rows.
         CheckpointError: ``out`` holds a run of other tasks or settings.
-        TrainingError: A setting is unknown or out of range, or the loss is no longer a number.
+        TrainingError: A setting is unknown or out of range, the loss is no longer a number, or another rank of
+            the run is gone.
         KeyboardInterrupt: The run was interrupted; it was saved first.
     """
     config = _configure(config or TrainConfig(), settings)
     mixture = as_mixture(mixture)
     store = store if isinstance(store, Store) else Store.open(store)
     device = choose_device(config.device)
-    with own_torch(config, device), open_progress(shown=progress) as shown:
+    with (
+        join_ranks(config, device) as ranks,
+        own_torch(config, device := ranks.device(device)),
+        open_progress(shown=progress and ranks.is_first) as shown,
+    ):
+        ranks.refuse_uneven(config.packs_per_step)
         capacity = run_capacity(Path(out))
         stream = open_stream(mixture, store, model or ModelConfig(), config, capacity)
-        learner = Learner.make(stream.plan, config, device)
-        run = _Run(local_path(out), mixture, stream, run_record(mixture, stream), learner, shown)
+        learner = Learner.make(stream.plan, config, device, ranks)
+        path = local_path(out)
+        saver = Saver(path, learner, config)
+        run = _Run(path, mixture, stream, run_record(mixture, stream), learner, saver, shown)
         loader = run.begin()
         sizes = learner.program.num_parameters
-        for line in (header := stream.header(loader, sizes, learner.remark)):
+        header = [*stream.header(loader, sizes, learner.remark), *tell_recipe(learner)]
+        for line in header:
             shown.say(line)
         with loader:
             run.go(loader, min(config.steps, config.steps if stop_at is None else stop_at))
-    return Run(path=run.path, step=learner.step, model=run.model(), header=tuple(header))
+        come_to = run.model()
+    return Run(
+        path=run.path,
+        step=learner.step,
+        model=come_to,
+        header=tuple(header),
+        rank=ranks.rank,
+    )
 
 
 @dataclass(slots=True)
@@ -111,7 +132,13 @@ class _Run:
     stream: Stream
     record: Mapping[str, Any]
     learner: Learner
+    saver: Saver
     shown: Shown
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who takes part in it."""
+        return self.learner.ranks
 
     def begin(self) -> Loader:
         """Go to the last checkpoint, if there is one, and return the loader that goes on from there.
@@ -119,7 +146,7 @@ class _Run:
         Raises:
             CheckpointError: The directory holds another run, or a damaged one.
         """
-        loader = self.stream.loader()
+        loader = self._open_loader()
         checkpoint = latest_checkpoint(self.path)
         if checkpoint is None:
             self._begin_anew()
@@ -127,17 +154,20 @@ class _Run:
         saved = read_checkpoint(checkpoint, with_training=True)
         refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
         self.learner.restore(saved)
-        (self.path / NAME).unlink(missing_ok=True)
-        return self.stream.loader(saved.record["loader"])
+        if self.ranks.is_first:
+            (self.path / NAME).unlink(missing_ok=True)
+        return self._open_loader(saved.record["loader"])
+
+    def _open_loader(self, state: Mapping[str, Any] | None = None) -> Loader:
+        """Return a loader of this rank's share, which begins, or goes on at ``state``."""
+        return self.stream.loader(state, rank=self.ranks.rank, num_ranks=self.ranks.number)
 
     def _begin_anew(self) -> None:
         """Take over the weights that the settings name, and say what they lack."""
         weights = self.stream.config.weights
         if not weights:
             return
-        plan, program = self.learner.plan, self.learner.program
-        taken = take_over(program, plan.vocabulary, local_path(weights))
-        refresh(self.learner.working, program)
+        taken = self.learner.begin_with(local_path(weights), used_artifacts(self.stream))
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )
@@ -149,28 +179,22 @@ class _Run:
         learner, config, waited_s = self.learner, self.stream.config, 0.0
         with (
             deferred_interrupts() as interrupted,
-            open_log(self.path, learner.step) as log,
+            open_log(self.path, learner.step, is_kept=self.ranks.is_first) as log,
             self.shown.task("train", total=last, done=learner.step) as bar,
         ):
             steps = timed(loader)
             meter = StepMeter.within(self.stream, learner, loader, last)
             checked, recording = (learner.step, loader.state()), ""
             while learner.step < last:
-                packs, step_waited_s = next(steps)
+                is_stopped, step_waited_s = self._take(steps, meter, interrupted)
                 waited_s += step_waited_s
-                with meter.around(packs, step_waited_s):
-                    learner.take(packs)
-                if meter.is_full:
-                    meter.result().write(self.path)
-                    # Not before: steps are measured as they come, and need the memory that a recording keeps.
-                    learner.record()
                 if (told := learner.recording) != recording:
                     self.shown.say(recording := told)
                 bar.advance()
-                is_stopped = interrupted()  # asked once, or an interrupt might go by unsaved
                 is_last = is_stopped or learner.step == last
                 is_saved = is_last or learner.step % config.checkpoint_every == 0
                 is_logged = learner.step == config.steps or learner.step % config.log_every == 0
+                self._enter("telling of the steps", PATIENCE_S, is_waiting=True)
                 if is_logged or is_saved:
                     self._refuse_no_number(checked)
                     checked = learner.step, loader.state()
@@ -180,15 +204,46 @@ class _Run:
                     bar.note(f"loss {line['loss']:.3f}")
                     waited_s = 0.0
                 if is_saved:
-                    self._save(loader)
+                    self._save(loader, is_last=is_last)
                 if is_stopped:
                     self.shown.say(f"interrupted, and saved at step {learner.step:,}")
                     raise KeyboardInterrupt
 
-    def _save(self, loader: Loader) -> None:
+    def _take(
+        self,
+        steps: Iterator[tuple[Sequence[Pack], float]],
+        meter: StepMeter,
+        interrupted: Callable[[], bool],
+    ) -> tuple[bool, float]:
+        """Take a step; return whether somebody has asked to stop, and the seconds it waited for its packs."""
+        learner = self.learner
+        self._enter("waiting for packs", self.stream.config.loader_timeout_s)
+        packs, waited_s = next(steps)
+        with meter.around(packs, waited_s):
+            is_stopped = learner.take(packs, is_stopping=interrupted())
+        if meter.is_full:
+            self._end_measuring(meter)
+        # Ranks have agreed before the step on what each of them knew then. Alone, the last moment counts; it is
+        # asked once a step, or an interrupt might go by unsaved.
+        return (interrupted() if self.ranks.number == 1 else is_stopped), waited_s
+
+    def _end_measuring(self, meter: StepMeter) -> None:
+        if self.ranks.is_first:
+            meter.result().write(self.path)
+        for line in tell_costs(self.learner, meter.taken_s):
+            self.shown.say(line)
+        # Not before: steps are measured as they come, and need the memory that a recording keeps.
+        self.learner.record()
+
+    def _save(self, loader: Loader, *, is_last: bool) -> None:
         record = {**self.record, "loader": loader.state(), "step": self.learner.step}
-        self.learner.save(self.path, record, used_artifacts(self.stream))
-        keep_last(self.path, self.stream.config.keep_checkpoints)
+        self.saver.save(record, used_artifacts(self.stream))
+        if is_last:
+            self.saver.finish()
+
+    def _enter(self, doing: str, limit_s: float, *, is_waiting: bool = False) -> None:
+        watch = self.ranks.watch
+        watch.enter(doing, step=self.learner.step + 1, limit_s=limit_s, is_waiting=is_waiting)
 
     def _refuse_no_number(self, checked: tuple[int, Mapping[str, Any]]) -> None:
         """Raise if some number is no finite one, as all were at the step and loader state ``checked``."""
@@ -200,6 +255,8 @@ class _Run:
             blamed = find_documents(self.stream, self.learner, checked[1], num_steps)
             step, told = blamed.step, f"{blamed.tell(blamed.write(self.path, trouble))}\n"
         message = f"{trouble} is no longer a finite number at step {step:,}"
+        self.saver.finish()
+        self.ranks.meet()  # all have found the same; who ends first ends the run
         good = latest_checkpoint(self.path)
         saved = "no checkpoint was written before" if good is None else f"{good} is still good"
         help_ = f"{told}{saved}\nlower learning_rate, or clip, and train into another directory"
@@ -216,7 +273,7 @@ class _Run:
             self.stream.model,
             self.stream.pinned,
             used_artifacts(self.stream),
-            self.learner.program,
+            self.learner.whole_result(),
         )
         model.program.to(self.learner.device).eval()
         return model
