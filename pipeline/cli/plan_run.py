@@ -24,8 +24,8 @@ def plan_run(
     precision: Annotated[
         str | None, typer.Option(help="float32, or bfloat16; the project's by default.")
     ] = None,
-    shard: Annotated[
-        str | None, typer.Option(help="none, or full; the project's by default.", metavar="SHARD")
+    sharding: Annotated[
+        str | None, typer.Option(help="none, or full; the project's by default.")
     ] = None,
     network: Annotated[
         float, typer.Option(min=0.1, help="Gbit/s of each device between nodes.")
@@ -34,8 +34,8 @@ def plan_run(
 ) -> None:
     """Say what a run would take on other devices: memory, time, and what it would wait for first."""
     loaded = load(project)
-    chosen: dict[str, Any] = {"precision": precision, "shard": shard}
-    for name, choices in (("precision", ("float32", "bfloat16")), ("shard", ("none", "full"))):
+    chosen: dict[str, Any] = {"precision": precision, "sharding": sharding}
+    for name, choices in (("precision", ("float32", "bfloat16")), ("sharding", ("none", "full"))):
         if (value := chosen[name]) is not None and value not in choices:
             message = f'--{name} is {" or ".join(choices)}, got "{value}"'
             raise ProjectError.of("T0806", message, suggest(value, choices))

@@ -23,7 +23,7 @@ def try_changes(planned: RunPlan, case: Case) -> dict[str, float]:
     if config.precision == "float32":
         tried["precision: bfloat16"] = RunPlan.of(case.set(precision="bfloat16"))
     if planned.layout.is_sharded:
-        tried["shard: none"] = RunPlan.of(replace(case, shard="none"), planned.trace)
+        tried["sharding: none"] = RunPlan.of(case.set(sharding="none"), planned.trace)
     gains = {words: other.speed / planned.speed for words, other in tried.items() if other.fits}
     return dict(sorted(gains.items(), key=lambda item: -item[1]))
 
@@ -51,9 +51,9 @@ def _tell_ways(planned: RunPlan, case: Case) -> list[str]:
     if config.precision == "float32" and not planned.layout.on_host:
         tried["precision: bfloat16"] = RunPlan.of(case.set(precision="bfloat16"))
     if not planned.layout.is_sharded and cluster.num_ranks > 1:
-        tried["shard: full"] = RunPlan.of(replace(case, shard="full"), planned.trace)
-    if not case.recomputes:
-        tried["recompute: layers"] = RunPlan.of(replace(case, recomputes=True))
+        tried["sharding: full"] = RunPlan.of(case.set(sharding="full"), planned.trace)
+    if config.activations == "keep":
+        tried["activations: recompute"] = RunPlan.of(case.set(activations="recompute"))
     told = [
         f"with {words} it needs {write_bytes(other.memory.total)}, and "
         f"{'fits' if other.fits else 'does not fit either'}"
@@ -68,7 +68,7 @@ def _tell_ways(planned: RunPlan, case: Case) -> list[str]:
     if not any(other.fits for other in tried.values()) and (many := _spread(planned, case)):
         size = write_bytes(many.memory.total)
         told.append(
-            f"on {many.cluster.num_ranks} of them, with shard: full, it needs {size}, and fits"
+            f"on {many.cluster.num_ranks} of them, with sharding: full, it needs {size}, and fits"
         )
     return told
 
@@ -82,7 +82,7 @@ def _spread(planned: RunPlan, case: Case) -> RunPlan | None:
             continue
         per_node = min(node, number)
         cluster = replace(planned.cluster, per_node=per_node, num_nodes=number // per_node)
-        spread = replace(case.set(packs_per_step=number), cluster=cluster, shard="full")
+        spread = replace(case.set(packs_per_step=number, sharding="full"), cluster=cluster)
         if (other := RunPlan.of(spread, planned.trace)).fits:
             return other
     return None

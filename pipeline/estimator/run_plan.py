@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self
 
 from ..loader.stream import Stream
-from ..model.flops import Flops, add_up_flops
+from ..model.work import Flops, add_up_flops
 from ..settings import TrainConfig
 from .cluster import Cluster
 from .memory import Layout, Memory, add_up_memory
 from .pack_trace import PackTrace, trace_pack
 from .sampled import Sampled
 from .timing import Timing, exchanged_bytes, time_step
-
-Shard: TypeAlias = Literal["none", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,15 +28,11 @@ class Case:
         stream: What it learns from, and its settings.
         sampled: What packs are like.
         cluster: The devices.
-        shard: ``"full"`` if ranks share what is learned.
-        recomputes: Whether layers are computed again on the way back, rather than kept.
     """
 
     stream: Stream
     sampled: Sampled
     cluster: Cluster
-    shard: Shard = "none"
-    recomputes: bool = False
 
     def set(self, **settings: Any) -> Case:
         """Return the case with other settings of the run, which leave packs as they are."""
@@ -80,22 +74,20 @@ class RunPlan:
         # Every rank has as many packs of a step.
         num_packs = -(-asked // cluster.num_ranks)
         config = replace(stream.config, packs_per_step=num_packs * cluster.num_ranks)
-        known = asdict(config)
         on_host = cluster.kind == "cpu"
         trace = trace or trace_pack(
             stream.plan,
             sampled.pack,
-            precision=config.precision,
-            recomputes=case.recomputes,
+            config,
             is_followed=num_packs > 1,
             on_host=on_host,
         )
         layout = Layout(
             num_ranks=cluster.num_ranks,
-            is_sharded=case.shard == "full" and cluster.num_ranks > 1,
+            is_sharded=config.sharding == "full" and cluster.num_ranks > 1,
             itemsize=2 if config.precision == "bfloat16" else 4,
-            optimizer=known.get("optimizer", "adamw"),
-            has_average=bool(known.get("ema", 0)),
+            optimizer=config.optimizer,
+            has_average=bool(config.ema),
             on_host=on_host,
         )
         hardware = cluster.hardware

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from ...graph.errors import StoreError
@@ -14,10 +14,11 @@ from ..settings import TrainConfig
 from ..task import Mixture
 from .alternatives import refuse_misfit, try_changes
 from .cluster import Cluster
-from .run_plan import Case, RunPlan, Shard
+from .run_plan import Case, RunPlan
 from .sampled import sample_packs
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
+Sharding: TypeAlias = Literal["none", "full"]
 
 
 def plan_run(
@@ -28,7 +29,7 @@ def plan_run(
     model: ModelConfig,
     config: TrainConfig,
     precision: Precision | None = None,
-    shard: Shard | None = None,
+    sharding: Sharding | None = None,
 ) -> RunPlan:
     """Plan a run of ``mixture`` as ``store`` holds it.
 
@@ -39,7 +40,7 @@ def plan_run(
         model: Sizes of the model.
         config: Settings of the run.
         precision: What is computed in, instead of what the settings say.
-        shard: ``"full"`` if ranks share what is learned, instead of what the settings say.
+        sharding: ``"full"`` if ranks share what is learned, instead of what the settings say.
 
     Raises:
         StoreError: The tasks are not built (T0511).
@@ -50,16 +51,11 @@ def plan_run(
         message = "how long documents are is not known before the tasks are built"
         help_ = "taskloom build PROJECT first; a part of a large source says nearly as much"
         raise StoreError.of("T0511", message, help_)
-    config = replace(config, precision=precision or config.precision)
-    stream = open_stream(mixture, store, model, config)
-    known = asdict(config)
-    case = Case(
-        stream=stream,
-        sampled=sample_packs(stream),
-        cluster=cluster,
-        shard=shard or known.get("shard", "none"),
-        recomputes=known.get("recompute", "none") != "none",
+    config = replace(
+        config, precision=precision or config.precision, sharding=sharding or config.sharding
     )
+    stream = open_stream(mixture, store, model, config)
+    case = Case(stream=stream, sampled=sample_packs(stream), cluster=cluster)
     planned = RunPlan.of(case)
     refuse_misfit(planned, case)
     return replace(planned, changes=try_changes(planned, case))

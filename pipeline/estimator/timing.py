@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
-from ..model.flops import Count, Work
 from ..model.hardware import Hardware
+from ..model.work import Count, Work
 from .hidden import SINGLE
 from .memory import Layout
 from .pack_trace import PackTrace
@@ -105,7 +105,7 @@ def time_step(
     rest = trace.moved / (REST * hardware.bandwidth)
     launches = max(0.0, LAUNCH_S * trace.calls - products - attention - rest)
     share = layout.num_ranks if layout.is_sharded else 1
-    update = UPDATED * trace.sizes.total / share / (UPDATE * hardware.bandwidth)
+    update = UPDATED * trace.sizes.learned / share / (UPDATE * hardware.bandwidth)
     computed = num_packs * (products + attention + rest + launches)
     network = _exchange_s(trace, layout, link, num_packs=num_packs)
     if layout.is_sharded:
@@ -126,11 +126,11 @@ def time_step(
 def exchanged_bytes(trace: PackTrace, layout: Layout, *, num_packs: int) -> float:
     """Return the bytes that a rank sends in a step: rings, in which each passes on what it gets."""
     ring = (layout.num_ranks - 1) / layout.num_ranks
-    number = trace.sizes.total
+    sizes = trace.sizes
     if not layout.is_sharded:
-        return 2 * ring * SINGLE * number
+        return 2 * ring * SINGLE * sizes.learned
     # Parameters are gathered for the way there and the way back of each pack; gradients are summed once.
-    return ring * number * (2 * num_packs * layout.itemsize + SINGLE)
+    return ring * (2 * num_packs * layout.itemsize * sizes.total + SINGLE * sizes.learned)
 
 
 def _exchange_s(trace: PackTrace, layout: Layout, link: float, *, num_packs: int) -> float:

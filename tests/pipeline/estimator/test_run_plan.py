@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from taskloom.graph.errors import StoreError, TrainingError
 from taskloom.pipeline.estimator.alternatives import refuse_misfit, try_changes
 from taskloom.pipeline.estimator.cluster import Cluster
-from taskloom.pipeline.estimator.run_plan import Case, RunPlan, Shard
-from taskloom.pipeline.estimator.run_planning import plan_run
+from taskloom.pipeline.estimator.run_plan import Case, RunPlan
+from taskloom.pipeline.estimator.run_planning import Sharding, plan_run
 from taskloom.pipeline.estimator.sampled import sample_packs
 from taskloom.pipeline.estimator.wording import write_flops, write_plan
 from taskloom.pipeline.model.hardware import HARDWARE, find_hardware, peak_flops
@@ -23,7 +23,7 @@ from taskloom.pipeline.settings import TrainConfig
 from .conftest import MIXTURES, MODELS, OpenStream
 
 KINDS: Final = sorted(kind for kind in HARDWARE if kind != "cpu")
-SHARDS: Final[tuple[Shard, ...]] = ("none", "full")
+SHARDINGS: Final[tuple[Sharding, ...]] = ("none", "full")
 
 kinds = st.sampled_from(KINDS)
 sizes = st.integers(1, 64)
@@ -42,10 +42,10 @@ def planned(case: Case) -> RunPlan:
     return RunPlan.of(case)
 
 
-def plan_on(case: Case, planned: RunPlan, cluster: Cluster, shard: Shard = "none") -> RunPlan:
+def plan_on(case: Case, planned: RunPlan, cluster: Cluster, sharding: Sharding = "none") -> RunPlan:
     """Plan the same packs for each rank of ``cluster``."""
-    each = case.set(packs_per_step=cluster.num_ranks)
-    return RunPlan.of(replace(each, cluster=cluster, shard=shard), planned.trace)
+    each = case.set(packs_per_step=cluster.num_ranks, sharding=sharding)
+    return RunPlan.of(replace(each, cluster=cluster), planned.trace)
 
 
 @given(kind=kinds, fewer=sizes, more=sizes)
@@ -65,23 +65,23 @@ def test_ranks_that_share_need_less_than_ranks_that_do_not(
     case: Case, planned: RunPlan, kind: str, number: int
 ) -> None:
     cluster = Cluster(kind=kind, per_node=number)
-    shared, whole = (plan_on(case, planned, cluster, shard).memory for shard in ("full", "none"))
+    shared, whole = (plan_on(case, planned, cluster, each).memory for each in ("full", "none"))
     assert shared.parameters + shared.optimizer < whole.parameters + whole.optimizer
     assert (shared.working, whole.working) == (0, 2 * planned.trace.sizes.total)
 
 
-@given(kind=kinds, number=sizes, nodes=st.integers(1, 16), shard=st.sampled_from(SHARDS))
+@given(kind=kinds, number=sizes, nodes=st.integers(1, 16), sharding=st.sampled_from(SHARDINGS))
 def test_with_the_same_packs_each_a_step_takes_longer_only_for_the_network(
-    case: Case, planned: RunPlan, kind: str, number: int, nodes: int, shard: Shard
+    case: Case, planned: RunPlan, kind: str, number: int, nodes: int, sharding: Sharding
 ) -> None:
     alone = plan_on(case, planned, Cluster(kind=kind)).timing
     cluster = Cluster(kind=kind, per_node=number, num_nodes=nodes)
-    other = plan_on(case, planned, cluster, shard)
+    other = plan_on(case, planned, cluster, sharding)
     assert alone is not None
     assert other.timing is not None
     assert other.timing.busy <= alone.busy * (1 + 1e-9)
     assert other.timing.total <= alone.total + other.timing.network + alone.loader
-    if shard == "none":
+    if sharding == "none":
         assert (other.timing.network == 0) == (cluster.num_ranks == 1)
 
 
@@ -100,7 +100,7 @@ def test_every_rank_has_as_many_packs_and_none_is_lost(
 def test_layers_that_are_computed_again_take_less_memory_and_more_flops(
     case: Case, planned: RunPlan
 ) -> None:
-    again = RunPlan.of(replace(case, recomputes=True))
+    again = RunPlan.of(case.set(activations="recompute"))
     assert again.memory.of_pack < 0.7 * planned.memory.of_pack
     assert again.flops.useful == pytest.approx(planned.flops.useful)
     assert 1.1 * planned.flops.executed < again.flops.executed < 1.4 * planned.flops.executed
@@ -131,7 +131,12 @@ def test_what_does_not_fit_is_refused_with_what_would_take_less(
         refuse_misfit(RunPlan.of(tried), tried)
     (problem,) = refused.value.problems
     assert problem.code == "T0831"
-    for way in ("precision: bfloat16", "shard: full", "recompute: layers", "source_tokens: 512"):
+    for way in (
+        "precision: bfloat16",
+        "sharding: full",
+        "activations: recompute",
+        "source_tokens: 512",
+    ):
         assert f"with {way} it needs" in problem.help
 
 
@@ -143,10 +148,10 @@ def test_a_model_that_is_too_large_for_one_gpu_is_told_how_many_would_hold_it(
         "taskloom.pipeline.estimator.cluster.hardware_of",
         {"h100": replace(HARDWARE["h100"], memory=room)}.__getitem__,
     )
-    with pytest.raises(TrainingError, match="on 8 of them, with shard: full, it needs"):
+    with pytest.raises(TrainingError, match="on 8 of them, with sharding: full, it needs"):
         refuse_misfit(
             replace(planned, memory=replace(planned.memory, passing=room)),
-            replace(case, recomputes=True),
+            case.set(activations="recompute"),
         )
 
 
