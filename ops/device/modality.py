@@ -126,6 +126,9 @@ def plan_route(
     if numbers_N is None:
         return None
     numbers_N = renumber(numbers_N, given, known)
+    if torch.compiler.is_exporting():
+        # What is packaged runs without taskloom and its ops.
+        return Route(numbers_N)
     order_N = numbers_N.argsort(stable=True)
     back_N = torch.empty_like(order_N)
     back_N[order_N] = torch.arange(len(order_N), device=order_N.device)

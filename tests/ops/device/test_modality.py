@@ -27,6 +27,7 @@ from taskloom.ops.device.modality import (
     Route,
     RoutedFeedForward,
     TellModalities,
+    feed,
     names_of,
     plan_route,
     renumber,
@@ -208,3 +209,25 @@ def test_a_decoder_writes_with_the_weights_it_was_taught_with() -> None:
             for at in range(6)
         ]
     torch.testing.assert_close(torch.cat(states), expected, rtol=0, atol=1e-5)
+
+
+class Reader(nn.Module):
+    """A feed-forward part with its route."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ffn = make_ffn("relative")
+
+    def forward(self, x_NC: Tensor, numbers_N: Tensor) -> Tensor:
+        """Return what the part adds."""
+        return feed(self.ffn, x_NC, plan_route(numbers_N, NAMES, NAMES))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_exported_has_no_op_of_taskloom() -> None:
+    reader = Reader().eval()
+    inputs = (torch.randn(5, 8), torch.tensor([2, 0, 1, 1, 0]))
+    exported = torch.export.export(reader, inputs)
+    targets = [str(node.target) for node in exported.graph.nodes]
+    assert not [target for target in targets if "taskloom" in target]
+    torch.testing.assert_close(exported.module()(*inputs), reader(*inputs), rtol=0, atol=1e-5)
