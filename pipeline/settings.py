@@ -18,12 +18,17 @@ class ScopeRule:
     """How the parameters of a scope are learned.
 
     Attributes:
-        learn: ``"full"``, or ``"frozen"``: they stay as they are.
-        rate: Their learning rate, as a factor on that of the run.
+        learn: ``"full"``; ``"frozen"``, where they stay as they are; ``"lora"``, where they stay and low-rank
+            pairs beside the matrices of linear layers are learned.
+        rate: The learning rate, as a factor on that of the run.
+        rank: Channels between the two matrices of a pair.
+        alpha: What a pair adds is multiplied by this over the rank.
     """
 
-    learn: Literal["full", "frozen"] = "full"
+    learn: Literal["full", "frozen", "lora"] = "full"
     rate: float = 1.0
+    rank: int = 8
+    alpha: float = 16.0
 
     def __post_init__(self) -> None:
         if problems := tuple(_out_of_range(self)):
@@ -157,6 +162,7 @@ def _out_of_range(settings: ScopeRule | TrainConfig) -> Iterator[Problem]:
 
 _LEAST: Final = {
     "steps": 1,
+    "rank": 1,
     "source_tokens": LONGEST_TILE,
     "packs_per_step": 1,
     "max_document": 1,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...graph.errors import CheckpointError
 from ...graph.planned import name_scored
+from ...ops.device.lora import UP
 from ...storage.checkpoint import Checkpoint
 from ...storage.pack import Pack, fingerprint_pack
 from ..loader.packing import to_inputs
@@ -29,7 +30,7 @@ from .optimizer import Member, Optimizer, kinds_of, make_optimizer
 from .ranks import Ranks
 from .recording import TOLD, Recorder, teach
 from .schedule import rate_at
-from .scopes import assign_rules, freeze
+from .scopes import apply_rules, assign_rules
 from .sharding import is_share, like_own, local, make_whole, shard, summed_at_last, take_share
 from .summing import replicate, summed
 from .tally import Tally
@@ -96,8 +97,8 @@ class Learner:
         """Return a learner of ``program`` at step 0; alone, if there are no ``ranks``."""
         ranks = ranks or Ranks()
         program = program.to(device).train()
-        rules, kinds = assign_rules(program, config.scopes), kinds_of(program)
-        freeze(program, rules)
+        rules = apply_rules(program, assign_rules(program, config.scopes))
+        kinds = kinds_of(program)
         average = make_average(plan, program, config.ema) if config.ema else None
         is_sharded = config.sharding == "full" and ranks.number > 1
         if is_sharded:
@@ -142,8 +143,8 @@ class Learner:
         whole = self._make_whole(self.program)
         taken = take_over(whole, self.plan.vocabulary, weights, artifacts)
         if whole is not self.program:
-            own = like_own(whole.state_dict(), self.program.state_dict())
-            self.program.load(own, weights)
+            own = self.program.state_dict()
+            self.program.load(own | like_own(whole.state_dict(), own), weights)
         refresh(self.working, self.program)
         if self.average is not None:
             self.average.begin_at(self.program)
@@ -159,12 +160,12 @@ class Learner:
         return f"on {self.device.type}{told}, {how}{of_many}"
 
     def whole_result(self) -> Program:
-        """Return the result with all of its parameters; on all ranks."""
+        """Return the result with all of its parameters, low-rank pairs folded into theirs; on all ranks."""
         return self._make_whole(self.result)
 
     def _make_whole(self, program: Program) -> Program:
         own = program.state_dict()
-        if not any(is_share(tensor) for tensor in own.values()):
+        if not any(is_share(tensor) or name.endswith(UP) for name, tensor in own.items()):
             return program
         with torch.device("meta"):
             whole = Program(self.plan)
@@ -211,7 +212,7 @@ class Learner:
                 doing = f"learning pack {number + 1} of {len(packs)}"
                 doing += " and waiting for gradients of other ranks" if is_last else ""
                 watch.enter(doing, limit_s=limit_s, is_waiting=is_last)
-                self._draw_for(self.ranks.rank * len(packs) + number)
+                self._draw_for(self.step, self.ranks.rank * len(packs) + number)
                 with self._summed(is_last=is_last):
                     self._learn(pack, divisors, is_only=len(packs) == 1)
             watch.enter("stepping the optimizer", limit_s=limit_s)
@@ -251,9 +252,14 @@ class Learner:
         """Return sums of losses and of weights of ``packs``, learning nothing; shape ``(2, L)``."""
         # What nodes cost is what they cost in learning.
         probe, self.working.probe = self.working.probe, None
-        told = [self.working(to_inputs(self.plan, pack, self.device)) for pack in packs]
+        sums: list[Tensor] = []
+        for number, pack in enumerate(packs):
+            # What was dropped in learning is dropped again, so that parameters alone make the difference.
+            self._draw_for(self.step - 1, self.ranks.rank * len(packs) + number)
+            told = self.working(to_inputs(self.plan, pack, self.device))
+            sums.append(torch.stack([told[name] for name in TOLD]))
         self.working.probe = probe
-        return torch.stack([torch.stack([each[name] for name in TOLD]) for each in told]).sum(0)
+        return torch.stack(sums).sum(0)
 
     @property
     def sound_step(self) -> int:
@@ -275,9 +281,9 @@ class Learner:
             return summed_at_last(self.program, is_last=is_last)
         return summed(self.called, is_last=is_last)
 
-    def _draw_for(self, number: int) -> None:
-        """Draw random numbers for pack ``number`` of the step, the same whichever rank learns it."""
-        place = f"{self.config.seed}/{self.step}/{number}".encode()
+    def _draw_for(self, step: int, number: int) -> None:
+        """Draw random numbers for pack ``number`` of ``step``, the same whichever rank learns it."""
+        place = f"{self.config.seed}/{step}/{number}".encode()
         seed = int.from_bytes(hashlib.blake2b(place, digest_size=7).digest())
         generator = torch.default_generator
         if self.device.type == "cuda":
