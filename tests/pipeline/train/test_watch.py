@@ -9,7 +9,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from taskloom.pipeline.trainer.watch import PATIENCE_S, Sign, Watch
 
