@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +20,7 @@ from ..model.precision import refresh, working_copy
 from ..model.program import Program
 from ..planner.planning import Plan
 from ..settings import TrainConfig
+from .drawing import draw_for_pack
 from .ranks import Ranks
 from .recording import TOLD, Recorder, teach
 from .sharding import is_share, like_own, local, make_whole, shard, summed_at_last, take_share
@@ -60,7 +60,7 @@ class Learner:
     recorder: Recorder | None = None
     step: int = 0
     tally: Tally = field(default_factory=Tally)
-    _is_warm: bool = False
+    _num_taken: int = 0
     _num_halted: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -157,31 +157,36 @@ class Learner:
             Whether somebody has asked any rank to stop.
         """
         watch, step = self.ranks.watch, self.step + 1
-        limit_s = 0.0 if self._is_warm else PATIENCE_S
+        # The first step compiles. The second tells how long one takes, which nobody knows before.
+        is_usual = self._num_taken > 0
+        limit_s = 0.0 if self._num_taken > 1 else PATIENCE_S
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        watch.enter("waiting for other ranks to begin the step", step=step, is_waiting=True)
+        watch.enter(
+            "waiting for other ranks to begin the step", step=step, is_waiting=True, limit_s=limit_s
+        )
         divisors, is_stopping = self._agree(packs, is_stopping=is_stopping)
         # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
-        is_settled = self.is_compiled and self._is_warm
+        is_settled = self.is_compiled and is_usual
         stance = "fail_on_recompile" if is_settled else "default"
         for number, pack in enumerate(packs):
             is_last = number == len(packs) - 1
             doing = f"learning pack {number + 1} of {len(packs)}"
             doing += " and waiting for gradients of other ranks" if is_last else ""
-            watch.enter(doing, limit_s=limit_s, is_waiting=is_last)
+            watch.enter(doing, limit_s=limit_s, is_waiting=is_last, is_usual=is_usual)
             inputs = to_inputs(self.plan, pack, self.device)
-            self._draw_for(self.ranks.rank * len(packs) + number)
+            place = self.ranks.rank * len(packs) + number
+            draw_for_pack(self.config.seed, self.step, place, self.device)
             with torch.compiler.set_stance(stance), self._summed(is_last=is_last):
-                if self.recorder is not None and self._is_warm:
+                if self.recorder is not None and is_usual:
                     told = self.recorder.teach(inputs, divisors, is_only=len(packs) == 1)
                 else:
                     told = teach(self.working, self.program, inputs, divisors, called=self.called)
             for name in TOLD:
                 self.tally.add(name, told[name])
             self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
-        watch.enter("stepping the optimizer", limit_s=limit_s)
+        watch.enter("stepping the optimizer", limit_s=limit_s, is_usual=is_usual)
         limit = self.config.clip or math.inf
         norm = make_whole(nn.utils.clip_grad_norm_(self.program.parameters(), limit))
         self.tally.add("gradient_norm", norm)
@@ -191,7 +196,7 @@ class Learner:
         self.step += 1
         self.tally.steps += 1
         self.tally.packs.append([fingerprint_pack(pack) for pack in packs])
-        self._is_warm = True
+        self._num_taken += 1
         return is_stopping
 
     @property
@@ -215,17 +220,6 @@ class Learner:
         if self.called is None:
             return summed_at_last(self.program, is_last=is_last)
         return summed(self.called, is_last=is_last)
-
-    def _draw_for(self, number: int) -> None:
-        """Draw random numbers for pack ``number`` of the step, the same whichever rank learns it."""
-        place = f"{self.config.seed}/{self.step}/{number}".encode()
-        seed = int.from_bytes(hashlib.blake2b(place, digest_size=7).digest())
-        generator = torch.default_generator
-        if self.device.type == "cuda":
-            index: Any = self.device.index
-            index = torch.cuda.current_device() if index is None else index
-            generator = torch.cuda.default_generators[index]
-        generator.manual_seed(seed)
 
     def _agree(
         self, packs: Sequence[Pack], *, is_stopping: bool
@@ -271,13 +265,21 @@ class Learner:
         if checkpoint.training is None:
             message = f"{checkpoint.path} holds a model, but no optimizer to train it with"
             raise CheckpointError.of("T0724", message, "train into another directory")
-        self.program.load(like_own(checkpoint.tensors, self.program.state_dict()), checkpoint.path)
-        refresh(self.working, self.program)
+        self.adopt(checkpoint.tensors, checkpoint.path)
         training: Any = checkpoint.training
         self.optimizer.load_state_dict(self._share_optimizer(training["optimizer"]))
         self.step = checkpoint.record["step"]
         names = (checkpoint.record["losses"], name_scored(self.plan.scored))
         self.tally = Tally.from_plain(training["tally"], self.device, *names).share(self.ranks)
+
+    def adopt(self, parameters: Mapping[str, Tensor], origin: object) -> None:
+        """Take over whole ``parameters``, as they were read from ``origin``; on all ranks.
+
+        Raises:
+            CheckpointError: They are of another program.
+        """
+        self.program.load(like_own(parameters, self.program.state_dict()), origin)
+        refresh(self.working, self.program)
 
     def _share_optimizer(self, whole: Mapping[str, Any]) -> dict[str, Any]:
         """Return the state of an optimizer as that of this rank's."""

@@ -23,7 +23,6 @@ from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import Stream, open_stream
 from ..model.importing import take_over
-from ..model.precision import refresh
 from ..model.program import choose_device
 from ..model.record import refuse_other_run, run_capacity, run_record, used_artifacts
 from ..progress import Shown, open_progress
@@ -167,9 +166,9 @@ class _Run:
         weights = self.stream.config.weights
         if not weights:
             return
-        plan, program = self.learner.plan, self.learner.program
-        taken = take_over(program, plan.vocabulary, local_path(weights))
-        refresh(self.learner.working, program)
+        whole = self.learner.whole_program()
+        taken = take_over(whole, self.learner.plan.vocabulary, local_path(weights))
+        self.learner.adopt(whole.state_dict(), weights)
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )
