@@ -24,8 +24,8 @@ def plan_run(
     precision: Annotated[
         str | None, typer.Option(help="float32, or bfloat16; the project's by default.")
     ] = None,
-    shard: Annotated[
-        str | None, typer.Option(help="none, or full; the project's by default.", metavar="SHARD")
+    sharding: Annotated[
+        str | None, typer.Option(help="none, or full; the project's by default.")
     ] = None,
     network: Annotated[
         float, typer.Option(min=0.1, help="Gbit/s of each device between nodes.")
@@ -34,16 +34,16 @@ def plan_run(
 ) -> None:
     """Say what a run would take on other devices: memory, time, and what it would wait for first."""
     loaded = load(project)
-    chosen: dict[str, Any] = {"precision": precision, "shard": shard}
-    for name, choices in (("precision", ("float32", "bfloat16")), ("shard", ("none", "full"))):
+    chosen: dict[str, Any] = {"precision": precision, "sharding": sharding}
+    for name, choices in (("precision", ("float32", "bfloat16")), ("sharding", ("none", "full"))):
         if (value := chosen[name]) is not None and value not in choices:
             message = f'--{name} is {" or ".join(choices)}, got "{value}"'
             raise ProjectError.of("T0806", message, suggest(value, choices))
     from ..model.hardware import hardware_of  # noqa: PLC0415 - only this verb needs it
 
     hardware_of(kind)
-    from ..estimator.run_plan import Cluster  # noqa: PLC0415 - it imports torch
-    from ..estimator.run_plan import plan_run as run  # noqa: PLC0415
+    from ..estimator.cluster import Cluster  # noqa: PLC0415 - as above
+    from ..estimator.run_planning import plan_run as run  # noqa: PLC0415 - it imports torch
     from ..estimator.wording import write_plan  # noqa: PLC0415
 
     cluster = Cluster(kind=kind, per_node=gpus, num_nodes=nodes, network=network * _GIGABIT)

@@ -22,7 +22,7 @@ from ...ops.device.attention.blocks import Blocks
 from ...ops.device.cross_entropy import SCORES_AT_ONCE
 from ...ops.device.slope import LINE
 from ...storage.pack import Pack
-from ..model.flops import PackWork, count_units
+from ..model.work import PackWork, count_units
 from ..planner.planning import Plan
 
 SINGLE: Final = 4

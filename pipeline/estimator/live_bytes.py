@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ..model.flops import tensors_in
 from ..model.storage_notes import StorageNotes
 from ..model.whereabouts import Whereabouts
+from ..model.work import tensors_in
 from .hidden import Attended, Hidden, HiddenOnHost
 
 

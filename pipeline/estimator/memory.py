@@ -68,11 +68,15 @@ class Memory:
     runtime: int
 
     @property
+    def of_pack(self) -> int:
+        """What is held for a pack, which grows with it."""
+        return sum(self.saved.values()) + self.passing + self.within + self.pack
+
+    @property
     def tensors(self) -> int:
         """All that is in tensors."""
         kept = self.parameters + self.optimizer + self.average + self.working + self.gradients
-        passing = sum(self.saved.values()) + self.passing + self.within
-        return kept + self.exchange + passing + self.pack
+        return kept + self.exchange + self.of_pack
 
     @property
     def total(self) -> int:
@@ -84,11 +88,14 @@ def add_up_memory(trace: PackTrace, layout: Layout) -> Memory:
     """Return what each rank holds at most."""
     sizes = trace.sizes
     number = sizes.total
-    states = 2 * number - (sizes.matrices if layout.optimizer == "muon" else 0)
+    # Two numbers for each that is learned; Muon needs one.
+    states = 2 * sizes.learned - (sizes.matrices if layout.optimizer == "muon" else 0)
     is_copied = layout.itemsize != SINGLE
     share = layout.num_ranks if layout.is_sharded else 1
     held = trace.lean if layout.is_sharded else trace.peak
-    gradients = -(-SINGLE * number // share) if layout.is_sharded else held.of(Use.GRADIENT)
+    gradients = held.of(Use.GRADIENT)
+    if layout.is_sharded:
+        gradients = -(-SINGLE * sizes.learned // share)
     kept = {
         "parameters": -(-SINGLE * number // share),
         "optimizer": -(-SINGLE * states // share),
@@ -112,8 +119,9 @@ def _exchange(trace: PackTrace, layout: Layout) -> int:
         return 0
     sizes = trace.sizes
     if not layout.is_sharded:
-        # Gradients are copied together, to be summed at once.
-        return SINGLE * sizes.total
+        # Gradients lie together in a bucket; in half precision they are summed in single, in one more.
+        own = layout.itemsize * sizes.learned
+        return own + SINGLE * sizes.learned * (layout.itemsize != SINGLE)
     # What is in no layer is whole throughout, and two layers at once: one computes, one is on its way. So are
     # their gradients.
     layer = max(sizes.layers, default=0)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from ...storage.pack import Pack
 from ..loader.packing import to_inputs
-from ..model.flops import PackWork, program_on_meta, trace_work
 from ..model.precision import hand_over, working_copy
-from ..model.program import LAYERS, Program
+from ..model.program import Program
 from ..model.whereabouts import Whereabouts
+from ..model.work import PackWork, program_on_meta, trace_work
 from ..planner.planning import Plan
+from ..settings import TrainConfig
+from ..trainer.optimizer import kinds_of
+from ..trainer.scopes import assign_rules, freeze
 from .hidden import Hidden, HiddenOnHost
 from .live_bytes import Held, LiveBytes
 
@@ -27,21 +29,25 @@ class ProgramSizes:
     Attributes:
         by_scope: Those of each scope.
         layers: Those of each layer.
-        matrices: Those of matrices inside layers.
+        learned: Those that are not frozen.
+        matrices: Those of them that are in matrices of layers.
     """
 
     by_scope: dict[str, int]
     layers: tuple[int, ...]
+    learned: int
     matrices: int
 
     @classmethod
     def of(cls, program: Program) -> ProgramSizes:
         """Count them."""
-        layers = [module for module in program.modules() if isinstance(module, LAYERS)]
+        kinds = kinds_of(program)
+        learned = {n: p.numel() for n, p in program.named_parameters() if p.requires_grad}
         return cls(
             by_scope=program.num_parameters,
-            layers=tuple(sum(p.numel() for p in layer.parameters()) for layer in layers),
-            matrices=sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim == 2),
+            layers=tuple(sum(p.numel() for p in layer.parameters()) for layer in program.layers()),
+            learned=sum(learned.values()),
+            matrices=sum(size for name, size in learned.items() if kinds[name] == "matrix"),
         )
 
     @property
@@ -74,31 +80,32 @@ class PackTrace:
 
 
 def trace_pack(
-    plan: Plan,
-    pack: Pack,
-    *,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    recomputes: bool = False,
-    is_followed: bool = False,
-    on_host: bool = False,
+    plan: Plan, pack: Pack, config: TrainConfig, *, is_followed: bool = False, on_host: bool = False
 ) -> PackTrace:
     """Return what packs take that are shaped as ``pack`` is.
 
     Args:
         plan: A plan for training.
         pack: A pack.
-        precision: What is computed in.
-        recomputes: Whether layers are computed again on the way back, rather than kept.
+        config: Settings of the run: precision, what is kept, which scopes learn.
         is_followed: Whether a rank computes more packs than one for a step.
         on_host: Whether it is computed on the host.
+
+    Raises:
+        TrainingError: A pattern of a scope is met by no parameter (T0770), or nothing learns (T0771).
     """
-    program = program_on_meta(plan)
+
+    def prepare(program: Program, where: Whereabouts) -> None:
+        freeze(program, assign_rules(program, config.scopes))
+        if config.activations != "keep":
+            _recompute_layers(program, where)
+
+    program, where = program_on_meta(plan), Whereabouts()
+    freeze(program, assign_rules(program, config.scopes))
     sizes = ProgramSizes.of(program)
-    working = working_copy(plan, program, precision)
-    if recomputes:
-        _recompute_layers(working)
-    where = Whereabouts()
-    work = trace_work(plan, pack)
+    working = working_copy(plan, program, config.precision)
+    prepare(working, where)
+    work = trace_work(plan, pack, prepare)
     live = LiveBytes(where, HiddenOnHost(plan, pack, work) if on_host else Hidden())
     live.leave_out(program)
     live.leave_out(working)
@@ -133,11 +140,8 @@ def _pass(
     live.go_on()
 
 
-def _recompute_layers(program: Program) -> None:
-    for module in program.modules():
-        if isinstance(module, LAYERS):
-            # Nothing is drawn on the meta device that could be drawn again.
-            again = partial(
-                checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False
-            )
-            module.forward = again
+def _recompute_layers(program: Program, where: Whereabouts) -> None:
+    for layer in program.layers():
+        call = partial(where.repeat, layer.forward)
+        # Nothing is drawn on the meta device that could be drawn again.
+        layer.forward = partial(checkpoint, call, use_reentrant=False, preserve_rng_state=False)

@@ -6,69 +6,38 @@ is traced without numbers, and the rest is arithmetic on a table of hardware.
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self, TypeAlias
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
-from ...graph.errors import Problem, StoreError, TrainingError
-from ...graph.render.quantity import write_bytes
-from ...ops.device.config import ModelConfig
-from ...storage.store import Store
-from ..loader.stream import Stream, open_stream
-from ..model.flops import Flops, add_up_flops
-from ..model.hardware import NETWORK, Hardware, hardware_of
+from ..loader.stream import Stream
+from ..model.work import Flops, add_up_flops
 from ..settings import TrainConfig
-from ..task import Mixture
+from .cluster import Cluster
 from .memory import Layout, Memory, add_up_memory
 from .pack_trace import PackTrace, trace_pack
-from .sampled import Sampled, sample_packs
+from .sampled import Sampled
 from .timing import Timing, exchanged_bytes, time_step
-
-Precision: TypeAlias = Literal["float32", "bfloat16"]
-Shard: TypeAlias = Literal["none", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """Devices that a run is planned for.
+class Case:
+    """A run that may be planned.
 
     Attributes:
-        kind: Their kind, as `HARDWARE` has it.
-        per_node: Devices of each node.
-        num_nodes: Nodes.
-        network: Bytes a second from a device to one of another node.
+        stream: What it learns from, and its settings.
+        sampled: What packs are like.
+        cluster: The devices.
     """
 
-    kind: str
-    per_node: int = 1
-    num_nodes: int = 1
-    network: float = NETWORK
+    stream: Stream
+    sampled: Sampled
+    cluster: Cluster
 
-    @property
-    def hardware(self) -> Hardware:
-        """What each device can do.
-
-        Raises:
-            TrainingError: There is no such kind.
-        """
-        return hardware_of(self.kind)
-
-    @property
-    def num_ranks(self) -> int:
-        """Devices in all."""
-        return self.per_node * self.num_nodes
-
-    @property
-    def link(self) -> float:
-        """Bytes a second on the slowest way from a device to the next."""
-        return min(self.hardware.link, self.network) if self.num_nodes > 1 else self.hardware.link
-
-    @property
-    def memory(self) -> int:
-        """Bytes of a device; those of this machine for ranks on the host."""
-        if self.hardware.memory:
-            return self.hardware.memory
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // self.per_node
+    def set(self, **settings: Any) -> Case:
+        """Return the case with other settings of the run, which leave packs as they are."""
+        config = replace(self.stream.config, **settings)
+        return replace(self, stream=replace(self.stream, config=config))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +53,7 @@ class RunPlan:
         trace: What a pack takes.
         memory: Bytes of a rank.
         timing: Seconds of a step; None where nobody knows what the device can do.
+        changes: Tokens a second with a setting changed, as a multiple of those without, by the setting.
     """
 
     cluster: Cluster
@@ -94,38 +64,30 @@ class RunPlan:
     trace: PackTrace
     memory: Memory
     timing: Timing | None
+    changes: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @classmethod
-    def of(
-        cls,
-        stream: Stream,
-        sampled: Sampled,
-        cluster: Cluster,
-        *,
-        shard: Shard = "none",
-        recomputes: bool = False,
-    ) -> Self:
-        """Plan a run on ``stream``."""
+    def of(cls, case: Case, trace: PackTrace | None = None) -> Self:
+        """Plan a run; ``trace`` is what a pack takes, where that was found before."""
+        stream, sampled, cluster = case.stream, case.sampled, case.cluster
         asked = stream.config.packs_per_step
         # Every rank has as many packs of a step.
         num_packs = -(-asked // cluster.num_ranks)
         config = replace(stream.config, packs_per_step=num_packs * cluster.num_ranks)
-        known = asdict(config)
         on_host = cluster.kind == "cpu"
-        trace = trace_pack(
+        trace = trace or trace_pack(
             stream.plan,
             sampled.pack,
-            precision=config.precision,
-            recomputes=recomputes,
+            config,
             is_followed=num_packs > 1,
             on_host=on_host,
         )
         layout = Layout(
             num_ranks=cluster.num_ranks,
-            is_sharded=shard == "full" and cluster.num_ranks > 1,
+            is_sharded=config.sharding == "full" and cluster.num_ranks > 1,
             itemsize=2 if config.precision == "bfloat16" else 4,
-            optimizer=known.get("optimizer", "adamw"),
-            has_average=bool(known.get("ema", 0)),
+            optimizer=config.optimizer,
+            has_average=bool(config.ema),
             on_host=on_host,
         )
         hardware = cluster.hardware
@@ -193,6 +155,11 @@ class RunPlan:
         return self.config.packs_per_step * self.sampled.tokens
 
     @property
+    def speed(self) -> float:
+        """Tokens a second; 0 where nobody knows."""
+        return 0.0 if self.timing is None else self.tokens / self.timing.total
+
+    @property
     def utilisation(self) -> float | None:
         """Share of the peaks of all devices that useful work takes (MFU)."""
         if self.timing is None:
@@ -215,44 +182,6 @@ class RunPlan:
             if self.sampled.seen[task]
         }
 
-    def refuse_misfit(self, stream: Stream, shard: Shard) -> None:
-        """Raise if a rank has not memory enough, with what would make it fit.
-
-        Raises:
-            TrainingError: It has not (T0831).
-        """
-        if self.fits:
-            return
-        memory, room = self.memory.total, self.cluster.memory
-        name = self.cluster.hardware.name
-        message = (
-            f"a rank needs {write_bytes(memory)}, {write_bytes(memory - room)} more than the "
-            f"{write_bytes(room)} of {name}"
-        )
-        raise TrainingError(Problem("T0831", message, "\n".join(self._ways(stream, shard))))
-
-    def _ways(self, stream: Stream, shard: Shard) -> list[str]:
-        """Return what would take less memory, and how much."""
-        told: list[str] = []
-
-        def try_(words: str, plan: RunPlan) -> None:
-            verdict = "fits" if plan.fits else "does not fit either"
-            told.append(f"with {words} it needs {write_bytes(plan.memory.total)}, and {verdict}")
-
-        config = stream.config
-        if config.precision == "float32" and self.cluster.kind != "cpu":
-            half = replace(stream, config=replace(config, precision="bfloat16"))
-            try_("precision: bfloat16", RunPlan.of(half, self.sampled, self.cluster, shard=shard))
-        if shard == "none" and self.cluster.num_ranks > 1:
-            try_("--shard full", RunPlan.of(stream, self.sampled, self.cluster, shard="full"))
-        less = RunPlan.of(stream, self.sampled, self.cluster, shard=shard, recomputes=True)
-        try_("recompute: layers", less)
-        of_pack = sum(self.memory.saved.values()) + self.memory.passing + self.memory.within
-        if (short := config.source_tokens // 2 // 128 * 128) >= 128:
-            about = write_bytes(self.memory.total - of_pack / 2)
-            told.append(f"with source_tokens: {short} it needs about {about}")
-        return told
-
     def to_json(self) -> dict[str, Any]:
         """Return all figures, in bytes, seconds and FLOP."""
         timing = self.timing
@@ -273,51 +202,10 @@ class RunPlan:
             },
             "step": None if timing is None else asdict(timing) | {"total": timing.total},
             "utilisation": self.utilisation,
+            "changes": dict(self.changes),
             "tokens_per_step": self.tokens,
             "sent_bytes_per_step": self.sent_bytes,
             "loader": {"pack_bytes": self.sampled.bytes, "pack_s": self.sampled.seconds},
             "fill": dict(self.sampled.fill),
             "steps_per_epoch": self.steps_of_an_epoch(),
         }
-
-
-def plan_run(
-    mixture: Mixture,
-    store: Store | None,
-    cluster: Cluster,
-    *,
-    model: ModelConfig,
-    config: TrainConfig,
-    precision: Precision | None = None,
-    shard: Shard | None = None,
-) -> RunPlan:
-    """Plan a run of ``mixture`` as ``store`` holds it.
-
-    Args:
-        mixture: The tasks.
-        store: Where they are built; None if there is none yet.
-        cluster: What it will be trained on.
-        model: Sizes of the model.
-        config: Settings of the run.
-        precision: What is computed in, instead of what the settings say.
-        shard: ``"full"`` if ranks share what is learned, instead of what the settings say.
-
-    Raises:
-        StoreError: The tasks are not built (T0511).
-        TrainingError: No such hardware is known (T0830), or a rank has not memory enough (T0831).
-    """
-    hardware_of(cluster.kind)
-    if store is None:
-        message = "how long documents are is not known before the tasks are built"
-        help_ = "taskloom build PROJECT first; a part of a large source says nearly as much"
-        raise StoreError.of("T0511", message, help_)
-    config = replace(config, precision=precision or config.precision)
-    stream = open_stream(mixture, store, model, config)
-    known = asdict(config)
-    sharing: Shard = shard or known.get("shard", "none")
-    recomputes = known.get("recompute", "none") != "none"
-    planned = RunPlan.of(
-        stream, sample_packs(stream), cluster, shard=sharing, recomputes=recomputes
-    )
-    planned.refuse_misfit(stream, sharing)
-    return planned

@@ -10,7 +10,7 @@ from typing import Final
 from ...storage.loader import to_torch
 from ...storage.pack import Pack
 from ..loader.stream import Stream
-from ..model.flops import Count, count_units
+from ..model.work import Count, count_units
 
 NUM_PACKS: Final = 16
 """Packs that are looked at, at least one step of them."""
@@ -26,7 +26,8 @@ class Sampled:
         pack: One of them; all are of one shape.
         counts: Units of a pack, on average.
         documents: Documents of a pack, on average.
-        fill: Used share of each capacity of a pack.
+        room: Positions of the streams of a pack, tensors of its lanes.
+        fill: Used share of each of them.
         seen: Samples of each task in the whole run, about.
         rows: Training rows of each task.
         bytes: Bytes of a pack, as a device is sent it.
@@ -36,6 +37,7 @@ class Sampled:
     pack: Pack
     counts: Mapping[str, Count]
     documents: float
+    room: Mapping[str, int]
     fill: Mapping[str, float]
     seen: Mapping[str, float]
     rows: Mapping[str, int]
@@ -67,12 +69,13 @@ def sample_packs(stream: Stream) -> Sampled:
         made, took = effort.packs - before[0], effort.seconds - before[1]
         seconds = took / made if made else effort.seconds / max(1, effort.packs)
         report = loader.report
-    config = stream.config
+    config, capacity = stream.config, stream.capacity
     each = [count_units(pack) for pack in packs]
     return Sampled(
         pack=packs[0],
         counts={name: _mean([counts[name] for counts in each]) for name in each[0]},
         documents=sum(len(pack.rows) for pack in packs) / len(packs),
+        room={"source": capacity.source, "target": capacity.target, **capacity.tensors},
         fill=report.fill,
         seen=report.expect_samples(stream.blend, range(config.steps), config.packs_per_step),
         rows={task.name: task.num_rows for task in report.tasks},

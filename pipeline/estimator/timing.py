@@ -11,24 +11,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
-from ..model.flops import Count, Work
 from ..model.hardware import Hardware
+from ..model.work import Count, Work
 from .hidden import SINGLE
 from .memory import Layout
 from .pack_trace import PackTrace
 
-PRODUCTS: Final = 0.67
-"""Share of the peak that matrix products reach."""
-ATTENTION: Final = 0.19
-"""Share of the peak that attention reaches, in what it executes."""
+PRODUCTS: Final = 0.68
+"""Share of the peak that matrix products reach: 6.24 TFLOP in 9.3 ms."""
+ATTENTION: Final = 0.16
+"""Share of the peak that attention reaches, in what it executes: 1.23 TFLOP in 7.9 ms."""
 TRAFFIC: Final = 0.85
-"""Share of the memory's bandwidth that is reached."""
-FUSED: Final = 0.42
-"""Share of the bytes that calls move one by one which is left when layers are compiled."""
-LAUNCH_S: Final = 2e-6
-"""Seconds from one kernel of a recorded step to the next, however small they are."""
+"""Share of the memory's bandwidth that a product reaches which waits for it."""
+REST: Final = 0.51
+"""Share of it that all other calls would have reached had each moved its own bytes: 29.3 GB in 12.0 ms.
+
+Compiled, they move less, and at less than full speed.
+"""
+UPDATE: Final = 0.70
+"""Share of it that an update reaches: 7.8 GB in 2.3 ms."""
 UPDATED: Final = 52
 """Bytes that an update moves for a parameter: norm and clipping, AdamW, a copy in half precision."""
+LAUNCH_S: Final = 2e-6
+"""Seconds from one kernel of a recorded step to the next, however small they are."""
+LATENCY_S: Final = 3e-5
+"""Seconds that ranks need to agree on anything, however little it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +102,10 @@ def time_step(
             attention += max(flops / (ATTENTION * peak), moved)
         else:
             products += max(flops / (PRODUCTS * peak), moved)
-    rest = FUSED * trace.moved / bandwidth
+    rest = trace.moved / (REST * hardware.bandwidth)
     launches = max(0.0, LAUNCH_S * trace.calls - products - attention - rest)
     share = layout.num_ranks if layout.is_sharded else 1
-    update = UPDATED * trace.sizes.total / share / bandwidth
+    update = UPDATED * trace.sizes.learned / share / (UPDATE * hardware.bandwidth)
     computed = num_packs * (products + attention + rest + launches)
     network = _exchange_s(trace, layout, link, num_packs=num_packs)
     if layout.is_sharded:
@@ -119,12 +126,17 @@ def time_step(
 def exchanged_bytes(trace: PackTrace, layout: Layout, *, num_packs: int) -> float:
     """Return the bytes that a rank sends in a step: rings, in which each passes on what it gets."""
     ring = (layout.num_ranks - 1) / layout.num_ranks
-    number = trace.sizes.total
+    sizes = trace.sizes
     if not layout.is_sharded:
-        return 2 * ring * SINGLE * number
+        return 2 * ring * SINGLE * sizes.learned
     # Parameters are gathered for the way there and the way back of each pack; gradients are summed once.
-    return ring * number * (2 * num_packs * layout.itemsize + SINGLE)
+    return ring * (2 * num_packs * layout.itemsize * sizes.total + SINGLE * sizes.learned)
 
 
 def _exchange_s(trace: PackTrace, layout: Layout, link: float, *, num_packs: int) -> float:
-    return exchanged_bytes(trace, layout, num_packs=num_packs) / link if link else 0.0
+    if layout.num_ranks == 1:
+        return 0.0
+    # Gradients are summed at once, and the weights of the step before; shares are exchanged layer by layer.
+    shards = (2 * num_packs + 1) * (1 + len(trace.sizes.layers))
+    calls = shards if layout.is_sharded else 2
+    return calls * LATENCY_S + exchanged_bytes(trace, layout, num_packs=num_packs) / link

@@ -32,6 +32,17 @@ _SPENT: Final = {
     "network": "exchange between ranks",
     "loader": "waiting for packs",
 }
+_ADVICE: Final = {
+    "products": "it is what a GPU is for, and more of them share it",
+    "attention": "a smaller max_document leaves fewer pairs, position: rotary no table of biases",
+    "rest": "a wider model with fewer layers moves less for a FLOP",
+    "launches": "a larger source_tokens gives each kernel more to do",
+    "update": "more packs a step spread it over more tokens",
+    "network": "more packs a step spread it over more tokens",
+    "loader": "loader_workers share what is drawn in every pass; what is stored instead costs nothing",
+}
+_WORTH: Final = 1.03
+"""Gain from which a change is told."""
 _SMALL: Final = 0.01
 """Share of a table below which rows are added up."""
 
@@ -57,12 +68,8 @@ def _head(plan: RunPlan) -> Iterator[str]:
             f"  the project says packs_per_step: {plan.asked_packs}, which {number} ranks cannot "
             f"share: write {config.packs_per_step}"
         )
-    pack = sampled.pack
-    room = {"source": len(pack.source_ids), "target": len(pack.target_ids)}
-    room |= {lane: len(tensors) for lane, tensors in pack.tensors.items()}
-    fill = ", ".join(
-        f"{share:.0%} of {room[name]:,} {name}" for name, share in sampled.fill.items()
-    )
+    shares = sampled.fill.items()
+    fill = ", ".join(f"{share:.0%} of {sampled.room[name]:,} {name}" for name, share in shares)
     yield f"a pack holds about {sampled.documents:,.0f} documents: {fill}"
 
 
@@ -99,6 +106,13 @@ def _flops(plan: RunPlan) -> Iterator[str]:
     rows.append(("in all", "", "", write_flops(total), write_flops(plan.flops.useful)))
     head = ("FLOP of a step, all ranks", "forward", "backward", "executed", "useful")
     yield from _table(head, rows)
+    idle = {
+        node: sum(both.executed - both.useful for both in flops) * number
+        for node, flops in nodes.items()
+    }
+    if nodes and (worst := max(idle, key=lambda node: idle[node])):
+        spent = write_share(1 - plan.flops.useful / total)
+        yield f"{spent} of it is for places that hold nothing, and parts of tiles; most in {worst}"
 
 
 def _time(plan: RunPlan) -> Iterator[str]:
@@ -141,25 +155,11 @@ def _limits(plan: RunPlan) -> Iterator[str]:
         worst = max(
             (field.name for field in fields(timing)), key=lambda name: getattr(timing, name)
         )
-        yield f"first bottleneck: {_SPENT[worst]}; {_advise(plan, worst)}"
-
-
-def _advise(plan: RunPlan, worst: str) -> str:
-    """Return the one change that would help most."""
-    config = plan.config
-    is_half = config.precision == "bfloat16"
-    twice = f"packs_per_step: {2 * config.packs_per_step} spreads it over twice the tokens"
-    half = "precision: bfloat16 is faster, and parameters are learned in float32 still"
-    return {
-        "products": "more GPUs share it" if is_half else half,
-        "attention": "position: rotary needs no table of biases, a smaller max_document fewer pairs",
-        "rest": "a wider model with fewer layers moves less for a FLOP" if is_half else half,
-        "launches": "a larger source_tokens fills each kernel with more",
-        "update": twice,
-        "network": twice,
-        "loader": "what is random is computed in every pass: loader_workers shares it, and what is "
-        "stored instead costs nothing",
-    }[worst]
+        yield f"first bottleneck: {_SPENT[worst]}; {_ADVICE[worst]}"
+        gains = [each for each in plan.changes.items() if each[1] >= _WORTH]
+        yield from (
+            f"  with {words} there are {gain:.2f} times the tokens/s" for words, gain in gains
+        )
 
 
 def _unknown(plan: RunPlan) -> Iterator[str]:
@@ -169,7 +169,8 @@ def _unknown(plan: RunPlan) -> Iterator[str]:
         yield "  shares of the peak that are reached: they are those of one model on an H200"
         yield "  how fast the host there fills packs, and its storage gives rows"
     if not plan.layout.on_host:
-        yield "  what the compiler keeps of a layer instead: it is counted as it comes, which is more"
+        yield "  what the compiler keeps of a layer instead: it is counted as it comes,"
+        yield "    of which 85% was held on an H200"
     if plan.cluster.num_nodes > 1:
         speed = write_bytes(plan.cluster.network)
         yield f"  the network between nodes: {speed}/s for each device is taken for granted"
@@ -181,7 +182,7 @@ def write_flops(number: float) -> str:
         if number < 999.5:
             return f"{number:.3g} {unit}FLOP"
         number /= 1000
-    return f"{number:,.3g} PFLOP"
+    return f"{number:,.0f} PFLOP" if number >= 99.5 else f"{number:.3g} PFLOP"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

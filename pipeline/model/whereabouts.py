@@ -6,15 +6,17 @@ the autograd functions tell it that have come into being since, as a `Probe` has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from ...graph.node import Node
 from .probe import new_functions
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -24,10 +26,12 @@ class Whereabouts:
     Attributes:
         node: Address of the node; empty between nodes.
         is_backward: Whether its gradient is computed.
+        repeats: Whether what is computed was computed before, and not kept.
     """
 
     node: str = ""
     is_backward: bool = False
+    repeats: bool = False
     _known: set[Any] = field(default_factory=set[Any])
 
     def begin(self, node: Node) -> None:
@@ -43,6 +47,14 @@ class Whereabouts:
     def leave(self) -> None:
         """Hear that the step is where no node is."""
         self.node, self.is_backward = "", False
+
+    def repeat(self, call: Callable[..., T], *args: Any) -> T:
+        """Call, and say meanwhile that it is a repetition if it is on the way back."""
+        self.repeats = self.is_backward
+        try:
+            return call(*args)
+        finally:
+            self.repeats = False
 
     def _go_back(self, address: str, _: object) -> None:
         self.node, self.is_backward = address, True

@@ -22,6 +22,7 @@ from ...storage.pack import Pack
 from ..loader.packing import to_inputs
 from ..loader.stream import Stream
 from .learner import Learner
+from .sharding import local
 
 NAME: Final = "not-finite.json"
 """File of a run that names the documents."""
@@ -159,9 +160,13 @@ class _Trial:
             learner.working.zero_grad(set_to_none=True)
             loss.backward()
         grads = [
-            p.grad.isfinite().all() for p in learner.working.parameters() if p.grad is not None
+            local(p.grad).isfinite().all()
+            for p in learner.working.parameters()
+            if p.grad is not None
         ]
-        return bool(torch.stack(grads).all())
+        # Ranks that share parameters have a share of each gradient, and look at the same documents.
+        (num_bad,) = learner.ranks.add_up([float(not torch.stack(grads).all())])
+        return not num_bad
 
 
 def _rows(pack: Pack) -> list[Row]:

@@ -33,7 +33,7 @@ from .learner import Learner, own_torch
 from .ranks import Ranks, join_ranks
 from .recipe import tell_costs, tell_recipe
 from .run_log import open_log
-from .saving import Saver
+from .saving import Saver, fetch_checkpoint
 from .step_meter import StepMeter, timed
 from .watch import PATIENCE_S
 
@@ -100,10 +100,11 @@ def train(
         open_progress(shown=progress and ranks.is_first) as shown,
     ):
         ranks.refuse_uneven(config.packs_per_step)
-        capacity = run_capacity(Path(out))
+        path = local_path(out)
+        fetch_checkpoint(path, config, ranks)
+        capacity = run_capacity(path)
         stream = open_stream(mixture, store, model or ModelConfig(), config, capacity)
         learner = Learner.make(stream.plan, config, device, ranks)
-        path = local_path(out)
         saver = Saver(path, learner, config)
         run = _Run(path, mixture, stream, run_record(mixture, stream), learner, saver, shown)
         loader = run.begin()

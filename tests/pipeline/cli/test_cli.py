@@ -53,7 +53,7 @@ COMMANDS = {
         "--gpus",
         "--nodes",
         "--precision",
-        "--shard",
+        "--sharding",
         "--network",
         "--json",
     },
@@ -191,7 +191,7 @@ def test_a_plan_is_told_in_words(built: Built) -> None:
     ("arguments", "told"),
     [
         (["--kind", "h10"], "error[T0830]: no hardware is known"),
-        (["--kind", "h100", "--shard", "half"], "error[T0806]: --shard is none or full"),
+        (["--kind", "h100", "--sharding", "half"], "error[T0806]: --sharding is none or full"),
         (["--kind", "h100", "--precision", "half"], "error[T0806]: --precision is float32"),
     ],
 )

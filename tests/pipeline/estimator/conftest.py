@@ -17,7 +17,7 @@ from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.storage.store import Store
 
-from ..train.stores import make_mixture
+from ..train.stores import make_mixture, read_digits
 
 SIZES = ModelConfig(
     width=64, num_heads=4, ffn_width=256, num_encoder_layers=2, num_decoder_layers=2
@@ -25,6 +25,7 @@ SIZES = ModelConfig(
 MODELS: Final = {
     "rotary": SIZES,
     "dropout": replace(SIZES, dropout=0.1),
+    "trunk": replace(SIZES, position="relative", trunk="resnet50"),
     "relative": replace(SIZES, position="relative", dropout=0.1),
 }
 TEXTS: Final = (
@@ -53,7 +54,17 @@ def make_texts() -> Mixture:
     return Mixture([Task("repeat", instruction, source=Source("texts", rows))], bpe_size=300)
 
 
-MIXTURES: Final = {"digits": make_mixture, "texts": make_texts}
+def make_pairs() -> Mixture:
+    """Return a task that tells which picture goes with which label, and one that names pictures."""
+    source = Source("pictures", read_digits())
+    tasks = [
+        Task("pair", "[ [IMAGE:image] | [TEXT:label] ] ->", source=source),
+        Task("name", "[IMAGE:image] what is it? -> [TEXT:label]", source=source),
+    ]
+    return Mixture(tasks, slots={"IMAGE": {"size": 32, "patch": 16}}, bpe_size=270)
+
+
+MIXTURES: Final = {"digits": make_mixture, "texts": make_texts, "pairs": make_pairs}
 
 OpenStream = Callable[..., Stream]
 

@@ -17,14 +17,14 @@ from taskloom.ops.device.attention import backend
 from taskloom.ops.device.attention.spec import AttentionSpec
 from taskloom.pipeline.loader.packing import to_inputs
 from taskloom.pipeline.loader.stream import Stream
-from taskloom.pipeline.model.flops import (
+from taskloom.pipeline.model.program import Program
+from taskloom.pipeline.model.work import (
     Count,
     add_up_flops,
     count_flops,
     count_units,
     trace_work,
 )
-from taskloom.pipeline.model.program import Program
 from taskloom.storage.pack import Pack
 
 from .conftest import OpenStream
@@ -34,7 +34,12 @@ NUM_DOCUMENTS = 12
 
 every_case = pytest.mark.parametrize(
     ("mixture", "model"),
-    [("digits", "rotary"), ("texts", "rotary"), ("texts", "relative"), ("digits", "relative")],
+    [
+        ("digits", "rotary"),
+        ("texts", "relative"),
+        pytest.param("texts", "rotary", marks=pytest.mark.slow),
+        pytest.param("digits", "relative", marks=pytest.mark.slow),
+    ],
 )
 
 

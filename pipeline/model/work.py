@@ -15,9 +15,9 @@ Shape letters: N = queries, M = keys, H = heads, D = head size, C = channels, V 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from ..planner.planning import Plan
 from .program import Program
 from .storage_notes import StorageNotes
 from .whereabouts import Whereabouts
+
+Prepare: TypeAlias = Callable[[Program, Whereabouts], object]
+"""Changes how a program computes before it is traced."""
 
 LABEL: Final = "label"
 PACK: Final = "pack"
@@ -67,6 +70,9 @@ class Count(NamedTuple):
 
     used: float
     held: float
+
+
+NONE: Final = Count(0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +110,10 @@ class PackWork:
     def of(self, packs: Sequence[Pack]) -> Flops:
         """Return the FLOP of ``packs``, all of the shape that was traced."""
         counts = [count_units(pack) for pack in packs]
-        return add_up_flops((part, count[part.unit]) for count in counts for part in self.parts)
+        # A pack without a lane of the plan has an empty one.
+        return add_up_flops(
+            (part, count.get(part.unit, NONE)) for count in counts for part in self.parts
+        )
 
 
 def count_flops(plan: Plan, packs: Sequence[Pack]) -> Flops:
@@ -112,11 +121,18 @@ def count_flops(plan: Plan, packs: Sequence[Pack]) -> Flops:
     return trace_work(plan, packs[0]).of(packs)
 
 
-def trace_work(plan: Plan, pack: Pack) -> PackWork:
-    """Return the work of packs that are shaped as ``pack`` is, of a plan for training."""
+def trace_work(plan: Plan, pack: Pack, prepare: Prepare = lambda *_: None) -> PackWork:
+    """Return the work of packs that are shaped as ``pack`` is, of a plan for training.
+
+    Args:
+        plan: The plan.
+        pack: A pack.
+        prepare: Changes how the program computes; what it computes again is executed, and not useful.
+    """
     program, inputs = program_on_meta(plan), to_inputs(plan, pack, torch.device("meta"))
     where = Whereabouts()
     program.probe = where
+    prepare(program, where)
     counter = _Counter(where, {name: count.held for name, count in count_units(pack).items()})
     for name, tensor in inputs.items():
         counter.name(tensor, _unit_of(name))
@@ -214,7 +230,7 @@ class _Counter(TorchDispatchMode):
         elif packet in flop_registry:
             flops = flop_registry[packet](*args, **(kwargs or {}), out_val=out)
             unit = self._unit_of(tensors_in(args)) or PACK
-            self._add(unit, flops / max(1.0, self._held[unit]), moved)
+            self._add(unit, flops / max(1.0, self._held.get(unit, 0.0)), moved)
         # What is looked up has one of each for what it is looked up with.
         given = list(tensors_in(args))
         if unit := self._unit_of(reversed(given) if packet in _LOOKED_UP else given):
@@ -253,7 +269,7 @@ class _Counter(TorchDispatchMode):
                 is_backward=where.is_backward,
                 unit=unit,
                 is_attention=is_attention,
-                flops=flops,
+                flops=replace(flops, useful=0.0) if where.repeats else flops,
                 bytes=moved,
             )
         )
