@@ -25,6 +25,7 @@ from ...ops.device.op import DeviceOp
 from ...ops.device.relative.layer import RelativeDecoderLayer, RelativeEncoderLayer
 from ..planner.planning import Plan
 from .probe import Probe
+from .signal import Signals
 
 _LAYERS = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
 
@@ -37,9 +38,11 @@ class Program(nn.Module):
 
     Attributes:
         probe: Takes what each node costs, while somebody wants to know.
+        signals: Takes the gradient that each loss sends, while somebody wants to know.
     """
 
     probe: Probe | None = None
+    signals: Signals | None = None
 
     def __init__(self, plan: Plan, scopes: nn.ModuleDict | None = None) -> None:
         """Build the program.
@@ -110,6 +113,7 @@ class Program(nn.Module):
             inputs = {port: values[value] for port, value in node.inputs.items()}
             if node.op in divisors:
                 inputs["divisor"] = divisors[node.op]
+                inputs = inputs if self.signals is None else self.signals.watch(inputs)
             module = self.scopes[scope_name(node.scope)] if node.scope else self._empty
             if self.probe is not None:
                 self.probe.begin()
@@ -138,6 +142,11 @@ class Program(nn.Module):
             name.replace("__", "."): sum(p.numel() for p in module.parameters())
             for name, module in self.scopes.items()
         }
+
+    @property
+    def num_losses(self) -> int:
+        """Losses that are summed apart."""
+        return len(self._plan.scored)
 
     def compile_layers(self, backend: Backend = "inductor") -> None:
         """Compile every layer in place: one static graph per class of layers."""

@@ -54,8 +54,10 @@ class Learner:
     tally: Tally = field(default_factory=Tally)
     _is_warm: bool = False
     _num_halted: Tensor = field(init=False)
+    _tasks: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._tasks = [task for task in self.plan.tasks for _ in self.plan.templates(task)]
         self._num_halted = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @classmethod
@@ -130,7 +132,7 @@ class Learner:
                     told = teach(self.working, self.program, inputs, divisors)
             for name in TOLD:
                 self.tally.add(name, told[name])
-            self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
+            self.tally.count(pack, self._tasks)
         limit = self.config.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.program.parameters(), limit)
         self.tally.add("gradient_norm", norm)

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ..model.precision import add_up, hand_over
 from ..model.program import Program
+from ..model.signal import Signals
 
-TOLD: Final = ("losses", "loss_weights")
+TOLD: Final = ("losses", "loss_weights", "signals")
 """What is told of a pack."""
 
 _T = TypeVar("_T")
@@ -36,7 +37,7 @@ Capture: TypeAlias = Callable[[Callable[[], _T]], tuple[_T, Callable[[], object]
 def teach(
     working: Program, program: Program, inputs: Mapping[str, Tensor], divisors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Add the gradients of a pack to those of ``program``, and return sums of losses and weights.
+    """Add the gradients of a pack to those of ``program``, and return sums of losses, weights and signals.
 
     Args:
         working: What computes.
@@ -44,9 +45,15 @@ def teach(
         inputs: The pack.
         divisors: What each loss is divided by, by its op.
     """
-    outputs = working(inputs, divisors)
+    zeros = torch.zeros(program.num_losses, device=inputs["labels"].device)
+    working.signals = Signals(zeros)
+    try:
+        outputs = working(inputs, divisors)
+    finally:
+        working.signals = None
     outputs["loss"].backward()
     hand_over(working, program)
+    outputs["signals"] = zeros
     return {name: outputs[name].detach() for name in TOLD}
 
 

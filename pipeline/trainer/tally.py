@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_BY_LOSS: Final = {"losses", "loss_weights"}
+from ...storage.pack import Pack
+
+_BY_LOSS: Final = {"losses", "loss_weights", "signals"}
 
 
 @dataclass(slots=True)
@@ -18,8 +22,9 @@ class Tally:
     """Sums over some steps, kept on the device until they are asked for.
 
     Attributes:
-        sums: Losses and weights by task, and the norm of the gradient.
+        sums: Losses, weights and signals by task, and the norm of the gradient.
         tokens: Tokens that were read and written.
+        seen: Samples and tokens of each task.
         steps: Steps that were taken.
         packs: Fingerprint of the packs of each.
         since: When it began.
@@ -27,6 +32,7 @@ class Tally:
 
     sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     tokens: int = 0
+    seen: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     steps: int = 0
     packs: list[str] = field(default_factory=list[str])
     since: float = field(default_factory=time.perf_counter)
@@ -45,17 +51,36 @@ class Tally:
             places = [was.index(name) if name in was else len(was) for name in now]
             for name in _BY_LOSS & sums.keys():
                 sums[name] = torch.cat([sums[name], sums[name].new_zeros(1)])[places]
-        return cls(sums, plain["tokens"], plain["steps"], list(plain.get("packs", ())))
+        seen = {task: [*counts] for task, counts in plain.get("seen", {}).items()}
+        return cls(sums, plain["tokens"], seen, plain["steps"], list(plain.get("packs", ())))
 
     def to_plain(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, so that the log goes on as if nothing had happened."""
         sums = {name: total.cpu() for name, total in self.sums.items()}
-        return {"sums": sums, "tokens": self.tokens, "steps": self.steps, "packs": [*self.packs]}
+        seen = {task: [*counts] for task, counts in self.seen.items()}
+        plain = {"tokens": self.tokens, "steps": self.steps, "packs": [*self.packs]}
+        return {"sums": sums, "seen": seen, **plain}
 
     def add(self, name: str, value: Tensor) -> None:
         """Add ``value`` to the sum ``name``."""
         value = value.detach()
         self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def count(self, pack: Pack, tasks: Sequence[str]) -> None:
+        """Count the documents of ``pack``.
+
+        Args:
+            pack: The pack.
+            tasks: Task of each template, by number.
+        """
+        numbers = pack.rows[:, 0]
+        lengths = np.diff(pack.source_ranges)[:, 0] + np.diff(pack.target_ranges)[:, 0]
+        samples = np.bincount(numbers, minlength=len(tasks)).tolist()
+        tokens = np.bincount(numbers, weights=lengths, minlength=len(tasks)).astype(int).tolist()
+        self.tokens += sum(tokens)
+        for task, *more in zip(tasks, samples, tokens, strict=True):
+            before = self.seen.get(task, [0, 0])
+            self.seen[task] = [one + other for one, other in zip(before, more, strict=True)]
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return which sum is no longer a finite number, and of which of ``tasks``; empty if none is."""
@@ -69,8 +94,12 @@ class Tally:
         return ""
 
     def describe(self, tasks: Sequence[str]) -> dict[str, Any]:
-        """Return losses and labels in all and by task, mean norm of the gradient, tokens, packs and seconds."""
+        """Return what happened: in all, by loss, and how much of each task was seen.
+
+        The share of a signal is that of its norm, in the sum of those of all losses.
+        """
         losses, weights = (self.sums[name].tolist() for name in ("losses", "loss_weights"))
+        norms = [math.sqrt(square) for square in self.sums["signals"].tolist()]
         return {
             "loss": _divide(sum(losses), sum(weights)),
             "gradient_norm": float(self.sums["gradient_norm"]) / self.steps,
@@ -78,12 +107,29 @@ class Tally:
             "packs": self.packs,
             "seconds": round(time.perf_counter() - self.since, 3),
             "tasks": {
-                task: {"loss": _divide(loss, weight), "labels": weight}
-                for task, loss, weight in zip(tasks, losses, weights, strict=True)
+                task: {
+                    "loss": _divide(loss, weight),
+                    "labels": weight,
+                    "gradient_share": _divide(norm, sum(norms)),
+                }
+                for task, loss, weight, norm in zip(tasks, losses, weights, norms, strict=True)
             },
+            "mixture": self._describe_seen(),
+        }
+
+    def _describe_seen(self) -> dict[str, dict[str, Any]]:
+        samples, tokens = (sum(count[which] for count in self.seen.values()) for which in (0, 1))
+        return {
+            task: {
+                "samples": count[0],
+                "tokens": count[1],
+                "sample_share": _divide(count[0], samples),
+                "token_share": _divide(count[1], tokens),
+            }
+            for task, count in self.seen.items()
         }
 
 
-def _divide(loss: float, weight: float) -> float | None:
-    """Return the loss of a label; None where there was none."""
-    return loss / weight if weight else None
+def _divide(part: float, whole: float) -> float | None:
+    """Return the loss of a label, or a share; None where there was none."""
+    return part / whole if whole else None

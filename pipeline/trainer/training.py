@@ -1,15 +1,17 @@
 """Training: one model on a mixture, resumable at every checkpoint to the bit.
 
-A run is a directory: ``log.jsonl`` says how it goes, ``measures.json`` what a few steps cost, each ``step-…``
-is a checkpoint. Training into a directory again goes on from its last checkpoint with the same parameters,
-optimizer, random numbers and rows.
+A run is a directory: ``log.jsonl`` says how it goes, ``header.json`` what it learns from, ``measures.json``
+what a few steps cost, ``samples/`` what the model answered, each ``step-…`` is a checkpoint. Training into a
+directory again goes on from its last checkpoint with the same parameters, optimizer, random numbers and rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,28 @@ from ...storage.loader import Loader
 from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import Stream, open_stream
+from ..model.cost import Cost
 from ..model.importing import take_over
 from ..model.precision import refresh
 from ..model.program import choose_device
 from ..model.record import refuse_other_run, run_capacity, run_record, used_artifacts
 from ..progress import Shown, open_progress
-from ..settings import TrainConfig
+from ..settings import TrainConfig, profiled_steps, split_words
 from ..task import Mixture, Task, as_mixture
 from .blame import NAME, find_documents
+from .evaluating import Evaluator, validated_tasks
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
-from .run_log import open_log
-from .step_meter import StepMeter, timed
+from .listener.listening import Audience, Listener
+from .listener.service import open_services
+from .loss_watch import LossWatch
+from .profiling import NAME as TRACE
+from .profiling import Tracer
+from .referee import Referee
+from .run_log import open_log, read_log, write_header
+from .step_part import EVALUATING, SAVING, TELLING
+from .stepping import Stepper
+from .telling import Teller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +73,7 @@ def train(
     config: TrainConfig | None = None,
     stop_at: int | None = None,
     progress: bool = True,
+    listeners: Sequence[Listener] = (),
     **settings: Any,
 ) -> Run:
     """Train one model on ``mixture``.
@@ -75,16 +88,20 @@ def train(
         config: Settings of the run.
         stop_at: Stop after this step, as if interrupted.
         progress: Whether to show how far the run has come.
+        listeners: Who else hears how it goes.
         settings: Fields of `TrainConfig` to set, such as ``steps=300``.
 
     Raises:
         StoreError: Some task is not built, or was built otherwise than it stands now; or ``out`` is a URL.
         LoaderError: Some task has no training rows.
         CheckpointError: ``out`` holds a run of other tasks or settings.
-        TrainingError: A setting is unknown or out of range, or the loss is no longer a number.
+        TrainingError: A setting is unknown or out of range, the loss is no longer a number, or the memory does
+            not suffice.
+        MissingExtraError: A service that is to hear of it is not installed.
         KeyboardInterrupt: The run was interrupted; it was saved first.
     """
     config = _configure(config or TrainConfig(), settings)
+    services = open_services(split_words(config.log_to))
     mixture = as_mixture(mixture)
     store = store if isinstance(store, Store) else Store.open(store)
     device = choose_device(config.device)
@@ -95,10 +112,17 @@ def train(
         run = _Run(local_path(out), mixture, stream, run_record(mixture, stream), learner, shown)
         loader = run.begin()
         sizes = learner.program.num_parameters
-        for line in (header := stream.header(loader, sizes, learner.remark)):
+        cost = Cost.of(stream, loader).sentences()
+        header = [*stream.header(loader, sizes, learner.remark), *cost, run.evaluations()]
+        for line in header:
             shown.say(line)
-        with loader:
-            run.go(loader, min(config.steps, config.steps if stop_at is None else stop_at))
+        audience = Audience([*services, *listeners])
+        with loader, audience.until_the_end():
+            audience.began(run.path, header, run.facts())
+            last = min(config.steps, config.steps if stop_at is None else stop_at)
+            if learner.step < last:
+                write_header(run.path, header, run.facts())
+            run.go(loader, last, audience)
     return Run(path=run.path, step=learner.step, model=run.model(), header=tuple(header))
 
 
@@ -112,6 +136,21 @@ class _Run:
     record: Mapping[str, Any]
     learner: Learner
     shown: Shown
+    evaluator: Evaluator | None = None
+
+    def evaluations(self) -> str:
+        """Return how it is evaluated, in a sentence.
+
+        Raises:
+            TrainingError: It cannot be, as the settings want it.
+        """
+        return Referee.over(self.stream.config, validated_tasks(self.stream), ()).remark
+
+    def facts(self) -> dict[str, Any]:
+        """Return what listeners are told of it when it begins."""
+        config, model = asdict(self.stream.config), asdict(self.stream.model)
+        sizes = self.learner.program.num_parameters
+        return {"step": self.learner.step, "settings": config, "model": model, "parameters": sizes}
 
     def begin(self) -> Loader:
         """Go to the last checkpoint, if there is one, and return the loader that goes on from there.
@@ -144,46 +183,66 @@ class _Run:
         for name in taken.missing:
             self.shown.say(f"  begins anew: {name}")
 
-    def go(self, loader: Loader, last: int) -> None:
-        """Take steps until ``last``, writing the log and checkpoints."""
-        learner, config, waited_s = self.learner, self.stream.config, 0.0
+    def go(self, loader: Loader, last: int, audience: Audience) -> None:
+        """Take steps until ``last``, writing the log and checkpoints, unless nothing gets better before."""
+        learner, config = self.learner, self.stream.config
+        tracer = Tracer(profiled_steps(config.profile), self.path / TRACE, learner.device)
         with (
             deferred_interrupts() as interrupted,
             open_log(self.path, learner.step) as log,
             self.shown.task("train", total=last, done=learner.step) as bar,
+            tracer.until_the_end(),
         ):
-            steps = timed(loader)
-            meter = StepMeter.within(self.stream, learner, loader, last)
-            checked, recording = (learner.step, loader.state()), ""
-            while learner.step < last:
-                packs, step_waited_s = next(steps)
-                waited_s += step_waited_s
-                with meter.around(packs, step_waited_s):
-                    learner.take(packs)
-                if meter.is_full:
-                    meter.result().write(self.path)
-                    # Not before: steps are measured as they come, and need the memory that a recording keeps.
-                    learner.record()
-                if (told := learner.recording) != recording:
-                    self.shown.say(recording := told)
-                bar.advance()
+            lines = read_log(self.path)
+            watch = LossWatch.over(lines)
+            teller = Teller(self.path, self.stream, learner, loader, log, audience, bar, watch)
+            referee = Referee.over(config, validated_tasks(self.stream), lines)
+            stepper = Stepper(
+                self.path, self.stream, learner, loader, teller, tracer, self.shown, last
+            )
+            checked = (learner.step, loader.state())
+            while learner.step < last and not referee.is_over:
+                stepper.take()
                 is_stopped = interrupted()  # asked once, or an interrupt might go by unsaved
-                is_last = is_stopped or learner.step == last
-                is_saved = is_last or learner.step % config.checkpoint_every == 0
                 is_logged = learner.step == config.steps or learner.step % config.log_every == 0
-                if is_logged or is_saved:
-                    self._refuse_no_number(checked)
-                    checked = learner.step, loader.state()
+                if is_logged or self._is_saved(learner.step, last, is_stopped=is_stopped):
+                    with teller.clock.part(TELLING):
+                        self._refuse_no_number(checked)
+                        checked = learner.step, loader.state()
                 if is_logged:
-                    line = learner.measure(self.stream.losses, waited_s=waited_s)
-                    log.write(line)
-                    bar.note(f"loss {line['loss']:.3f}")
-                    waited_s = 0.0
-                if is_saved:
-                    self._save(loader)
+                    with teller.clock.part(TELLING):
+                        teller.write_line()
+                if not is_stopped and referee.is_due(learner.step, teller.row_s):
+                    self._evaluate(teller, referee)
+                is_ended = is_stopped or referee.is_over
+                if self._is_saved(learner.step, last, is_stopped=is_ended):
+                    with teller.clock.part(SAVING):
+                        self._save(loader)
+                    audience.saved(self.path, learner.step)
                 if is_stopped:
                     self.shown.say(f"interrupted, and saved at step {learner.step:,}")
                     raise KeyboardInterrupt
+            audience.ended("stopped" if referee.is_over else "done")
+
+    def _is_saved(self, step: int, last: int, *, is_stopped: bool) -> bool:
+        return is_stopped or step == last or step % self.stream.config.checkpoint_every == 0
+
+    def _evaluate(self, teller: Teller, referee: Referee) -> None:
+        """Evaluate what has been learned, and say so."""
+        began = time.perf_counter()
+        with teller.clock.part(EVALUATING):
+            if self.evaluator is None:
+                self.evaluator = Evaluator.make(self.stream, self.learner, self.model())
+                for remark in self.evaluator.remarks:
+                    self.shown.say(remark)
+            found = self.evaluator.evaluate()
+            teller.write_evaluation(referee, found, time.perf_counter() - began)
+        if referee.is_over:
+            value, step = referee.best or (math.nan, 0)
+            self.shown.say(
+                f"stopped at step {self.learner.step:,}: {referee.config.metric} was best at step {step:,}, "
+                f"{value:.3f}, and not since in {referee.num_worse} evaluations"
+            )
 
     def _save(self, loader: Loader) -> None:
         record = {**self.record, "loader": loader.state(), "step": self.learner.step}

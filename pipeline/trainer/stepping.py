@@ -1,0 +1,89 @@
+"""Stepping: one step after the other, timed, measured or traced as it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...storage.loader import Loader
+from ...storage.pack import Pack
+from ..loader.stream import Stream
+from ..progress import Shown
+from .learner import Learner
+from .memory import told_memory
+from .profiling import Tracer
+from .step_meter import NUM_STEPS, StepMeter, timed
+from .step_part import COMPILING, LEARNING, MEASURING, PROFILING, WARMING
+from .telling import Teller
+
+
+@dataclass(slots=True)
+class Stepper:
+    """Takes steps.
+
+    Attributes:
+        run: Directory of the run.
+        stream: What is learned from.
+        learner: What learns.
+        loader: Where packs come from.
+        teller: Hears of every step.
+        tracer: Traces some.
+        shown: Where remarks are shown.
+        last: The last step.
+    """
+
+    run: Path
+    stream: Stream
+    learner: Learner
+    loader: Loader
+    teller: Teller
+    tracer: Tracer
+    shown: Shown
+    last: int
+    _meter: StepMeter = field(init=False)
+    _steps: Iterator[tuple[Sequence[Pack], float]] = field(init=False)
+    _is_first: bool = True
+    _recording: str = ""
+
+    def __post_init__(self) -> None:
+        self._meter = StepMeter.within(self.stream, self.learner, self.loader, self.last)
+        self._steps = timed(self.loader)
+
+    def take(self) -> None:
+        """Take a step.
+
+        Raises:
+            TrainingError: The memory does not suffice.
+        """
+        learner, meter, step = self.learner, self._meter, self.learner.step + 1
+        packs, waited_s = next(self._steps)
+        self.teller.waited(waited_s)
+        self.tracer.begin(step)
+        with (
+            self.teller.clock.part(self._doing()),
+            told_memory(self.run, self.stream, packs, step),
+            meter.around(packs, waited_s),
+        ):
+            learner.take(packs)
+        if self.tracer.end(step):
+            self.shown.say(f"traced: {self.tracer.path}")
+        if meter.is_full:
+            meter.result().write(self.run)
+            # Not before: steps are measured as they come, and need the memory that a recording keeps.
+            learner.record()
+        self.teller.took(packs)
+        if (told := learner.recording) != self._recording:
+            self.shown.say(told)
+            self._recording = told
+        self._is_first = False
+
+    def _doing(self) -> str:
+        """Return what a step is at."""
+        if self._is_first:
+            return COMPILING if self.learner.is_compiled else WARMING
+        if self.tracer.is_on:
+            return PROFILING
+        first = self._meter.first
+        is_measured = first <= self.learner.step < first + NUM_STEPS
+        return MEASURING if is_measured else LEARNING
