@@ -30,6 +30,7 @@ from .language import slots
 from .look import explain, graph
 from .ops import ops
 from .package import export_model
+from .report import report
 from .run import build, evaluate, fit, infer, train, verify, verify_resume
 from .schema import schema
 
@@ -37,6 +38,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     build,
     fit,
     train,
+    report,
     evaluate,
     infer,
     export,

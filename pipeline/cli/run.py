@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,7 +99,7 @@ def train(
     from ..trainer.training import train as run  # noqa: PLC0415 - it imports torch
 
     given = {"steps": steps, "profile": profile}
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
     done = run(
         loaded.mixture,
         loaded.open_store(),

@@ -71,7 +71,7 @@ def count_flops(
         num_labels: Labels with weight, of all documents together.
         num_ids: Size of the vocabulary.
     """
-    source, target = (np.asarray(lengths, np.float64) for lengths in (source, target))
+    n_source, n_target = source.astype(np.float64), target.astype(np.float64)
     width, ffn = model.width, 2 * model.width * model.ffn_width
     encoder, decoder = model.num_encoder_layers, model.num_decoder_layers
     # Weights that a token meets: its own layers, keys and values for the other stack, and those of positions.
@@ -79,13 +79,13 @@ def count_flops(
     placed = 3 * width**2 if is_placed else 0
     per_source = encoder * (4 * width**2 + ffn) + decoder * 2 * width**2 + placed
     per_target = decoder * (6 * width**2 + ffn) + placed
-    seen_by_target = target * (target + 1) / 2 + target * source
-    pairs = float((encoder * source**2 + decoder * seen_by_target).sum())
-    pairs_once = float((source**2 + seen_by_target).sum())
+    seen_by_target = n_target * (n_target + 1) / 2 + n_target * n_source
+    pairs = float((encoder * n_source**2 + decoder * seen_by_target).sum())
+    pairs_once = float((n_source**2 + seen_by_target).sum())
     per_flop = 2 * _PASSES
     per_pair = per_flop * width if is_placed else 0
     return Flops(
-        linear=per_flop * float(source.sum() * per_source + target.sum() * per_target),
+        linear=per_flop * float(n_source.sum() * per_source + n_target.sum() * per_target),
         attention=per_flop * pairs * 2 * width,
         positions=per_pair * pairs,
         head=per_flop * num_labels * width * num_ids,

@@ -53,6 +53,12 @@ class Amount(NamedTuple):
     samples: int
     flops: float
 
+    def plus(self, other: Amount) -> Amount:
+        """Return both together."""
+        return Amount(
+            self.tokens + other.tokens, self.samples + other.samples, self.flops + other.flops
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
@@ -129,7 +135,7 @@ class StepClock:
                 self._usual.append(seconds)
                 num_counted += 1
                 counted_s += max(seconds - parts.get(EVALUATING, 0.0), 0.0)
-                amount = Amount(*(one + other for one, other in zip(amount, more, strict=True)))
+                amount = amount.plus(more)
         self._steps = []
         slowest = sorted(slow, key=lambda each: -each.seconds)[:_MOST_TOLD]
         return Times(

@@ -106,7 +106,7 @@ class Teller:
         self._warn_if_it_diverges(line)
         self.log.write(line)
         self.audience.logged(line)
-        self._done = Amount(*map(sum, zip(self._done, times.amount, strict=True)))
+        self._done = self._done.plus(times.amount)
         self._done_s += times.counted_s
         if times.counted_s:
             self.bar.set_pace(times.num_counted / times.counted_s)
@@ -134,13 +134,13 @@ class Teller:
 
     def _describe_speed(self, times: Times) -> dict[str, float | None]:
         flops_per_s = times.rate(times.amount.flops)
-        is_told = self._peak is not None and flops_per_s is not None
+        mfu = None if self._peak is None or flops_per_s is None else flops_per_s / self._peak
         total_s = sum(times.step_s)
         return {
             "tokens_per_s": times.rate(times.amount.tokens),
             "samples_per_s": times.rate(times.amount.samples),
             "flops_per_s": flops_per_s,
-            "mfu": flops_per_s / self._peak if is_told else None,
+            "mfu": mfu,
             "waiting": times.parts.get(WAITING, 0.0) / total_s if total_s else None,
         }
 
