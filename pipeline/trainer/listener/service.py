@@ -7,8 +7,10 @@ goes on is gone on with there as well: who it is, a service keeps in the run's d
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 
 from ....graph.errors import MissingExtraError
@@ -31,7 +33,7 @@ def flatten(line: Mapping[str, Any]) -> dict[str, float]:
     found |= {f"memory/{name}": value for name, value in line.get("memory", {}).items()}
     for task, numbers in line.get("evaluation", {}).get("tasks", {}).items():
         found |= {
-            f"valid/{name}/{task}": numbers.get(name) for name in ("loss", "score", "corrected")
+            f"valid_{name}/{task}": numbers.get(name) for name in ("loss", "score", "corrected")
         }
     found |= {f"valid/{k}": v for k, v in line.get("evaluation", {}).get("mean", {}).items()}
     return {name: float(value) for name, value in found.items() if value is not None}
@@ -84,7 +86,7 @@ class WandB(Listener):
 
     def began(self, run: Path, header: Sequence[str], facts: Mapping[str, Any]) -> None:
         """Begin a run, or go on with it."""
-        id_ = _recall(run / "wandb-id", self._wandb.util.generate_id)
+        id_ = _recall(run / "wandb-id", partial(token_hex, 6))
         self._run = self._wandb.init(
             id=id_,
             resume="allow",
@@ -125,14 +127,9 @@ class MLflow(Listener):
         name = self._mlflow.environment_variables.MLFLOW_EXPERIMENT_NAME.get() or "taskloom"
         experiment = client.get_experiment_by_name(name)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
-        self._id = _recall(
-            run / "mlflow-id",
-            lambda: client.create_run(experiment_id, run_name=run.name).info.run_id,
-        )
+        make = partial(self._create, experiment_id, run.name, facts)
+        self._id = _recall(run / "mlflow-id", make)
         client.set_tag(self._id, "mlflow.note.content", "\n\n".join(header))
-        for group in ("settings", "model"):
-            for key, value in facts.get(group, {}).items():
-                client.log_param(self._id, f"{group}.{key}", value)
 
     def logged(self, line: Mapping[str, Any]) -> None:
         """Log its numbers."""
@@ -151,6 +148,14 @@ class MLflow(Listener):
         self._client.set_tag(self._id, "outcome", outcome)
         self._client.set_terminated(self._id, "FINISHED" if outcome in _WELL else "FAILED")
 
+    def _create(self, experiment_id: str, name: str, facts: Mapping[str, Any]) -> str:
+        """Create a run; what a run was begun with cannot be changed there, so it is told once."""
+        id_ = self._client.create_run(experiment_id, run_name=name).info.run_id
+        for group in ("settings", "model"):
+            for key, value in facts.get(group, {}).items():
+                self._client.log_param(id_, f"{group}.{key}", value)
+        return id_
+
     @property
     def _client(self) -> Any:
         return self._mlflow.MlflowClient()
@@ -168,7 +173,7 @@ def _require(module: str, extra: str) -> Any:
         raise MissingExtraError.of("T0901", message, f'pip install "taskloom[{extra}]"') from error
 
 
-def _recall(path: Path, make: Any) -> str:
+def _recall(path: Path, make: Callable[[], str]) -> str:
     """Return what ``path`` holds, or what is made and kept there."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
