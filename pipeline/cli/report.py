@@ -26,5 +26,5 @@ def report(
     from ..viewer.run_page import render_run  # noqa: PLC0415 - only this verb needs it
 
     path = directory / "report.html" if out is None else out
-    write_text(path, render_run(directory))
+    write_text(path, render_run(directory, path))
     say(f"wrote {path}")

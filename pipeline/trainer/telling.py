@@ -66,6 +66,7 @@ class Teller:
     _peak: float | None = field(init=False)
     _waited_s: float = 0.0
     _done: Amount = field(default=Amount(0, 0, 0.0))
+    _done_steps: int = 0
     _done_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -108,8 +109,9 @@ class Teller:
         self.audience.logged(line)
         self._done = self._done.plus(times.amount)
         self._done_s += times.counted_s
-        if times.counted_s:
-            self.bar.set_pace(times.num_counted / times.counted_s)
+        self._done_steps += times.num_counted
+        if self._done_s:
+            self.bar.set_pace(self._done_steps / self._done_s)
         self.bar.note(_describe(line))
 
     def write_evaluation(self, referee: Referee, found: Evaluated, spent_s: float) -> None:
@@ -172,7 +174,7 @@ def _describe_memory(device: torch.device) -> dict[str, int]:
 
 def _describe(line: Mapping[str, Any]) -> str:
     """Return a line of the log in a few words."""
-    told = [f"loss {line['loss']:.3f}"]
+    told = [] if line["loss"] is None else [f"loss {line['loss']:.3f}"]
     speed, memory = line["speed"], line["memory"]
     if speed["tokens_per_s"] is not None:
         told.append(f"{speed['tokens_per_s']:,.0f} tokens/s")

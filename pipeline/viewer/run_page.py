@@ -46,8 +46,13 @@ _KINDS: Final = {
 """Class of each part of a step; whatever else there is belongs to first steps."""
 
 
-def render_run(run: Path) -> str:
+def render_run(run: Path, page: Path | None = None) -> str:
     """Return the page of the run in directory ``run``.
+
+    Args:
+        run: The directory.
+        page: Where it is going to lie, if not in that directory. Beside it, it has links into it; elsewhere
+            none, for it may be sent to somebody who lacks the run.
 
     Raises:
         TrainingError: It holds no log (T0784).
@@ -67,7 +72,7 @@ def render_run(run: Path) -> str:
     return Template(_read(_HERE, "run_page.html")).substitute(
         title=_text(run.resolve().name),
         summary=_text(_summarize(facts)),
-        links=_links(run),
+        links=_links(run.resolve(), run.resolve() if page is None else page.resolve().parent),
         body="\n".join(part for part in parts if part),
         style=style,
         style_digest=_digest(style),
@@ -84,11 +89,14 @@ def _summarize(facts: RunFacts) -> str:
     return told if since is None else f"{told}, diverging since step {since:,}"
 
 
-def _links(run: Path) -> str:
+def _links(run: Path, folder: Path) -> str:
+    if folder not in (run, run.parent):
+        return ""
     checkpoints = sorted(path.name for path in run.glob("step-*") if path.is_dir())
     names = ["log.jsonl", "measures.json", "trace.json", "samples", *checkpoints[-2:]]
+    links = {name: (run / name).relative_to(folder) for name in names if (run / name).exists()}
     return "".join(
-        f'<a href="{escape(name)}">{_text(name)}</a>' for name in names if (run / name).exists()
+        f'<a href="{escape(path.as_posix())}">{_text(name)}</a>' for name, path in links.items()
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -63,6 +64,17 @@ def write_run(path: Path, word: str = "plain") -> Path:
     return path
 
 
+def load_browser() -> Any:
+    """Return the module of the tests of pages that drives a browser."""
+    path = Path(__file__).parents[2] / "graph" / "browser.py"
+    spec = importlib.util.spec_from_file_location("browser", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_nothing_of_a_users_words_becomes_an_element(tmp_path: Path) -> None:
     tags = [
         re.findall(r"<(/?[a-z]\w*)", render_run(write_run(tmp_path / name / "run", word)))
@@ -103,6 +115,13 @@ def test_a_real_run_becomes_a_page_of_moderate_size(run: Run) -> None:
         assert line in unescape(page)
     loss = read_log(run.path)[-1]["loss"]
     assert f"<b>{loss:.3f}</b>" in page
+
+
+def test_links_lead_into_the_run_from_beside_it_alone(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "one")
+    for place, link in {"runs/one/a.html": "log.jsonl", "runs/a.html": "one/log.jsonl"}.items():
+        assert f'<a href="{link}">' in render_run(run, tmp_path / place)
+    assert "<a href" not in render_run(run, tmp_path / "a.html")
 
 
 def test_a_directory_without_a_log_is_refused(tmp_path: Path) -> None:
@@ -153,12 +172,9 @@ def test_thinned_points_keep_the_last_step_and_the_greatest_number(given_points:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.parametrize("width", [600, 1400])
 def test_the_page_fits_its_window_and_reads_its_charts_out(tmp_path: Path, width: int) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[2] / "graph"))
-    from browser import Browser  # noqa: PLC0415 - of the tests of pages
-
     page = tmp_path / "run.html"
     page.write_text(render_run(write_run(tmp_path / "run")), "utf-8")
-    browser = Browser(str(CHROMIUM), tmp_path / "profile")
+    browser = load_browser().Browser(str(CHROMIUM), tmp_path / "profile")
     try:
         browser.look(width, 900)
         browser.open(page.as_uri())
