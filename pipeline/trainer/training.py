@@ -109,26 +109,36 @@ def train(
         capacity = run_capacity(Path(out))
         stream = open_stream(mixture, store, model or ModelConfig(), config, capacity)
         learner = Learner.make(stream.plan, config, device)
-        run = _Run(local_path(out), mixture, stream, run_record(mixture, stream), learner, shown)
+        run = _Run(
+            path=local_path(out),
+            mixture=mixture,
+            stream=stream,
+            record=run_record(mixture, stream),
+            learner=learner,
+            shown=shown,
+            validated=validated_tasks(stream),
+        )
         loader = run.begin()
         sizes = learner.program.num_parameters
         cost = Cost.of(stream, loader).sentences()
         header = [*stream.header(loader, sizes, learner.remark), *cost, run.evaluations()]
         for line in header:
             shown.say(line)
-        audience = Audience([*services, *listeners])
+        last = min(config.steps, config.steps if stop_at is None else stop_at)
+        is_done = learner.step >= last
+        # Of a run that is only given back nobody hears.
+        audience = Audience([] if is_done else [*services, *listeners])
         with loader, audience.until_the_end():
-            audience.began(run.path, header, run.facts())
-            last = min(config.steps, config.steps if stop_at is None else stop_at)
-            if learner.step < last:
+            if not is_done:
                 write_header(run.path, header, run.facts())
+            audience.began(run.path, header, run.facts())
             run.go(loader, last, audience)
     return Run(path=run.path, step=learner.step, model=run.model(), header=tuple(header))
 
 
 @dataclass(slots=True)
 class _Run:
-    """A run, its directory, and where it is shown."""
+    """A run, its directory, where it is shown, and the tasks that can be evaluated."""
 
     path: Path
     mixture: Mixture
@@ -136,6 +146,7 @@ class _Run:
     record: Mapping[str, Any]
     learner: Learner
     shown: Shown
+    validated: Sequence[str]
     evaluator: Evaluator | None = None
 
     def evaluations(self) -> str:
@@ -144,7 +155,7 @@ class _Run:
         Raises:
             TrainingError: It cannot be, as the settings want it.
         """
-        return Referee.over(self.stream.config, validated_tasks(self.stream), ()).remark
+        return Referee.over(self.stream.config, self.validated, ()).remark
 
     def facts(self) -> dict[str, Any]:
         """Return what listeners are told of it when it begins."""
@@ -196,7 +207,7 @@ class _Run:
             lines = read_log(self.path)
             watch = LossWatch.over(lines)
             teller = Teller(self.path, self.stream, learner, loader, log, audience, bar, watch)
-            referee = Referee.over(config, validated_tasks(self.stream), lines)
+            referee = Referee.over(config, self.validated, lines)
             stepper = Stepper(
                 self.path, self.stream, learner, loader, teller, tracer, self.shown, last
             )
@@ -205,17 +216,18 @@ class _Run:
                 stepper.take()
                 is_stopped = interrupted()  # asked once, or an interrupt might go by unsaved
                 is_logged = learner.step == config.steps or learner.step % config.log_every == 0
-                if is_logged or self._is_saved(learner.step, last, is_stopped=is_stopped):
+                is_due = not is_stopped and referee.is_due(learner.step, teller.row_s)
+                is_saved = self._is_saved(learner.step, last, is_stopped=is_stopped)
+                if is_logged or is_due or is_saved:
                     with teller.clock.part(TELLING):
                         self._refuse_no_number(checked)
                         checked = learner.step, loader.state()
                 if is_logged:
                     with teller.clock.part(TELLING):
                         teller.write_line()
-                if not is_stopped and referee.is_due(learner.step, teller.row_s):
+                if is_due:
                     self._evaluate(teller, referee)
-                is_ended = is_stopped or referee.is_over
-                if self._is_saved(learner.step, last, is_stopped=is_ended):
+                if is_saved or referee.is_over:
                     with teller.clock.part(SAVING):
                         self._save(loader)
                     audience.saved(self.path, learner.step)

@@ -102,6 +102,9 @@ def thin(points: Sequence[Point], *, by: Literal["mean", "max"] = "mean") -> lis
 _LEFT, _RIGHT, _TOP, _FOOT = 52, 12, 10, 24
 """Room around a chart, in px."""
 
+_FEWEST_TICKS: Final = 3
+"""Round powers that a logarithmic axis must have, or it has even steps."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frame:
@@ -112,6 +115,7 @@ class _Frame:
     last: int
     low: float
     high: float
+    step: float
     is_log: bool
 
     @classmethod
@@ -120,7 +124,7 @@ class _Frame:
         low, high = min(ys), max(ys)
         low = low if chart.floor is None else min(low, chart.floor)
         high = high if chart.ceiling is None else max(high, chart.ceiling)
-        is_log = chart.scale == "log"
+        is_log, step = chart.scale == "log", 0.0
         if is_log:
             low, high = max(low, 1e-6), max(high, 1e-6)
             low, high = low / 1.15, high * 1.15
@@ -135,6 +139,7 @@ class _Frame:
             last=max(chart.last, 1),
             low=low,
             high=high,
+            step=step,
             is_log=is_log,
         )
 
@@ -169,12 +174,15 @@ class _Frame:
 
     def _ticks(self) -> list[float]:
         if not self.is_log:
-            step = _nice(self.high - self.low)
-            number = round((self.high - self.low) / step)
-            return [self.low + n * step for n in range(number + 1)]
+            number = round((self.high - self.low) / self.step)
+            return [self.low + n * self.step for n in range(number + 1)]
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         every = [m * 10.0**p for p in powers for m in (1, 2, 5)]
         inside = [tick for tick in every if self.low <= tick <= self.high]
+        if len(inside) < _FEWEST_TICKS:
+            step = _nice(self.high - self.low)
+            first = math.ceil(self.low / step)
+            return [n * step for n in range(first, math.floor(self.high / step) + 1)]
         return inside if len(inside) <= 6 else [t for t in inside if f"{t:e}".startswith("1")]
 
 

@@ -46,9 +46,10 @@ COMMANDS = {
     "cache": set(),
     "peek": {"project", "task", "--row", "--at", "--split", "--out", "-o", "--json"},
     "replay": {"store", "row", "--pdb", "--save", "--json"},
+    "report": {"run", "--out", "-o"},
     "schema": {"what"},
     "slots": {"project", "--json"},
-    "train": {"project", "--steps", "--json"},
+    "train": {"project", "--steps", "--profile", "--json"},
     "verify": {"project", "--json"},
     "verify-resume": {"project", "--steps", "--json"},
     "why": {"project", "task", "--json"},
@@ -139,6 +140,15 @@ def test_fit_says_which_columns_would_follow(built: Built) -> None:
 def test_train_writes_a_run(built: Built) -> None:
     assert built.train.json == {"run": str(built.project.folder / "run"), "step": 8}
     assert (built.project.folder / "run" / "step-00000008" / "manifest.json").exists()
+    assert (built.project.folder / "run" / "trace.json").exists(), "as --profile asks for"
+
+
+def test_report_finds_the_run_of_a_project(built: Built) -> None:
+    done = built.project.taskloom("report", "project.yaml", "-o", "page.html")
+    assert (done.code, done.out) == (0, "wrote page.html\n"), done.err
+    assert "<title>run · taskloom</title>" in (built.project.folder / "page.html").read_text(
+        "utf-8"
+    )
 
 
 def test_evaluate_scores_every_task(built: Built) -> None:

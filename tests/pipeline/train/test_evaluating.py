@@ -142,6 +142,7 @@ def test_a_run_stops_where_nothing_gets_better_and_is_then_finished(
     assert (tmp_path / "log.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_counting_evaluations_without_a_better_one(
     store: Path, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_resumed_run_goes_on_counting_evaluations_without_a_better_one(
     assert go(store, tmp_path, **settings).step == 6
 
 
+@pytest.mark.slow
 def test_evaluating_waits_while_it_would_take_more_than_its_share(
     store: Path, tmp_path: Path
 ) -> None:

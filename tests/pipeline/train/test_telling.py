@@ -276,6 +276,7 @@ def test_a_watch_that_read_the_log_goes_on_where_it_was() -> None:
     assert [watch.look(n, 9.0) for n in (9, 10)] == [None, 8]
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_says_so_once_and_goes_on(store_dir: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"log_every": 1, "clip": 0.0, "warmup": 1.0, "checkpoint_every": 5}
     with pytest.warns(TaskloomWarning, match=r"T0782") as caught:
@@ -309,6 +310,7 @@ except TrainingError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells memory by Linux's files")
 def test_a_step_that_does_not_fit_into_memory_names_its_rows_and_the_setting(
     store_dir: Path, tmp_path: Path
