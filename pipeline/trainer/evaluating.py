@@ -39,6 +39,10 @@ NUM_SAMPLES = 4
 """Rows of each task whose answers are kept for people to look at."""
 
 
+_MANY_TASKS = 8
+"""Tasks of which each is told; of more, the mean."""
+
+
 class Evaluated(NamedTuple):
     """An evaluation.
 
@@ -64,6 +68,27 @@ class Evaluated(NamedTuple):
             if numbers.get(name) is not None
         }
         return self.mean | named
+
+    def describe(self, step: int, metric: str, best: tuple[float, int] | None) -> str:
+        """Return it in a sentence.
+
+        Args:
+            step: The step after which it was made.
+            metric: What evaluations are compared by.
+            best: The best value of that so far, and its step.
+        """
+        name = metric.rpartition(".")[2]
+        told = [f"{t} {n[name]:.3f}" for t, n in self.tasks.items() if n.get(name) is not None]
+        if len(told) > _MANY_TASKS:
+            told = [f"{self.mean[name]:.3f} in the mean of {len(told)} tasks"]
+        since = ""
+        if best is not None:
+            since = (
+                "; the best so far"
+                if best[1] == step
+                else f"; best at step {best[1]:,}: {best[0]:.3f}"
+            )
+        return f"validation after step {step:,}: {name} {', '.join(told)}{since}"
 
 
 @dataclass(slots=True)

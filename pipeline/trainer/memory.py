@@ -37,9 +37,47 @@ def told_memory(run: Path, stream: Stream, packs: Sequence[Pack], step: int) -> 
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or any(s in str(error).lower() for s in _SIGNS)):
+        if not _is_short(error):
             raise
         raise _refuse(run, stream, packs, step, error) from error
+
+
+@contextmanager
+def told_evaluation_memory(run: Path, num_rows: int, step: int) -> Generator[None]:
+    """Say of an evaluation that does not fit into memory how to make it smaller.
+
+    Args:
+        run: Directory of the run.
+        num_rows: Rows of each task that are evaluated.
+        step: The step after which it is.
+
+    Raises:
+        TrainingError: The memory does not suffice (T0781).
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_short(error):
+            raise
+        message = f"the evaluation after step {step:,} does not fit into memory"
+        help_ = (
+            f"{_first_line(error)}\nstep {step:,} was good; {_tell_saved(run)}\n"
+            f"lower evaluate_rows, which is {num_rows:,}, and train on"
+        )
+        raise TrainingError.of("T0781", message, help_) from error
+
+
+def _is_short(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _tell_saved(run: Path) -> str:
+    saved = latest_checkpoint(run)
+    return "no checkpoint was written before" if saved is None else f"{saved} is whole"
 
 
 def _refuse(
@@ -47,17 +85,15 @@ def _refuse(
 ) -> TrainingError:
     named = name_documents(stream, packs)
     rows = [dict(zip(("task", "source", "row"), each, strict=True)) for each in named]
-    said = next(iter(str(error).splitlines()), type(error).__name__)
+    said = _first_line(error)
     write_json(run / NAME, {"step": step, "said": said, "documents": rows})
     good = f"step {step - 1:,} was the last good one" if step > 1 else "it is the first"
-    saved = latest_checkpoint(run)
-    told = "no checkpoint was written before" if saved is None else f"{saved} is whole"
     more = (
         [f"  and {len(named) - MAX_TOLD:,} more, in {run / NAME}"] if len(named) > MAX_TOLD else []
     )
     help_ = [
         said,
-        f"{good}; {told}",
+        f"{good}; {_tell_saved(run)}",
         f"its {len(named):,} documents:",
         *(f"  {task} {row}" for task, _, row in named[:MAX_TOLD]),
         *more,

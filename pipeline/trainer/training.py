@@ -31,13 +31,16 @@ from ..model.record import refuse_other_run, run_capacity, run_record, used_arti
 from ..progress import Shown, open_progress
 from ..settings import TrainConfig, profiled_steps, split_words
 from ..task import Mixture, Task, as_mixture
-from .blame import NAME, find_documents
+from .blame import NAME as NOT_FINITE
+from .blame import find_documents
 from .evaluating import Evaluator, validated_tasks
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
 from .listener.listening import Audience, Listener
 from .listener.service import open_services
 from .loss_watch import LossWatch
+from .memory import NAME as OUT_OF_MEMORY
+from .memory import told_evaluation_memory
 from .profiling import NAME as TRACE
 from .profiling import Tracer
 from .referee import Referee
@@ -177,7 +180,8 @@ class _Run:
         saved = read_checkpoint(checkpoint, with_training=True)
         refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
         self.learner.restore(saved)
-        (self.path / NAME).unlink(missing_ok=True)
+        for name in (NOT_FINITE, OUT_OF_MEMORY):
+            (self.path / name).unlink(missing_ok=True)
         return self.stream.loader(saved.record["loader"])
 
     def _begin_anew(self) -> None:
@@ -242,17 +246,22 @@ class _Run:
     def _evaluate(self, teller: Teller, referee: Referee) -> None:
         """Evaluate what has been learned, and say so."""
         began = time.perf_counter()
-        with teller.clock.part(EVALUATING):
+        learner, config = self.learner, self.stream.config
+        with (
+            teller.clock.part(EVALUATING),
+            told_evaluation_memory(self.path, config.evaluate_rows, learner.step),
+        ):
             if self.evaluator is None:
-                self.evaluator = Evaluator.make(self.stream, self.learner, self.model())
+                self.evaluator = Evaluator.make(self.stream, learner, self.model())
                 for remark in self.evaluator.remarks:
                     self.shown.say(remark)
             found = self.evaluator.evaluate()
             teller.write_evaluation(referee, found, time.perf_counter() - began)
+        self.shown.say(found.describe(learner.step, config.metric, referee.best))
         if referee.is_over:
             value, step = referee.best or (math.nan, 0)
             self.shown.say(
-                f"stopped at step {self.learner.step:,}: {referee.config.metric} was best at step {step:,}, "
+                f"stopped at step {learner.step:,}: {config.metric} was best at step {step:,}, "
                 f"{value:.3f}, and not since in {referee.num_worse} evaluations"
             )
 

@@ -23,6 +23,7 @@ from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.trainer.learner import Learner
 from taskloom.pipeline.trainer.listener.listening import Listener
 from taskloom.pipeline.trainer.loss_watch import FEWEST, IN_A_ROW, LossWatch
+from taskloom.pipeline.trainer.memory import told_evaluation_memory
 from taskloom.pipeline.trainer.recording import teach
 from taskloom.pipeline.trainer.run_log import read_header, read_log
 from taskloom.pipeline.trainer.step_clock import Amount, StepClock
@@ -326,6 +327,21 @@ def test_a_step_that_does_not_fit_into_memory_names_its_rows_and_the_setting(
     named = json.loads((tmp_path / "out-of-memory.json").read_text("utf-8"))
     assert named["step"] == 3
     assert len(named["documents"]) > 5
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to")])
+def test_an_evaluation_that_does_not_fit_into_memory_names_its_setting(
+    error: Exception, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(TrainingError, match="T0781") as caught,
+        told_evaluation_memory(tmp_path, 64, 250),
+    ):
+        raise error
+    assert "the evaluation after step 250 does not fit into memory" in str(caught.value)
+    assert "lower evaluate_rows, which is 64" in str(caught.value)
+    with pytest.raises(RuntimeError, match="shape"), told_evaluation_memory(tmp_path, 64, 250):
+        raise RuntimeError("a shape is wrong")
 
 
 def test_the_errors_of_telling_survive_pickle(store_dir: Path, tmp_path: Path) -> None:
