@@ -28,7 +28,7 @@ from .balancing import Balance, make_balance
 from .drawing import draw_for_pack
 from .optimizer import Member, Optimizer, kinds_of, make_optimizer
 from .ranks import Ranks
-from .recording import TOLD, Recorder, teach
+from .recording import SUMS, TOLD, Recorder, teach
 from .schedule import rate_at
 from .scopes import apply_rules, assign_rules
 from .sharding import is_share, like_own, local, make_whole, shard, summed_at_last, take_share
@@ -74,8 +74,10 @@ class Learner:
     tally: Tally = field(default_factory=Tally)
     _num_taken: int = 0
     _num_halted: Tensor = field(init=False)
+    _tasks: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._tasks = [task for task in self.plan.tasks for _ in self.plan.templates(task)]
         self._num_halted = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @classmethod
@@ -246,7 +248,7 @@ class Learner:
             told = self.balance.unweigh(told)
         for name in TOLD:
             self.tally.add(name, told[name])
-        self.tally.tokens += int((pack.source_hi > 0).sum()) + int((pack.target_hi > 0).sum())
+        self.tally.count(pack, self._tasks)
 
     @torch.no_grad()
     def _look(self, packs: Sequence[Pack]) -> Tensor:
@@ -258,7 +260,7 @@ class Learner:
             # What was dropped in learning is dropped again, so that parameters alone make the difference.
             self._draw_for(self.step - 1, number, len(packs))
             told = self.working(to_inputs(self.plan, pack, self.device))
-            sums.append(torch.stack([told[name] for name in TOLD]))
+            sums.append(torch.stack([told[name] for name in SUMS]))
         self.working.probe = probe
         return torch.stack(sums).sum(0)
 
