@@ -150,6 +150,7 @@ def test_weights_of_one_modality_may_have_pairs(store_dir: Path, position: str) 
     torch.testing.assert_close(loss_of(program, stream.plan, pack), paired, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_layers_with_pairs_compile(stream: Stream, pack: Pack) -> None:
