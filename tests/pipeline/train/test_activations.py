@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
@@ -109,6 +110,20 @@ def test_nothing_is_computed_again_in_evaluation(deep: Stream, pack: Pack) -> No
         with torch.no_grad():
             answers.append(program(to_inputs(deep.plan, pack, CPU))["loss"])
     assert all(torch.equal(answer, answers[0]) for answer in answers)
+
+
+@pytest.mark.parametrize("choice", CHOICES[1:])
+def test_a_copy_computes_with_parameters_of_its_own(
+    deep: Stream, pack: Pack, choice: Activations
+) -> None:
+    program = make_program(deep.plan, choice)
+    expected, _ = learn(program, deep.plan, pack)
+    copied = deepcopy(program)
+    with torch.no_grad():
+        for parameter in program.parameters():
+            parameter.zero_()
+    copied.zero_grad()
+    assert are_equal(learn(copied, deep.plan, pack)[0], expected)
 
 
 def test_a_run_goes_on_with_another_choice(store_dir: Path, tmp_path: Path) -> None:

@@ -185,3 +185,12 @@ def test_what_cannot_have_pairs_is_refused(
     with pytest.raises(TrainingError, match=r"no parameter scopes\.nothing"):
         add_lora(program, ["scopes.nothing"], rank=2, alpha=1.0)
     assert all(parameter.requires_grad for parameter in program.parameters())
+
+
+def test_a_layer_has_one_pair(stream: Stream) -> None:
+    program = make_program(stream.plan)
+    pair_up(program, "decoder.layers.0.ffn.up", moved=True)
+    known = set(program.state_dict())
+    with pytest.raises(TrainingError, match=r"beside scopes\.decoder\.layers\.0\.ffn\.up already"):
+        pair_up(program, "decoder")
+    assert set(program.state_dict()) == known
