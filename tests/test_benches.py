@@ -183,3 +183,11 @@ def test_the_bench_of_training_on_a_gpu_can_be_tried_without_one(tmp_path: Path)
     assert not any(failed.values()), failed
     assert report["cases"]["mfu"]["base"]["documents of each pack"] == [2]
     assert report["cases"]["eager"]["base"]["compared"]["agrees"]
+
+
+@pytest.mark.slow
+def test_the_bench_of_layers_counts_what_steps_keep(tmp_path: Path) -> None:
+    cases = run(tmp_path, "bench_layers.py", "--rounds", "1", "--width", "64")["cases"]
+    assert cases["recompute"]["MB kept"] < cases["keep"]["MB kept"] / 2
+    learned = {name: case["parameters that learn"] for name, case in cases.items()}
+    assert learned["low-rank pairs"] < learned["keep"] < learned["per_modality"]
