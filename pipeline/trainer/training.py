@@ -23,7 +23,6 @@ from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import Stream, open_stream
 from ..model.importing import take_over
-from ..model.program import choose_device
 from ..model.record import refuse_other_run, run_capacity, run_record, used_artifacts
 from ..progress import Shown, open_progress
 from ..settings import TrainConfig
@@ -31,7 +30,7 @@ from ..task import Mixture, Task, as_mixture
 from .blame import NAME, find_documents
 from .interrupt import deferred_interrupts
 from .learner import Learner, own_torch
-from .ranks import Ranks, join_ranks
+from .ranks import Ranks, choose_own_device, join_ranks
 from .run_log import open_log
 from .saving import Saver, fetch_checkpoint
 from .step_meter import StepMeter, timed
@@ -93,10 +92,10 @@ def train(
     config = _configure(config or TrainConfig(), settings)
     mixture = as_mixture(mixture)
     store = store if isinstance(store, Store) else Store.open(store)
-    device = choose_device(config.device)
+    device = choose_own_device(config.device)
     with (
         join_ranks(config, device) as ranks,
-        own_torch(config, device := ranks.device(device)),
+        own_torch(config, device),
         open_progress(shown=progress and ranks.is_first) as shown,
     ):
         ranks.refuse_uneven(config.packs_per_step)
