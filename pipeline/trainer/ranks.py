@@ -26,7 +26,10 @@ from .watch import PATIENCE_S, Watch
 _T = TypeVar("_T")
 
 _NAMES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-"""What a launcher says."""
+"""What a launcher says of a rank."""
+
+_WHERE: Final = ("MASTER_ADDR", "MASTER_PORT")
+"""Where it says that ranks meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +170,10 @@ def _read_environment() -> tuple[int, int, int]:
     if not 0 <= rank < number:
         said = ", ".join(f"{n}={t}" for n, t in zip(_NAMES, told, strict=True) if t is not None)
         message = f"the environment says {said}, which names no rank"
+        help_ = "start it with torchrun, or unset these variables to train in one process"
+        raise TrainingError.of("T0761", message, help_)
+    if number > 1 and (missing := [name for name in _WHERE if not os.environ.get(name)]):
+        message = f"the environment says RANK={rank} of {number}, but no {' and no '.join(missing)}"
         help_ = "start it with torchrun, or unset these variables to train in one process"
         raise TrainingError.of("T0761", message, help_)
     return rank, number, local
