@@ -107,7 +107,7 @@ _LEAST: Final = {
     "log_every": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
-    "rank_timeout_s": 1,
+    "rank_timeout_s": 3,
     "loader_timeout_s": 1,
 }
 _SHARES: Final = ("warmup", "final_rate")

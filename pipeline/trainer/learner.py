@@ -104,7 +104,7 @@ class Learner:
         if is_compiled:
             working.compile_layers()
         is_replicated = ranks.number > 1 and not is_sharded
-        called = replicate(working, program) if is_replicated else None
+        called = replicate(working, program, ranks.watch) if is_replicated else None
         return cls(plan, program, working, optimizer, config, device, is_compiled, ranks, called)
 
     @property
@@ -170,11 +170,12 @@ class Learner:
         # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
         is_settled = self.is_compiled and is_usual
         stance = "fail_on_recompile" if is_settled else "default"
+        is_shared = self.called is None
         for number, pack in enumerate(packs):
             is_last = number == len(packs) - 1
             doing = f"learning pack {number + 1} of {len(packs)}"
-            doing += " and waiting for gradients of other ranks" if is_last else ""
-            watch.enter(doing, limit_s=limit_s, is_waiting=is_last, is_usual=is_usual)
+            # Ranks that share parameters wait for each other in every layer.
+            watch.enter(doing, limit_s=limit_s, is_waiting=is_shared, is_usual=is_usual)
             inputs = to_inputs(self.plan, pack, self.device)
             place = self.ranks.rank * len(packs) + number
             draw_for_pack(self.config.seed, self.step, place, self.device)
