@@ -19,7 +19,6 @@ from ...storage.files import local_path
 from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import open_stream
-from ..model.program import choose_device
 from ..model.record import run_capacity, run_record
 from ..progress import open_progress
 from ..settings import TrainConfig, split_words
@@ -28,7 +27,7 @@ from .evaluating import validated_tasks
 from .learner import Learner, own_torch
 from .listener.listening import Audience, Listener
 from .listener.service import open_services
-from .ranks import join_ranks
+from .ranks import choose_own_device, join_ranks
 from .run_log import write_header
 from .running import Running
 from .saving import Saver, fetch_checkpoint
@@ -93,10 +92,10 @@ def train(
     services = open_services(split_words(config.log_to))
     mixture = as_mixture(mixture)
     store = store if isinstance(store, Store) else Store.open(store)
-    device = choose_device(config.device)
+    device = choose_own_device(config.device)
     with (
         join_ranks(config, device) as ranks,
-        own_torch(config, device := ranks.device(device)),
+        own_torch(config, device),
         open_progress(shown=progress and ranks.is_first) as shown,
     ):
         ranks.refuse_uneven(config.packs_per_step)

@@ -231,6 +231,18 @@ def test_an_environment_that_names_no_rank_is_refused(
         pass
 
 
+def test_ranks_that_are_not_told_where_to_meet_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a scheduler sets the variables of ranks without starting any."""
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=r"T0761.* no MASTER_PORT"), join_ranks(CONFIG, CPU):
+        pass
+
+
 def test_one_rank_of_a_launcher_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
