@@ -65,7 +65,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test "$$(cat $@ 2>/dev/null)" = "$(CURDIR)" && $(BIN)/python -c 'import pip' || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install -qq -c constraints.txt 'pip>=25.1' setuptools
 	$(PIP) install -qq -c constraints.txt torch
-	$(PIP) install -qq -c constraints.txt --no-build-isolation --group dev -e '.[cluster,demo,etl,remote]'
+	$(PIP) install -qq -c constraints.txt --no-build-isolation --group dev -e '.[cluster,demo,etl,mlflow,remote,tensorboard,wandb]'
 	@echo "$(CURDIR)" > $@
 
 $(TREE): Makefile

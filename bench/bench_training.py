@@ -3,7 +3,7 @@
 Cases, each of which may fail and leaves the others be:
 
 * ``mfu``: steps of presets without trunk on packs of documents of 512 source and 64 target tokens; what has to
-  be computed (`flops`) by the peak of the GPU, dense in bfloat16, as its maker tells it.
+  be computed (`pipeline/model/flops.py`) by the peak of the GPU, dense in bfloat16, as its maker tells it.
 * ``profile``: which kernels those steps are spent in, of the first preset.
 * ``memory``: the most that a step takes on a pack of these documents, and OFASys' on a batch of the same, which
   has no padding.

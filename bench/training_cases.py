@@ -9,11 +9,11 @@ from itertools import cycle
 from statistics import median
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from device_time import Stopwatch, free, held, peak_of, reserve, tell_kernels
 from eager_learner import EagerLearner
 from eager_ofasys import Batch, EagerOfasys
-from flops import count_flops, find_peak
 from padded import (
     Document,
     batch_by_task,
@@ -30,6 +30,8 @@ from training_setting import Setting
 
 from taskloom.ops.architecture import VOCABULARY_SCOPE
 from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.model.flops import count_flops
+from taskloom.pipeline.model.hardware import peak_flops
 from taskloom.storage.pack import Pack
 
 GOALS: Final = {"base": 0.30, "large": 0.35}
@@ -64,13 +66,19 @@ class Texts:
         took_ms, host_ms = self._time(self.setting.num_steps)
         seconds = median(took_ms) / 1e3
         num_ids = len(self.learner.program.scope(VOCABULARY_SCOPE).weight_VC)
-        flops = count_flops(self.stream.model, self.documents[0], num_ids)
-        peak = find_peak(self.setting.device_name)
+        documents = self.documents[0]
+        flops = count_flops(
+            self.stream.model,
+            np.array([each.source_length for each in documents]),
+            np.array([len(each.target_ids) for each in documents]),
+            sum(int((each.weights > 0).sum()) for each in documents),
+            num_ids,
+        )
+        peak = peak_flops(self.setting.device_name)
         share, strict = (
-            None if peak is None else round(each / seconds / peak / 1e12, 4)
+            None if peak is None else round(each / seconds / peak, 4)
             for each in (flops.total, flops.strict)
         )
-        documents = self.documents[0]
         goal = GOALS.get(self.preset)
         return {
             "parameters": sum(p.numel() for p in self.learner.program.parameters()),
@@ -86,7 +94,7 @@ class Texts:
             "median ms until the call returned": round(median(host_ms), 3),
             "tokens a second": round(count_tokens(documents) / seconds),
             "TFLOP a second": round(flops.total / seconds / 1e12, 2),
-            "peak, TFLOP a second": peak,
+            "peak, TFLOP a second": None if peak is None else peak / 1e12,
             "share of peak": share,
             "share of peak, positions once": strict,
             "recording": self.learner.recording,

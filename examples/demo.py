@@ -23,6 +23,7 @@ from taskloom.pipeline import Evaluation, Mixture, Model, Run, Source, Task, bui
 from taskloom.pipeline.builder.dataset import open_dataset
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.viewer.inspection import open_plan, view_plan
+from taskloom.pipeline.viewer.run_page import render_run
 from taskloom.storage.store import Store
 
 OUT = Path("demo")
@@ -96,9 +97,11 @@ def main() -> None:
     planned = open_plan(mixture, store, model=MODEL)
     view = view_plan(planned, title="demo", store=store)
     (OUT / "graph.html").write_text(render_page(view), "utf-8")
+    (OUT / "run.html").write_text(render_run(run.path, OUT / "run.html"), "utf-8")
     seconds = time.perf_counter() - began
     write_report(str(report), run, scores, answers, store, seconds)
-    print(f"\nwrote {OUT / 'graph.html'} and {OUT / 'report.md'} in {seconds:.0f} s")
+    written = ", ".join(str(OUT / name) for name in ("graph.html", "run.html", "report.md"))
+    print(f"\nwrote {written} in {seconds:.0f} s")
 
 
 def answer_examples(model: Model, mixture: Mixture, store: Store) -> str:

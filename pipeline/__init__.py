@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .planner.planning import Plan, plan
     from .sql import Sql
     from .task import Mixture, Source, Task
+    from .trainer.listener.listening import Listener
     from .trainer.training import Run, train
     from .viewer.inspection import open_plan
     from .viewer.reasons import Why, why
@@ -34,6 +35,7 @@ __all__ = [
     "Evaluation",
     "ExportReport",
     "FitReport",
+    "Listener",
     "Mixture",
     "Model",
     "Package",
@@ -67,6 +69,7 @@ _HOMES = {
     "Evaluation": "answerer.evaluation",
     "ExportReport": "exporter.exporting",
     "FitReport": "builder.refitting",
+    "Listener": "trainer.listener.listening",
     "Mixture": "task",
     "Model": "answerer.inference",
     "Package": "answerer.packaging",

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Final
 
 from rich.console import Console
@@ -19,7 +20,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -29,6 +29,9 @@ from ..storage.files import count_bytes
 _LINE_EVERY_S = 15.0
 _WORTH_A_LINE_S = 1.0
 """Seconds that a part must have taken for its end to be told of."""
+
+_LONGEST_S: Final = 1e7
+"""Most seconds that are told to be left."""
 
 _MAX_PARTS: Final = 8
 """Parts that are shown at a time."""
@@ -56,6 +59,7 @@ class Bar:
         self._done = self._first = done
         self._rejects = self._bytes = 0
         self._note = ""
+        self._pace: float | None = None
         self._start = self._said = time.monotonic()
         self._id = shown.add(name, total, done) if is_shown else None
         self._lock = threading.Lock()
@@ -89,6 +93,12 @@ class Bar:
             self._note = text
             self._tell()
 
+    def set_pace(self, pace: float) -> None:
+        """Go by ``pace``, in units a second, rather than by all of the time so far."""
+        with self._lock:
+            self._pace = pace
+            self._tell()
+
     def line(self) -> str:
         """Return where it stands: units, rate, time left, bytes and rejects."""
         rate = self._rate
@@ -97,8 +107,7 @@ class Bar:
             parts.append(f"done in {self.seconds:,.1f} s")
         elif self._total is not None:
             parts[0] = f"{self._name}: {self._done:,} of {self._total:,}{self._unit}"
-            left_s = max(0, self._total - self._done) / max(rate, 1e-9)
-            parts.append(f"{left_s:,.0f} s left")
+            parts.append(f"{self._left_s:,.0f} s left")
         return ", ".join([*parts, *self._remarks])
 
     def close(self) -> None:
@@ -107,7 +116,14 @@ class Bar:
             self._shown.remove(self._id)
 
     @property
+    def _left_s(self) -> float:
+        left = 0 if self._total is None else max(0, self._total - self._done)
+        return left / max(self._rate, 1e-9)
+
+    @property
     def _rate(self) -> float:
+        if self._pace is not None:
+            return self._pace
         return (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     @property
@@ -120,7 +136,9 @@ class Bar:
         now = time.monotonic()
         if self._id is not None:
             remarks = [f"{self._rate:,.1f}{self._unit}/s", *self._remarks]
-            self._shown.update(self._id, self._done, ", ".join(remarks))
+            is_known = self._total is not None and self._done > self._first
+            left = str(timedelta(seconds=round(min(self._left_s, _LONGEST_S)))) if is_known else ""
+            self._shown.update(self._id, self._done, ", ".join(remarks), left)
         elif self._more_lines is not None and now - self._said >= _LINE_EVERY_S:
             self._said = now
             self._shown.say("\n".join([self.line(), *self._more_lines()]))
@@ -211,17 +229,17 @@ class Shown:
         """Add a bar, where there are bars."""
         if self._progress is None:
             return None
-        return self._progress.add_task(escape(name), total=total, completed=done, note="")
+        return self._progress.add_task(escape(name), total=total, completed=done, note="", left="")
 
     def remove(self, bar: TaskID) -> None:
         """Take a bar away."""
         if self._progress is not None:
             self._progress.remove_task(bar)
 
-    def update(self, bar: TaskID, done: int, note: str) -> None:
+    def update(self, bar: TaskID, done: int, note: str, left: str) -> None:
         """Move a bar."""
         if self._progress is not None:
-            self._progress.update(bar, completed=done, note=escape(note))
+            self._progress.update(bar, completed=done, note=escape(note), left=left)
 
 
 @contextmanager
@@ -236,7 +254,7 @@ def open_progress(*, shown: bool = True) -> Generator[Shown]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}", style="progress.remaining"),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:

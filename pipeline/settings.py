@@ -9,6 +9,9 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from ..graph.errors import Problem, TrainingError, suggest
 
+SERVICES: Final = ("tensorboard", "wandb", "mlflow")
+"""Services that ``log_to`` may name, and extras of the same names."""
+
 LONGEST_TILE: Final = 128
 """Lengths of streams are multiples of it, so that every tile packs may be aligned to divides them."""
 
@@ -18,12 +21,17 @@ class ScopeRule:
     """How the parameters of a scope are learned.
 
     Attributes:
-        learn: ``"full"``, or ``"frozen"``: they stay as they are.
-        rate: Their learning rate, as a factor on that of the run.
+        learn: ``"full"``; ``"frozen"``, where they stay as they are; ``"lora"``, where they stay and low-rank
+            pairs beside the matrices of linear layers are learned.
+        rate: The learning rate, as a factor on that of the run.
+        rank: Channels between the two matrices of a pair.
+        alpha: What a pair adds is multiplied by this over the rank.
     """
 
-    learn: Literal["full", "frozen"] = "full"
+    learn: Literal["full", "frozen", "lora"] = "full"
     rate: float = 1.0
+    rank: int = 8
+    alpha: float = 16.0
 
     def __post_init__(self) -> None:
         if problems := tuple(_out_of_range(self)):
@@ -57,10 +65,23 @@ class TrainConfig:
         clip: Largest norm of the gradient; 0 for no limit.
         max_document: Longest source side in tokens; longer rows are counted and left out.
         log_every: Steps between two lines of the log.
+        log_to: Where else its lines go: ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, or several of these with
+            commas between them. Each is an extra of its own.
+        evaluate_every: Steps between two evaluations on rows of the split ``valid``; 0 for none.
+        evaluate_rows: Most rows of each task that are evaluated, the same ones every time.
+        evaluate_share: Most of the run's time that evaluating may take: an evaluation that would take more
+            waits for a later turn. 1 evaluates at every turn, so that the steps do not depend on the machine.
+        metric: What evaluations are compared by: ``corrected``, ``score`` or ``loss``, in the mean over the
+            tasks, or of one, such as ``"caption.loss"``.
+        stop_after: Evaluations in a row without a better ``metric`` after which training stops; 0 for never.
+        profile: Steps to trace, such as ``"20:23"`` for steps 20 to 22: ``trace.json`` in the run's directory,
+            for Perfetto or ``chrome://tracing``.
         checkpoint_every: Steps between two checkpoints.
         keep_checkpoints: Checkpoints that are kept, the last ones.
         keep_every: Steps whose multiples keep their checkpoints for good; none if 0.
         keep_best: Metric of the evaluation whose best checkpoint is kept as well; none if empty.
+        mirror: URL to which every checkpoint is copied as well, such as ``"s3://bucket/run"``; a run that has
+            none on this machine goes on with what is there.
         sharding: What several ranks divide among them besides the packs: ``"none"``, or ``"full"`` for
             parameters, gradients and the optimizer's state, where a model is too large for one.
         rank_timeout_s: Seconds without a sign after which one of several ranks is given up, and the run ends.
@@ -96,10 +117,18 @@ class TrainConfig:
     clip: float = 1.0
     max_document: int = 512
     log_every: int = 20
+    log_to: str = ""
+    evaluate_every: int = 250
+    evaluate_rows: int = 64
+    evaluate_share: float = 0.05
+    metric: str = "corrected"
+    stop_after: int = 0
+    profile: str = ""
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     keep_every: int = 0
     keep_best: str = ""
+    mirror: str = ""
     sharding: Literal["none", "full"] = "none"
     rank_timeout_s: float = 25.0
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -111,7 +140,7 @@ class TrainConfig:
     loader_workers: int = 0
 
     def __post_init__(self) -> None:
-        problems = list(_out_of_range(self))
+        problems = [*_out_of_range(self), *_refuse_words(self.log_to, self.profile)]
         for name in ("source_tokens", "target_tokens"):
             value = getattr(self, name)
             if isinstance(value, int) and value % LONGEST_TILE:
@@ -157,16 +186,18 @@ def _out_of_range(settings: ScopeRule | TrainConfig) -> Iterator[Problem]:
 
 _LEAST: Final = {
     "steps": 1,
+    "rank": 1,
     "source_tokens": LONGEST_TILE,
     "packs_per_step": 1,
     "max_document": 1,
     "log_every": 1,
+    "evaluate_rows": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
     "rank_timeout_s": 1,
     "loader_timeout_s": 1,
 }
-_SHARES: Final = ("final_rate",)
+_SHARES: Final = ("final_rate", "evaluate_share")
 _KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
 _ACCEPTED: Final = {int: int, float: int | float, str: str}
 
@@ -179,3 +210,27 @@ def _refuse_range(name: str, value: float) -> Iterator[Problem]:
         yield Problem("T0730", f"{name} is a share and must be at most 1, got {value}")
     elif name == "ema" and value >= 1:
         yield Problem("T0730", f"ema must be below 1, got {value}")
+
+
+def _refuse_words(log_to: object, profile: object) -> Iterator[Problem]:
+    """Yield what is wrong with settings that name services and steps."""
+    if isinstance(log_to, str):
+        for name in split_words(log_to):
+            if name not in SERVICES:
+                yield Problem("T0730", f'log_to names "{name}"', suggest(name, SERVICES))
+    if isinstance(profile, str) and profile and profiled_steps(profile) is None:
+        message = f'profile must be two steps, FIRST:END, got "{profile}"'
+        yield Problem("T0730", message, "20:23 traces steps 20, 21 and 22")
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of ``text``, which has commas between them."""
+    return [word for part in text.split(",") if (word := part.strip())]
+
+
+def profiled_steps(profile: str) -> range | None:
+    """Return the steps that the setting ``profile`` names, counted from 1; None if it names none."""
+    first, colon, end = profile.partition(":")
+    if not (colon and first.isdecimal() and end.isdecimal() and 0 < int(first) < int(end)):
+        return None
+    return range(int(first), int(end))

@@ -183,6 +183,11 @@ class Loader:
         """Return the position after the last step that was handed out, as plain JSON."""
         return self._now().to_json()
 
+    @property
+    def num_seen(self) -> dict[str, int]:
+        """Samples of each task that have been handed out since the run began."""
+        return {task.name: task.num_seen for task in self._now().tasks}
+
     def header(
         self, num_steps: int, *, source_flops: float = 1.0, target_flops: float = 1.0
     ) -> list[str]:
@@ -193,8 +198,7 @@ class Loader:
             source_flops: Linear FLOPs of the encoder per source position, in any unit.
             target_flops: Linear FLOPs of the decoder per target position, in the same unit.
         """
-        now = self._now()
-        seen = {task.name: task.num_seen for task in now.tasks}
+        now, seen = self._now(), self.num_seen
         steps = range(now.step, num_steps)
         tasks = self.report.describe_tasks(seen, self._blend, steps, self.config.packs_per_step)
         return [

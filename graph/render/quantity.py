@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 _BYTES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_THOUSANDS: Final = ("", "k", "M", "G", "T", "P", "E", "Z")
 _BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 
 
@@ -26,6 +27,14 @@ def write_bytes(number: float) -> str:
     while number >= 999.5 and power < len(_BYTES) - 1:
         number, power = number / 1024, power + 1
     return f"{_three(number) if power else f'{number:.0f}'} {_BYTES[power]}"
+
+
+def write_amount(number: float, unit: str) -> str:
+    """Return a number of ``unit`` to three digits, such as ``11.2 GFLOP``."""
+    power = 0
+    while number >= 999.5 and power < len(_THOUSANDS) - 1:
+        number, power = number / 1000, power + 1
+    return f"{_three(number)} {_THOUSANDS[power]}{unit}"
 
 
 def write_share(share: float) -> str:

@@ -126,6 +126,9 @@ def plan_route(
     if numbers_N is None:
         return None
     numbers_N = renumber(numbers_N, given, known)
+    if torch.compiler.is_exporting():
+        # What is packaged runs without taskloom and its ops.
+        return Route(numbers_N)
     order_N = numbers_N.argsort(stable=True)
     back_N = torch.empty_like(order_N)
     back_N[order_N] = torch.arange(len(order_N), device=order_N.device)
@@ -210,8 +213,7 @@ def modality_port(name: str, *, is_optional: bool = False) -> Port:
 def _multiply(x_NC: Tensor, layers: nn.ModuleDict, numbers_N: Tensor, stops_E: Tensor) -> Tensor:
     """Return the products of tokens, in the order of modalities, with the layers of these."""
     own: list[Any] = list(layers.values())
-    weights_EOC = torch.stack([layer.whole_weight() for layer in own])
-    out_NO = multiply_groups(x_NC, weights_EOC, stops_E)
+    out_NO = multiply_groups(x_NC, [layer.whole_weight() for layer in own], stops_E)
     biases = [cast("Tensor | None", layer.bias) for layer in own]
     whole = [bias for bias in biases if bias is not None]
     return out_NO + torch.stack(whole)[numbers_N] if whole else out_NO

@@ -6,54 +6,18 @@ to work would reward losing the hard ones.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ...graph.errors import CheckpointError, PlanError, Problem, suggest
-from ...ops.host.bpe import Bpe
-from ...ops.metric import accuracy, chance_corrected, majority
 from ...ops.recipe.text import BPE
-from ...storage.length import find_items
-from ...storage.reader import ColumnReader
 from ...storage.store import Store
-from ...storage.template import GroupPiece, Piece, Template, TensorPiece
 from ..builder.dataset import Dataset, Split, open_dataset
-from ..loader.crew import Crew
-from ..loader.online import add_online_columns
-from ..planner.spelling import spell_ids
 from ..task import Mixture, Task, as_mixture
+from .exam import Exam, TaskScore
 from .inference import Model
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskScore:
-    """How one task did.
-
-    Attributes:
-        task: Name of the task.
-        metric: Name of the metric.
-        expected: Held-out rows.
-        evaluated: Those of them that the model could be asked about.
-        score: Share of the expected rows that were answered right.
-        baseline: Score of always giving the commonest answer of the training rows.
-        corrected: Share of what the baseline leaves that was gained: 0 is the baseline, 1 is perfect.
-    """
-
-    task: str
-    metric: str
-    expected: int
-    evaluated: int
-    score: float
-    baseline: float
-    corrected: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,85 +117,8 @@ def score_task(
         PlanError: The model cannot follow the task's instruction.
     """
     writer = model.writer(task)
-    rows = dataset.rows(writer.task, split)
-    learned_from = dataset.rows(writer.task, "train").usable
-    columns = add_online_columns(dataset.plan, dataset.columns, None, Crew())
-    written = writer.write(unanswered(rows.templates[0]), columns, rows.usable, model.search)
-    slots = [slot for name, slot in dataset.plan.scored if name == writer.task]
-    scores: list[TaskScore] = []
-    for slot in slots:
-        references = read_targets(dataset, writer.task, slot, rows.expected, writer.bpe)
-        learned = read_targets(dataset, writer.task, slot, learned_from, writer.bpe)
-        said = [
-            written[row][0].values.get(slot) if row in written else None for row in rows.expected
-        ]
-        score = accuracy([_spell(value) for value in said], references)
-        baseline = majority(learned, references)
-        scores.append(
-            TaskScore(
-                task=writer.task if len(slots) == 1 else f"{writer.task}.{slot}",
-                metric="accuracy",
-                expected=len(rows.expected),
-                evaluated=len(written),
-                score=score,
-                baseline=baseline,
-                corrected=chance_corrected(score, baseline),
-            )
-        )
-    return tuple(scores)
-
-
-def read_targets(
-    dataset: Dataset, task: str, slot: str, rows: npt.NDArray[np.int64], bpe: Bpe
-) -> list[str | None]:
-    """Return the target text of ``slot`` in each of ``rows``; None where there is none.
-
-    What repeats is spelled as a list of texts.
-    """
-    column, starts = dataset.target(task, slot)
-    spell = partial(spell_ids, dataset.target_block(task, slot), bpe=bpe)
-    if starts is None:
-        return _decode(column, rows, spell)
-    items, owners = find_items(starts, rows)
-    listed: list[list[str | None]] = [[] for _ in rows]
-    for owner, text in zip(owners.tolist(), _decode(column, items, spell), strict=True):
-        listed[owner].append(text)
-    return [None if None in texts else json.dumps(texts) for texts in listed]
-
-
-def _decode(
-    column: ColumnReader, rows: npt.NDArray[np.int64], spell: Callable[[npt.NDArray[Any]], str]
-) -> list[str | None]:
-    valid = column.valid[rows]
-    gathered = column.gather(rows[valid])
-    assert isinstance(gathered, tuple), "targets are ids"
-    values, offsets = gathered
-    known: dict[bytes, str] = {}
-    texts: list[str] = []
-    for start, stop in pairwise(offsets):
-        ids = values[start:stop]
-        if (key := ids.tobytes()) not in known:
-            known[key] = spell(ids)
-        texts.append(known[key])
-    found = iter(texts)
-    return [next(found) if is_valid else None for is_valid in valid]
-
-
-def _spell(value: str | list[str] | None) -> str | None:
-    """Return what was written as `read_targets` spells it."""
-    return json.dumps(value) if isinstance(value, list) else value
-
-
-def unanswered(template: Template) -> Template:
-    """Return the template without what the model is to write: all from the first piece that is learned."""
-    given: list[Piece] = []
-    for piece in template.target:
-        if isinstance(piece, GroupPiece) or (
-            not isinstance(piece, TensorPiece) and piece.lesson is not None
-        ):
-            break
-        given.append(piece)
-    return replace(template, target=tuple(given))
+    exam = Exam.of(dataset, writer.task, split, writer.bpe)
+    return exam.score(exam.sit(writer, model.search))
 
 
 def _refuse_other_vocabulary(model: Model, store: Store) -> None:

@@ -32,6 +32,7 @@ from .look import explain, graph
 from .ops import ops
 from .package import export_model
 from .plan_run import plan_run
+from .report import report
 from .run import build, evaluate, fit, infer, train, verify, verify_resume
 from .schema import schema
 
@@ -40,6 +41,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     fit,
     plan_run,
     train,
+    report,
     evaluate,
     infer,
     export,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,13 +86,20 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps, instead of the project's.")
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="Steps to trace, such as 20:23; as `train.profile`.", metavar="FIRST:END"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train the project's model, or go on with a run that was interrupted."""
     loaded = load(project)
     from ..trainer.training import train as run  # noqa: PLC0415 - it imports torch
 
-    settings = {} if steps is None else {"steps": steps}
+    given = {"steps": steps, "profile": profile}
+    settings: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
     done = run(
         loaded.mixture,
         loaded.open_store(),

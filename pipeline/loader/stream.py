@@ -42,6 +42,7 @@ class Stream:
         dataset: The stored columns.
         templates: What documents are made of, in the order of the tasks.
         rows: Training rows of each task.
+        documents: Their documents, of each template.
         columns: What the templates read: stored columns, and what is drawn from them.
         blend: Share of the samples of each task, at every step.
         capacity: Shape of a pack.
@@ -55,6 +56,7 @@ class Stream:
     dataset: Dataset
     templates: tuple[Template, ...]
     rows: Mapping[str, npt.NDArray[np.int64]]
+    documents: tuple[Documents, ...]
     columns: Columns
     blend: Blend
     capacity: Capacity
@@ -158,6 +160,7 @@ def open_stream(
         dataset=dataset,
         templates=templates,
         rows={name: each.usable for name, each in rows.items()},
+        documents=tuple(documents),
         columns=columns,
         blend=blend,
         capacity=capacity,

@@ -27,6 +27,7 @@ from ...ops.device.relative.layer import RelativeDecoderLayer, RelativeEncoderLa
 from ..planner.planning import Plan
 from .activations import Activations, Offloaded, set_activations
 from .probe import Watcher
+from .signal import Signals
 
 LAYERS: Final = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
 """The layers of stacks, which are compiled, recomputed and sharded one by one."""
@@ -40,9 +41,11 @@ class Program(nn.Module):
 
     Attributes:
         probe: Hears of each node when it begins and ends, while somebody wants to know.
+        signals: Takes the gradient that each loss sends, while somebody wants to know.
     """
 
     probe: Watcher | None = None
+    signals: Signals | None = None
 
     def __init__(self, plan: Plan, scopes: nn.ModuleDict | None = None) -> None:
         """Build the program.
@@ -113,6 +116,7 @@ class Program(nn.Module):
             inputs = {port: values[value] for port, value in node.inputs.items()}
             if node.op in divisors:
                 inputs["divisor"] = divisors[node.op]
+                inputs = inputs if self.signals is None else self.signals.watch(inputs)
             module = self.scopes[scope_name(node.scope)] if node.scope else self._empty
             if self.probe is not None:
                 self.probe.begin(node)
@@ -151,6 +155,11 @@ class Program(nn.Module):
         for module in self.modules():
             if isinstance(module, LAYERS):
                 set_activations(module, activations)
+
+    @property
+    def num_losses(self) -> int:
+        """Losses that are summed apart."""
+        return len(self._plan.scored)
 
     def compile_layers(self, backend: Backend = "inductor") -> None:
         """Compile every layer in place: one static graph per class of layers."""

@@ -36,7 +36,7 @@ from .balancers import (
     UncertaintyBalancer,
 )
 from .clock import now
-from .recording import TOLD
+from .recording import SUMS
 
 SumUp: TypeAlias = Callable[[Tensor], Tensor]
 """Adds up what all ranks have of a tensor."""
@@ -82,9 +82,9 @@ class Balance:
 
     def unweigh(self, told: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return sums of losses and of weights as they would be without a balancer, and keep them."""
-        plain = {name: told[name] / self._factors for name in TOLD}
+        plain = {name: told[name] / self._factors for name in SUMS}
         self._sums += torch.stack([*plain.values()])
-        return plain
+        return {**told, **plain}
 
     def learn(self, look_back: Callable[[], Tensor], is_bad: Tensor) -> None:
         """Let the balancer learn from the step.

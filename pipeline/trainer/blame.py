@@ -22,6 +22,8 @@ from ...storage.pack import Pack
 from ..loader.packing import to_inputs
 from ..loader.stream import Stream
 from .learner import Learner
+from .sample import name_row
+from .sharding import local
 
 NAME: Final = "not-finite.json"
 """File of a run that names the documents."""
@@ -98,7 +100,7 @@ def find_documents(
     with stream.loader(state) as loader:
         *_, packs = islice(loader, num_steps)
     trial = _Trial(stream, learner)
-    rows = list(dict.fromkeys(row for pack in packs for row in _rows(pack)))
+    rows = _rows_of(packs)
     found = trial.search(rows) or trial.search(rows, with_gradient=True)
     documents = tuple(_name(stream, task, row) for task, row in found or rows)
     return Blamed(
@@ -107,6 +109,11 @@ def find_documents(
         num_documents=len(rows),
         is_narrowed=bool(found),
     )
+
+
+def name_documents(stream: Stream, packs: Sequence[Pack]) -> list[tuple[str, str, str]]:
+    """Return task, source and row id of every document in ``packs``."""
+    return [_name(stream, task, row) for task, row in _rows_of(packs)]
 
 
 class _Trial:
@@ -159,23 +166,21 @@ class _Trial:
             learner.working.zero_grad(set_to_none=True)
             loss.backward()
         grads = [
-            p.grad.isfinite().all() for p in learner.working.parameters() if p.grad is not None
+            local(p.grad).isfinite().all()
+            for p in learner.working.parameters()
+            if p.grad is not None
         ]
-        return bool(torch.stack(grads).all())
+        # Ranks that share parameters have a share of each gradient, and look at the same documents.
+        (num_bad,) = learner.ranks.add_up([float(not torch.stack(grads).all())])
+        return not num_bad
 
 
-def _rows(pack: Pack) -> list[Row]:
-    return [(int(task), int(row)) for task, row in pack.rows.tolist()]
+def _rows_of(packs: Sequence[Pack]) -> list[Row]:
+    rows = ((int(task), int(row)) for pack in packs for task, row in pack.rows.tolist())
+    return list(dict.fromkeys(rows))
 
 
 def _name(stream: Stream, task: int, row: int) -> tuple[str, str, str]:
     """Return the task, the source and the row id of a document."""
     template = stream.templates[task]
-    if template.source_name not in stream.store.sources():
-        return template.task, template.source_name, str(row)
-    first = 0
-    for partition in stream.store.source(template.source_name).partitions:
-        if row < first + partition.rows:
-            return template.task, template.source_name, f"{partition.id}:{row - first}"
-        first += partition.rows
-    return template.task, template.source_name, str(row)
+    return template.task, template.source_name, name_row(stream, task, row)

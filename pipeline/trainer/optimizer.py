@@ -1,8 +1,8 @@
 """The optimizer: how a gradient changes parameters, by their kind.
 
-*Matrices* are the two-dimensional parameters of layers; *tables* are all others of two dimensions or more,
-which embed, score, or see what comes in; *vectors* are gains and offsets. AdamW learns all of them, or all but
-the matrices where Muon learns those. Vectors do not decay.
+*Matrices* are the two-dimensional parameters of layers, low-rank pairs aside; *tables* are all others of two
+dimensions or more, which embed, score, or see what comes in; *vectors* are gains and offsets. AdamW learns all
+of them, or all but the matrices where Muon learns those. Vectors do not decay.
 
 Muon's step is scaled to be as large as one of AdamW, so both have one learning rate and one decay.
 
@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
+from ...ops.device.lora import DOWN, UP
 from ..model.program import LAYERS
 from ..settings import TrainConfig
 
@@ -144,8 +145,8 @@ def kinds_of(program: nn.Module) -> dict[str, Kind]:
         id(parameter)
         for module in program.modules()
         if isinstance(module, LAYERS)
-        for parameter in module.parameters()
-        if parameter.ndim == 2
+        for name, parameter in module.named_parameters()
+        if parameter.ndim == 2 and not name.endswith((DOWN, UP))
     }
     kinds: dict[str, Kind] = {}
     for name, parameter in program.named_parameters():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..settings import ScopeRule
 from .learner import Learner
 
 
@@ -12,13 +13,8 @@ def tell_recipe(learner: Learner) -> Iterator[str]:
     config, sizes = learner.config, learner.optimizer.num_learned
     if config.scopes:
         whole = sum(parameter.numel() for parameter in learner.program.parameters())
-        told = (
-            f"{pattern} frozen"
-            if rule.learn == "frozen"
-            else f"{pattern} at {rule.rate:g} of the rate"
-            for pattern, rule in config.scopes.items()
-        )
-        yield f"learned: {sum(sizes.values()):,} of {whole:,} parameters; {', '.join(told)}"
+        told = ", ".join(_tell_rule(pattern, rule) for pattern, rule in config.scopes.items())
+        yield f"learned: {sum(sizes.values()):,} of {whole:,} parameters; {told}"
     if config.optimizer != "adamw":
         yield "by " + ", ".join(f"{part}: {number:,} parameters" for part, number in sizes.items())
     if learner.average is not None:
@@ -32,3 +28,10 @@ def tell_costs(learner: Learner, taken_s: float) -> Iterator[str]:
     if learner.balance is not None:
         share = learner.balance.seconds / taken_s
         yield f"balancing takes {share:.1%} of a step"
+
+
+def _tell_rule(pattern: str, rule: ScopeRule) -> str:
+    if rule.learn == "frozen":
+        return f"{pattern} frozen"
+    by_pairs = f" by pairs of rank {rule.rank}" if rule.learn == "lora" else ""
+    return f"{pattern}{by_pairs} at {rule.rate:g} of the rate"

@@ -23,9 +23,13 @@ from torch import Tensor, nn
 
 from ..model.precision import add_up, hand_over
 from ..model.program import Program
+from ..model.signal import Signals
 
-TOLD: Final = ("losses", "loss_weights")
-"""What is told of a pack."""
+SUMS: Final = ("losses", "loss_weights")
+"""What a program tells of a pack, by loss."""
+
+TOLD: Final = (*SUMS, "signals")
+"""What is told of a pack that is learned."""
 
 _T = TypeVar("_T")
 
@@ -41,7 +45,7 @@ def teach(
     *,
     called: nn.Module | None = None,
 ) -> dict[str, Tensor]:
-    """Add the gradients of a pack to those of ``program``, and return sums of losses and weights.
+    """Add the gradients of a pack to those of ``program``, and return sums of losses, weights and signals.
 
     Args:
         working: What computes.
@@ -50,9 +54,15 @@ def teach(
         divisors: What each loss is divided by, by its op.
         called: What is called in place of ``working``, which is inside it.
     """
-    outputs = (called or working)(inputs, divisors)
+    zeros = torch.zeros(program.num_losses, device=inputs["labels"].device)
+    working.signals = Signals(zeros)
+    try:
+        outputs = (called or working)(inputs, divisors)
+    finally:
+        working.signals = None
     outputs["loss"].backward()
     hand_over(working, program)
+    outputs["signals"] = zeros
     return {name: outputs[name].detach() for name in TOLD}
 
 

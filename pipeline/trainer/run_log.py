@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from os import devnull
 from pathlib import Path
 from typing import Any
 
-from ...storage.files import write_atomic
+from ...graph.errors import TrainingError
+from ...storage.files import read_json, write_atomic, write_json
 
 NAME = "log.jsonl"
+
+HEADER = "header.json"
+"""File of what a run learns from and with, as it was said when it last began or went on."""
 
 
 class RunLog:
@@ -51,6 +55,29 @@ def open_log(run: Path, step: int, *, is_kept: bool = True) -> Generator[RunLog]
 def read_log(run: Path) -> list[dict[str, Any]]:
     """Return the lines of the log of the run in directory ``run``."""
     return [json.loads(line) for line in (run / NAME).read_text("utf-8").splitlines()]
+
+
+def write_header(run: Path, header: Sequence[str], facts: Mapping[str, Any]) -> None:
+    """Keep what was said of the run in directory ``run`` when it began."""
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / HEADER, {"header": [*header], **facts})
+
+
+def read_header(run: Path) -> dict[str, Any]:
+    """Return what was kept of the run in directory ``run`` when it began; nothing of one that kept nothing."""
+    return read_json(run / HEADER) if (run / HEADER).exists() else {}
+
+
+def find_log(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of the log of the run in directory ``run``.
+
+    Raises:
+        TrainingError: There is none (T0784).
+    """
+    if not (run / NAME).exists():
+        help_ = "give the directory that training wrote, which a project file names as `out`"
+        raise TrainingError.of("T0784", f"{run} holds no {NAME}", help_)
+    return read_log(run)
 
 
 def _is_until(line: bytes, step: int) -> bool:

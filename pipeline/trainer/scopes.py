@@ -14,6 +14,7 @@ from typing import Final
 
 from ...graph.errors import Problem, TrainingError
 from ..model.importing import SCOPES
+from ..model.lora import add_lora
 from ..model.program import Program
 from ..settings import ScopeRule
 
@@ -45,10 +46,29 @@ def assign_rules(program: Program, patterns: Mapping[str, ScopeRule]) -> dict[st
     return rules
 
 
-def freeze(program: Program, rules: Mapping[str, ScopeRule]) -> None:
-    """Let no gradient be computed of the parameters of ``program`` that are frozen."""
+def apply_rules(program: Program, rules: Mapping[str, ScopeRule]) -> dict[str, ScopeRule]:
+    """Let of ``program`` learn what ``rules`` say, and return them with those of low-rank pairs that came in.
+
+    Pairs are drawn from torch's global random numbers.
+
+    Raises:
+        TrainingError: What is to have pairs has no linear layer (T0790), or no scale (T0791).
+    """
+    by_size: dict[tuple[int, float], list[str]] = {}
     for name, parameter in program.named_parameters():
-        parameter.requires_grad_(rules[name].learn != "frozen")
+        rule = rules[name]
+        parameter.requires_grad_(rule.learn == "full")
+        if rule.learn == "lora":
+            by_size.setdefault((rule.rank, rule.alpha), []).append(name)
+    for (rank, alpha), names in by_size.items():
+        add_lora(program, names, rank=rank, alpha=alpha)
+    # A pair has the rule of the weight that it is beside.
+    beside = {
+        name: rules[f"{name.rpartition('.')[0]}.weight"]
+        for name, _ in program.named_parameters()
+        if name not in rules
+    }
+    return {**rules, **beside}
 
 
 def _leading(name: str) -> Iterator[str]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ...storage.pack import join_fingerprints
+from ...storage.pack import Pack, join_fingerprints
 from .ranks import Ranks
 
-_BY_LOSS: Final = {"losses", "loss_weights"}
+_BY_LOSS: Final = {"losses", "loss_weights", "signals"}
 
 
 @dataclass(slots=True)
@@ -21,8 +23,9 @@ class Tally:
     """Sums over some steps, kept on the device until they are asked for.
 
     Attributes:
-        sums: Losses and weights by task, and the norm of the gradient.
+        sums: Losses, weights and signals by task, and the norm of the gradient.
         tokens: Tokens that were read and written.
+        seen: Samples and tokens of each task.
         steps: Steps that were taken.
         packs: Fingerprints of the packs of each.
         since: When it began.
@@ -30,6 +33,7 @@ class Tally:
 
     sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     tokens: int = 0
+    seen: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     steps: int = 0
     packs: list[list[str]] = field(default_factory=list[list[str]])
     since: float = field(default_factory=time.perf_counter)
@@ -49,25 +53,36 @@ class Tally:
             for name in _BY_LOSS & sums.keys():
                 sums[name] = torch.cat([sums[name], sums[name].new_zeros(1)])[places]
         packs = [[each] for each in plain.get("packs", ())]
-        return cls(sums, plain["tokens"], plain["steps"], packs)
+        seen = {task: [*counts] for task, counts in plain.get("seen", {}).items()}
+        return cls(sums, plain["tokens"], seen, plain["steps"], packs)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, so that the log goes on as if nothing had happened."""
         sums = {name: total.cpu() for name, total in self.sums.items()}
-        return {"sums": sums, "tokens": self.tokens, "steps": self.steps, "packs": self._prints}
+        seen = {task: [*counts] for task, counts in self.seen.items()}
+        plain = {"tokens": self.tokens, "steps": self.steps, "packs": self._prints}
+        return {"sums": sums, "seen": seen, **plain}
 
     def of_all(self, ranks: Ranks) -> Tally:
         """Return what happened on all ``ranks`` together, the same on each of them."""
         if ranks.number == 1:
             return self
-        shares = ranks.gather(self.packs)
-        steps = [[one for share in step for one in share] for step in zip(*shares, strict=True)]
+        shares = ranks.gather((self.packs, self.seen))
+        packs = zip(*(packs for packs, _ in shares), strict=True)
         sums = {
             name: ranks.add_up_tensor(total) if name in _BY_LOSS else total
             for name, total in self.sums.items()
         }
-        tokens = int(ranks.add_up([self.tokens])[0])
-        return replace(self, sums=sums, tokens=tokens, packs=steps)
+        seen: dict[str, list[int]] = {}
+        for _, own in shares:
+            _add_up(seen, own)
+        return replace(
+            self,
+            sums=sums,
+            tokens=int(ranks.add_up([self.tokens])[0]),
+            seen=seen,
+            packs=[[one for share in step for one in share] for step in packs],
+        )
 
     def share(self, ranks: Ranks) -> Tally:
         """Return what one of ``ranks`` keeps of it so that all of them together have it: all or nothing."""
@@ -77,7 +92,7 @@ class Tally:
             name: torch.zeros_like(total) if name in _BY_LOSS else total
             for name, total in self.sums.items()
         }
-        return replace(self, sums=sums, tokens=0, packs=[[] for _ in self.packs])
+        return replace(self, sums=sums, tokens=0, seen={}, packs=[[] for _ in self.packs])
 
     @property
     def _prints(self) -> list[str]:
@@ -88,6 +103,21 @@ class Tally:
         """Add ``value`` to the sum ``name``."""
         value = value.detach()
         self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def count(self, pack: Pack, tasks: Sequence[str]) -> None:
+        """Count the documents of ``pack``.
+
+        Args:
+            pack: The pack.
+            tasks: Task of each template, by number.
+        """
+        numbers = pack.rows[:, 0]
+        lengths = np.diff(pack.source_ranges)[:, 0] + np.diff(pack.target_ranges)[:, 0]
+        samples = np.bincount(numbers, minlength=len(tasks)).tolist()
+        tokens = np.bincount(numbers, weights=lengths, minlength=len(tasks)).astype(int).tolist()
+        self.tokens += sum(tokens)
+        for task, *more in zip(tasks, samples, tokens, strict=True):
+            _add_up(self.seen, {task: more})
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return which sum is no longer a finite number, and of which of ``tasks``; empty if none is."""
@@ -101,8 +131,12 @@ class Tally:
         return ""
 
     def describe(self, tasks: Sequence[str]) -> dict[str, Any]:
-        """Return losses and labels in all and by task, mean norm of the gradient, tokens, packs and seconds."""
+        """Return what happened: in all, by loss, and how much of each task was seen.
+
+        The share of a signal is that of its norm, in the sum of those of all losses.
+        """
         losses, weights = (self.sums[name].tolist() for name in ("losses", "loss_weights"))
+        norms = [math.sqrt(square) for square in self.sums["signals"].tolist()]
         return {
             "loss": _divide(sum(losses), sum(weights)),
             "gradient_norm": float(self.sums["gradient_norm"]) / self.steps,
@@ -110,12 +144,36 @@ class Tally:
             "packs": self._prints,
             "seconds": round(time.perf_counter() - self.since, 3),
             "tasks": {
-                task: {"loss": _divide(loss, weight), "labels": weight}
-                for task, loss, weight in zip(tasks, losses, weights, strict=True)
+                task: {
+                    "loss": _divide(loss, weight),
+                    "labels": weight,
+                    "gradient_share": _divide(norm, sum(norms)),
+                }
+                for task, loss, weight, norm in zip(tasks, losses, weights, norms, strict=True)
             },
+            "mixture": self._describe_seen(),
+        }
+
+    def _describe_seen(self) -> dict[str, dict[str, Any]]:
+        samples, tokens = (sum(count[which] for count in self.seen.values()) for which in (0, 1))
+        return {
+            task: {
+                "samples": count[0],
+                "tokens": count[1],
+                "sample_share": _divide(count[0], samples),
+                "token_share": _divide(count[1], tokens),
+            }
+            for task, count in self.seen.items()
         }
 
 
-def _divide(loss: float, weight: float) -> float | None:
-    """Return the loss of a label; None where there was none."""
-    return loss / weight if weight else None
+def _add_up(seen: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
+    """Add the samples and tokens of each task in ``more`` to those in ``seen``."""
+    for task, counts in more.items():
+        before = seen.get(task, [0, 0])
+        seen[task] = [one + other for one, other in zip(before, counts, strict=True)]
+
+
+def _divide(part: float, whole: float) -> float | None:
+    """Return the loss of a label, or a share; None where there was none."""
+    return part / whole if whole else None

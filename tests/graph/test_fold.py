@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from taskloom.graph.render.chain import LOW_IMPACT, MIN_LENGTH, fold_chains
 from taskloom.graph.render.fold import fold, unfold
 from taskloom.graph.render.label import make_label
-from taskloom.graph.render.quantity import write_bar, write_bytes, write_seconds, write_share
+from taskloom.graph.render.quantity import (
+    write_amount,
+    write_bar,
+    write_bytes,
+    write_seconds,
+    write_share,
+)
 from taskloom.graph.render.refine import number_looks, refine
 from taskloom.graph.view_form import ChangeKind, ChangeView, MeasureView, View
 
@@ -188,6 +194,21 @@ def test_times_have_three_digits(seconds: float, text: str) -> None:
 )
 def test_bytes_have_three_digits(number: int, text: str) -> None:
     assert write_bytes(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0.00 FLOP"),
+        (42, "42.0 FLOP"),
+        (999.4, "999 FLOP"),
+        (999.5, "1.00 kFLOP"),
+        (12_345_678, "12.3 MFLOP"),
+        (3e24, "3,000 ZFLOP"),
+    ],
+)
+def test_amounts_have_three_digits_and_a_power_of_a_thousand(number: float, text: str) -> None:
+    assert write_amount(number, "FLOP") == text
 
 
 @given(st.floats(0.0, 1.0))

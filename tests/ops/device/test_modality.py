@@ -16,13 +16,18 @@ from taskloom.ops.device.decode.rotary_stack import RotaryStack
 from taskloom.ops.device.decode.step import Sources, open_cache, take_step
 from taskloom.ops.device.decoder import Decoder
 from taskloom.ops.device.embedding import TokenTable
-from taskloom.ops.device.grouped_product import multiply_groups
+from taskloom.ops.device.grouped_product import (
+    differentiate_at_once,
+    multiply_at_once,
+    multiply_groups,
+)
 from taskloom.ops.device.layer import EncoderLayer, LayerShape
 from taskloom.ops.device.modality import (
     Blocks,
     Route,
     RoutedFeedForward,
     TellModalities,
+    feed,
     names_of,
     plan_route,
     renumber,
@@ -81,21 +86,35 @@ def test_a_token_goes_through_the_weights_of_its_modality(kind: str, numbers_N: 
 
 @given(numbers_N=numbers)
 @settings(deadline=None, max_examples=25)
-def test_the_library_multiplies_groups_alike(numbers_N: Tensor) -> None:
-    """A GPU multiplies so; here the library does it for states of any precision, uncompiled."""
+def test_one_kernel_multiplies_groups_alike(numbers_N: Tensor) -> None:
+    """A GPU has it in half precision; here the library computes the same in single."""
     torch.manual_seed(0)
     stops_E = (numbers_N.sort().values[:, None] <= torch.arange(3)).sum(0, dtype=torch.int32)
     x_NC = torch.randn(len(numbers_N), 8, requires_grad=True)
-    weights_EOC = torch.randn(3, 16, 8, requires_grad=True)
-    weight_NO = torch.randn(len(numbers_N), 16)
-    found = [
-        multiply_groups(x_NC, weights_EOC, stops_E),
-        nn.functional.grouped_mm(x_NC, weights_EOC.transpose(1, 2), offs=stops_E),
-    ]
-    torch.testing.assert_close(*found, rtol=0, atol=1e-5)
-    grads = [torch.autograd.grad((f * weight_NO).sum(), (x_NC, weights_EOC)) for f in found]
-    for ours, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    weights = [torch.randn(16, 8, requires_grad=True) for _ in range(3)]
+    grad_NO = torch.randn(len(numbers_N), 16)
+    found = multiply_groups(x_NC, weights, stops_E)
+    to_x, *to_weights = torch.autograd.grad((found * grad_NO).sum(), (x_NC, *weights))
+    given = (x_NC.detach(), torch.stack(weights).detach(), stops_E)
+    torch.testing.assert_close(multiply_at_once(*given), found, rtol=0, atol=1e-5)
+    at_once = differentiate_at_once(grad_NO, *given)
+    torch.testing.assert_close(at_once[0], to_x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(at_once[1], torch.stack(to_weights), rtol=0, atol=1e-5)
+
+
+def test_weights_are_kept_once() -> None:
+    """A copy for the backward pass would be as large as the weights of all modalities."""
+    ffn, kept = make_ffn("rotary"), [0]
+    numbers_N = torch.tensor([2, 0, 1, 2])
+    weights = {parameter.data_ptr() for parameter in ffn.parameters()}
+
+    def count(tensor: Tensor) -> Tensor:
+        kept[0] += tensor.numel() * (tensor.data_ptr() not in weights)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        ffn(torch.randn(4, 8, requires_grad=True), plan_route(numbers_N, NAMES, NAMES))
+    assert kept[0] < sum(parameter.numel() for parameter in ffn.parameters()) / 2
 
 
 def test_half_precision_stays_half() -> None:
@@ -190,3 +209,25 @@ def test_a_decoder_writes_with_the_weights_it_was_taught_with() -> None:
             for at in range(6)
         ]
     torch.testing.assert_close(torch.cat(states), expected, rtol=0, atol=1e-5)
+
+
+class Reader(nn.Module):
+    """A feed-forward part with its route."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ffn = make_ffn("relative")
+
+    def forward(self, x_NC: Tensor, numbers_N: Tensor) -> Tensor:
+        """Return what the part adds."""
+        return feed(self.ffn, x_NC, plan_route(numbers_N, NAMES, NAMES))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_exported_has_no_op_of_taskloom() -> None:
+    reader = Reader().eval()
+    inputs = (torch.randn(5, 8), torch.tensor([2, 0, 1, 1, 0]))
+    exported = torch.export.export(reader, inputs)
+    targets = [str(node.target) for node in exported.graph.nodes]
+    assert not [target for target in targets if "taskloom" in target]
+    torch.testing.assert_close(exported.module()(*inputs), reader(*inputs), rtol=0, atol=1e-5)

@@ -157,7 +157,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     project = write_project(tmp_path_factory.mktemp("built"))
     build = project.taskloom("build", "project.yaml", "--json")
     assert build.code == 0, build.err
-    train = project.taskloom("train", "project.yaml", "--json")
+    train = project.taskloom("train", "project.yaml", "--profile", "2:3", "--json")
     assert train.code == 0, train.err
     return Built(project=project, build=build, train=train)
 

@@ -58,9 +58,10 @@ COMMANDS = {
         "--json",
     },
     "replay": {"store", "row", "--pdb", "--save", "--json"},
+    "report": {"run", "--out", "-o"},
     "schema": {"what"},
     "slots": {"project", "--json"},
-    "train": {"project", "--steps", "--json"},
+    "train": {"project", "--steps", "--profile", "--json"},
     "verify": {"project", "--json"},
     "verify-resume": {"project", "--steps", "--json"},
     "why": {"project", "task", "--json"},
@@ -151,6 +152,15 @@ def test_fit_says_which_columns_would_follow(built: Built) -> None:
 def test_train_writes_a_run(built: Built) -> None:
     assert built.train.json == {"run": str(built.project.folder / "run"), "step": 8}
     assert (built.project.folder / "run" / "step-00000008" / "manifest.json").exists()
+    assert (built.project.folder / "run" / "trace.json").exists(), "as --profile asks for"
+
+
+def test_report_finds_the_run_of_a_project(built: Built) -> None:
+    done = built.project.taskloom("report", "project.yaml", "-o", "page.html")
+    assert (done.code, done.out) == (0, "wrote page.html\n"), done.err
+    assert "<title>run · taskloom</title>" in (built.project.folder / "page.html").read_text(
+        "utf-8"
+    )
 
 
 def test_a_run_is_planned_once_its_store_is_built(project: Project, built: Built) -> None:

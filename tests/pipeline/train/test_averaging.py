@@ -103,7 +103,7 @@ def test_what_is_frozen_is_its_own_average(stream: Stream, packs: list[Pack]) ->
     assert same == {name for name in learned if name.startswith("scopes.encoder.")}
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_comes_to_the_same_average(
     store_dir: Path, tmp_path: Path, precision: Any
 ) -> None:

@@ -38,6 +38,7 @@ from .stores import CONFIG, MODEL, are_equal, continue_run, make_tasks
 
 CPU = torch.device("cpu")
 WAYS = ["initial", "uncertainty", "famo"]
+ONE_FAST = ["famo", *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS[:2])]
 WELL = torch.tensor(data=False)
 SCALES = torch.tensor([1.0, 100.0])
 STARTS = torch.tensor([[1.0, -0.5, 2.0, 0.3], [0.2, 1.5, -1.0, 0.7]])
@@ -260,7 +261,7 @@ def test_a_step_learns_from_coefficients_times_mean_losses(
     torch.testing.assert_close(learner.tally.sums["loss_weights"], weights)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ONE_FAST)
 def test_a_run_that_is_balanced_resumes_to_the_bit(
     store_dir: Path, tmp_path: Path, way: str
 ) -> None:
@@ -281,7 +282,7 @@ def test_a_run_that_is_balanced_resumes_to_the_bit(
     assert line["balance"] != {"digits": 0.5, "spell": 0.5}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ONE_FAST)
 def test_a_task_that_comes_later_begins_with_nothing_learned(
     store_dir: Path, tmp_path: Path, way: str
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from taskloom.pipeline import Mixture, Run, Source, Task, build, train
+from taskloom.pipeline import Mixture, Model, Run, Source, Task, build, train
 from taskloom.pipeline.config.project import load_project
 from taskloom.pipeline.settings import ScopeRule
 from taskloom.pipeline.trainer.run_log import read_log
@@ -119,6 +119,7 @@ def test_a_new_modality_begins_anew_beside_what_was_learned(
     assert all(f"begins anew: {name}" in told for name in new)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_it_and_then_from_its_own_checkpoints(base: Path) -> None:
     settings: dict[str, Any] = {"weights": str(base / "base"), "steps": 30, "log_every": 5}
     learn([BOXES, SPELL], base, "more", stop_at=10, **settings)
@@ -134,6 +135,7 @@ def test_training_goes_on_from_it_and_then_from_its_own_checkpoints(base: Path) 
     )
 
 
+@pytest.mark.slow
 def test_old_parts_rest_while_new_ones_learn(base: Path) -> None:
     scopes = {"*": ScopeRule(learn="frozen"), "adapter.*": ScopeRule(rate=2.0)}
     settings: dict[str, Any] = {"weights": str(base / "base"), "scopes": scopes, "steps": 5}
@@ -143,6 +145,51 @@ def test_old_parts_rest_while_new_ones_learn(base: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in shared)
 
 
+LORA = {"*": ScopeRule(learn="lora", rank=2), "*norm*": ScopeRule(learn="frozen")}
+
+
+def is_pair(name: str) -> bool:
+    return ".lora_" in name
+
+
+@pytest.mark.parametrize(
+    "more", [{"ema": 0.5}, pytest.param({"precision": "bfloat16"}, marks=pytest.mark.slow)]
+)
+def test_pairs_learn_beside_weights_that_stay_and_a_model_has_them_folded(
+    base: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    settings: dict[str, Any] = {"weights": str(base / "base"), "scopes": LORA, "steps": 8, **more}
+    run = learn([SPELL], tmp_path, "whole", **settings)
+    learn([SPELL], tmp_path, "parts", stop_at=3, **settings)
+    learn([SPELL], tmp_path, "parts", **settings)
+    whole, parts = (last_of(tmp_path / name) for name in ("whole", "parts"))
+    assert are_equal(whole.tensors, parts.tensors)
+    assert are_equal(whole.training, parts.training)
+
+    theirs = last_of(base / "base").tensors
+    assert {name for name in whole.tensors if not is_pair(name)} == theirs.keys()
+    assert all(torch.equal(whole.tensors[name], theirs[name]) for name in theirs)
+    assert set(whole.training["optimizer"]) <= {name for name in whole.tensors if is_pair(name)}
+    assert "learned: " in "\n".join(run.header)
+    assert "* by pairs of rank 2 at 1 of the rate" in "\n".join(run.header)
+
+    model = dict(Model.load(tmp_path / "whole").program.state_dict())
+    assert model.keys() == theirs.keys()
+    assert are_equal(dict(run.model.program.state_dict()), model)
+    matrix = "scopes.encoder.layers.0.ffn.up"
+    pair = [whole.tensors[f"{matrix}.lora_{part}"] for part in ("up_OR", "down_RC", "scale")]
+    expected = theirs[f"{matrix}.weight"] + pair[2] * pair[0] @ pair[1]
+    torch.testing.assert_close(model[f"{matrix}.weight"], expected)
+    assert not torch.equal(model[f"{matrix}.weight"], theirs[f"{matrix}.weight"])
+
+    learn([SPELL], tmp_path, "next", weights=str(tmp_path / "whole"), **STILL)
+    assert are_equal(last_of(tmp_path / "next").tensors, model)
+    learn([SPELL], tmp_path, "again", weights=str(tmp_path / "whole"), scopes=LORA, **STILL)
+    again = dict(Model.load(tmp_path / "again").program.state_dict())
+    assert are_equal(again, model), "pairs of one run are weights of the next"
+
+
+@pytest.mark.slow
 def test_any_checkpoint_of_a_run_may_be_begun_with(store_dir: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     continue_run(store_dir, first, steps=8, checkpoint_every=4)

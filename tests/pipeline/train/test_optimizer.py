@@ -179,9 +179,9 @@ def test_a_learner_halts_with_muon_at_a_gradient_that_is_no_number(
 
 
 def test_a_run_with_muon_learns_and_resumes_to_the_bit(store_dir: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"optimizer": "muon", "steps": 30, "packs_per_step": 2}
+    settings: dict[str, Any] = {"optimizer": "muon", "steps": 12, "log_every": 1}
     continue_run(store_dir, tmp_path / "whole", **settings)
-    for stop in (7, 30):
+    for stop in (5, 12):
         continue_run(store_dir, tmp_path / "parts", stop_at=stop, **settings)
     whole, parts = (
         read_checkpoint(path, with_training=True)
@@ -191,4 +191,4 @@ def test_a_run_with_muon_learns_and_resumes_to_the_bit(store_dir: Path, tmp_path
     assert are_equal(whole.tensors, parts.tensors)
     assert are_equal(whole.training, parts.training)
     losses = [line["loss"] for line in read_log(tmp_path / "whole")]
-    assert losses[-1] < losses[0] - 0.5
+    assert losses[-1] < losses[0] - 0.2

@@ -39,7 +39,7 @@ def last_of(out: Path) -> Checkpoint:
 
 
 def log_of(out: Path) -> list[dict[str, Any]]:
-    timed = {"seconds", "waited_s"}
+    timed = {"seconds", "waited_s", "speed", "memory", "time", "step_s", "slow"}
     return [{k: v for k, v in line.items() if k not in timed} for line in read_log(out)]
 
 

@@ -26,7 +26,11 @@ CPU = torch.device("cpu")
 FROZEN = ScopeRule(learn="frozen")
 MODELS = [
     pytest.param(MODEL, id="rotary"),
-    pytest.param(replace(MODEL, position="relative", max_positions=64), id="relative"),
+    pytest.param(
+        replace(MODEL, position="relative", max_positions=64),
+        id="relative",
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
@@ -154,8 +158,8 @@ def test_a_run_with_scopes_resumes_to_the_bit_and_keeps_them(
         if (path := latest_checkpoint(tmp_path / name))
     )
     assert whole.record["settings"]["scopes"] == {
-        "encoder": {"learn": "frozen", "rate": 1.0},
-        "decoder": {"learn": "full", "rate": 0.1},
+        "encoder": {"learn": "frozen", "rate": 1.0, "rank": 8, "alpha": 16.0},
+        "decoder": {"learn": "full", "rate": 0.1, "rank": 8, "alpha": 16.0},
     }
     assert are_equal(whole.tensors, parts.tensors)
     assert are_equal(whole.training, parts.training)
@@ -173,7 +177,8 @@ def test_the_header_says_what_is_frozen(store_dir: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"learn": "half"}, 'scopes "a": learn is one of full, frozen, got "half"'),
+        ({"learn": "half"}, 'scopes "a": learn is one of full, frozen, lora, got "half"'),
+        ({"rank": 0}, 'scopes "a": rank must be at least 1, got 0'),
         ({"rate": -1.0}, 'scopes "a": rate must be at least 0, got -1.0'),
         ({"lerning": 1}, 'scopes "a": there is no "lerning"'),
     ],

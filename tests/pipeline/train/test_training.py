@@ -14,7 +14,7 @@ import torch
 
 from taskloom.graph.errors import LoaderError, StoreError, TrainingError
 from taskloom.pipeline import Mixture, Run, Source, Task, build, train
-from taskloom.pipeline.trainer.run_log import NAME, open_log, read_log
+from taskloom.pipeline.trainer.run_log import HEADER, NAME, open_log, read_log
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 
 from .stores import CONFIG, MODEL, continue_run, make_tasks, spell_numbers
@@ -73,6 +73,7 @@ def test_the_header_says_what_is_learned_from_and_with(run: Run) -> None:
 
 def test_only_the_last_checkpoints_are_kept(run: Run) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == [
+        HEADER,
         NAME,
         "measures.json",
         "step-00000040",

@@ -1,0 +1,111 @@
+"""Memory that does not suffice: told with the rows that were computed, and the one setting to change."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ...graph.errors import TrainingError
+from ...storage.checkpoint import latest_checkpoint
+from ...storage.files import write_json
+from ...storage.pack import Pack
+from ..loader.stream import Stream
+from .blame import MAX_TOLD, name_documents
+
+NAME: Final = "out-of-memory.json"
+"""File of a run that names the documents."""
+
+_SIGNS: Final = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+"""What torch and its libraries say, on a GPU and elsewhere."""
+
+
+@contextmanager
+def told_memory(run: Path, stream: Stream, packs: Sequence[Pack], step: int) -> Generator[None]:
+    """Say of a step that does not fit into memory what it is made of.
+
+    Args:
+        run: Directory of the run.
+        stream: What it learns from.
+        packs: What is learned from within.
+        step: The step, counted from 1.
+
+    Raises:
+        TrainingError: The memory does not suffice (T0781).
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_short(error):
+            raise
+        raise _refuse(run, stream, packs, step, error) from error
+
+
+@contextmanager
+def told_evaluation_memory(run: Path, num_rows: int, step: int) -> Generator[None]:
+    """Say of an evaluation that does not fit into memory how to make it smaller.
+
+    Args:
+        run: Directory of the run.
+        num_rows: Rows of each task that are evaluated.
+        step: The step after which it is.
+
+    Raises:
+        TrainingError: The memory does not suffice (T0781).
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_short(error):
+            raise
+        message = f"the evaluation after step {step:,} does not fit into memory"
+        help_ = (
+            f"{_first_line(error)}\nstep {step:,} was good; {_tell_saved(run)}\n"
+            f"lower evaluate_rows, which is {num_rows:,}, and train on"
+        )
+        raise TrainingError.of("T0781", message, help_) from error
+
+
+def _is_short(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _tell_saved(run: Path) -> str:
+    saved = latest_checkpoint(run)
+    return "no checkpoint was written before" if saved is None else f"{saved} is whole"
+
+
+def _refuse(
+    run: Path, stream: Stream, packs: Sequence[Pack], step: int, error: BaseException
+) -> TrainingError:
+    named = name_documents(stream, packs)
+    rows = [dict(zip(("task", "source", "row"), each, strict=True)) for each in named]
+    said = _first_line(error)
+    write_json(run / NAME, {"step": step, "said": said, "documents": rows})
+    good = f"step {step - 1:,} was the last good one" if step > 1 else "it is the first"
+    more = (
+        [f"  and {len(named) - MAX_TOLD:,} more, in {run / NAME}"] if len(named) > MAX_TOLD else []
+    )
+    help_ = [
+        said,
+        f"{good}; {_tell_saved(run)}",
+        f"its {len(named):,} documents:",
+        *(f"  {task} {row}" for task, _, row in named[:MAX_TOLD]),
+        *more,
+        _advise(stream),
+    ]
+    return TrainingError.of("T0781", f"step {step:,} does not fit into memory", "\n".join(help_))
+
+
+def _advise(stream: Stream) -> str:
+    """Return the one setting to change: packs are computed one after the other, so it is their length."""
+    length, packs = stream.config.source_tokens, stream.config.packs_per_step
+    return (
+        f"lower source_tokens, which is {length:,}: half of it, and packs_per_step {2 * packs} instead of "
+        f"{packs}, learns from as much in a step; train into another directory"
+    )

@@ -1,0 +1,196 @@
+"""Telling: how a run goes, to its log, to its listeners and beside its bar.
+
+What is told of steps is gathered as they are taken and put together when a line of the log is due, so that
+telling costs a step next to nothing.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...graph.errors import Problem, TaskloomWarning
+from ...graph.render.quantity import write_bytes, write_share
+from ...ops.architecture import VOCABULARY_SCOPE
+from ...storage.checkpoint import list_checkpoints
+from ...storage.loader import Loader
+from ...storage.pack import Pack
+from ..loader.stream import Stream
+from ..model.flops import count_flops
+from ..model.hardware import peak_flops
+from ..progress import Bar
+from .evaluating import Evaluated
+from .learner import Learner
+from .listener.listening import Listener
+from .loss_watch import IN_A_ROW, LossWatch
+from .referee import Referee
+from .run_log import RunLog
+from .sample import write_samples
+from .step_clock import Amount, StepClock, Times
+from .step_part import WAITING
+
+
+@dataclass(slots=True)
+class Teller:
+    """Tells of a run.
+
+    Attributes:
+        run: Its directory.
+        stream: What it learns from.
+        learner: What learns.
+        loader: Where packs come from.
+        log: Its log.
+        audience: Who else hears of it.
+        bar: Where it is shown.
+        watch: Looks at its loss.
+        clock: Times its steps.
+    """
+
+    run: Path
+    stream: Stream
+    learner: Learner
+    loader: Loader
+    log: RunLog
+    audience: Listener
+    bar: Bar
+    watch: LossWatch
+    clock: StepClock = field(init=False)
+    _num_ids: int = field(init=False)
+    _peak: float | None = field(init=False)
+    _waited_s: float = 0.0
+    _done: Amount = field(default=Amount(0, 0, 0.0))
+    _done_steps: int = 0
+    _done_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.clock = StepClock(self.learner.device)
+        self._num_ids = len(self.learner.program.scope(VOCABULARY_SCOPE).weight_VC)
+        self._peak = _peak_of(self.learner)
+
+    def waited(self, seconds: float) -> None:
+        """Take note of a wait for packs."""
+        self._waited_s += seconds
+        self.clock.add(WAITING, seconds)
+
+    def took(self, packs: Sequence[Pack]) -> None:
+        """Take note of the step that was taken on ``packs``."""
+        source, target = (
+            np.concatenate([np.diff(getattr(pack, f"{side}_ranges"))[:, 0] for pack in packs])
+            for side in ("source", "target")
+        )
+        num_labels = sum(int(np.count_nonzero(pack.weights)) for pack in packs)
+        flops = count_flops(self.stream.model, source, target, num_labels, self._num_ids)
+        # All ranks have equally many packs, and about as much in them.
+        number = self.learner.ranks.number
+        tokens = int(source.sum() + target.sum())
+        amount = Amount(number * tokens, number * len(source), number * flops.total)
+        self.clock.end_step(self.learner.step, amount)
+        self.bar.advance()
+
+    def write_line(self) -> None:
+        """Write a line of the log on what happened since the last one."""
+        learner, times = self.learner, self.clock.read()
+        line = learner.measure(self.stream.losses, waited_s=self._waited_s)
+        self._waited_s = 0.0
+        self._add_progress(line["mixture"])
+        line |= {
+            "speed": self._describe_speed(times),
+            "memory": _describe_memory(learner.device),
+            "time": times.parts,
+            "step_s": times.step_s,
+            "slow": [each._asdict() for each in times.slow],
+        }
+        self._warn_if_it_diverges(line)
+        self.log.write(line)
+        self.audience.logged(line)
+        self._done = self._done.plus(times.amount)
+        self._done_s += times.counted_s
+        self._done_steps += times.num_counted
+        if self._done_s:
+            self.bar.set_pace(self._done_steps / self._done_s)
+        self.bar.note(_describe(line))
+
+    def write_evaluation(self, referee: Referee, found: Evaluated, spent_s: float) -> None:
+        """Write a line of the log on an evaluation that took ``spent_s`` in all, and its samples."""
+        line = referee.judge(self.learner.step, found, spent_s)
+        write_samples(self.run, self.learner.step, found.samples)
+        self.log.write(line)
+        self.audience.evaluated(line, [sample.to_json() for sample in found.samples])
+
+    @property
+    def row_s(self) -> float:
+        """About how many seconds it takes to learn from a row."""
+        return self._done_s / max(self._done.samples, 1)
+
+    def _add_progress(self, mixture: dict[str, dict[str, Any]]) -> None:
+        """Add, for each task, the share of samples that was asked for, and how often its rows were seen."""
+        asked, seen = self.stream.blend.at(self.learner.step - 1), self.loader.num_seen
+        for task in self.loader.report.tasks:
+            numbers = mixture.setdefault(task.name, {})
+            numbers["asked"] = asked[task.name]
+            numbers["epochs"] = seen[task.name] / task.num_rows
+
+    def _describe_speed(self, times: Times) -> dict[str, float | None]:
+        flops_per_s = times.rate(times.amount.flops)
+        mfu = None if self._peak is None or flops_per_s is None else flops_per_s / self._peak
+        total_s = sum(times.step_s)
+        return {
+            "tokens_per_s": times.rate(times.amount.tokens),
+            "samples_per_s": times.rate(times.amount.samples),
+            "flops_per_s": flops_per_s,
+            "mfu": mfu,
+            "waiting": times.parts.get(WAITING, 0.0) / total_s if total_s else None,
+        }
+
+    def _warn_if_it_diverges(self, line: dict[str, Any]) -> None:
+        begun = self.watch.look(line["step"], line["loss"])
+        if begun is None or not self.learner.ranks.is_first:
+            return
+        line["diverges_since"] = begun
+        good = [path for path in list_checkpoints(self.run) if int(path.name[5:]) < begun]
+        saved = f"the last checkpoint before it is {good[-1]}" if good else "no checkpoint is older"
+        message = (
+            f"the loss is far above where it was since step {begun:,}: {line['loss']:.3f}, "
+            f"in {IN_A_ROW} lines of the log in a row"
+        )
+        help_ = f"{saved}\nlower learning_rate, and train into another directory"
+        warnings.warn(
+            TaskloomWarning(Problem("T0782", message, help_, severity="warning")), stacklevel=2
+        )
+
+
+def _peak_of(learner: Learner) -> float | None:
+    """Return the peak of all devices of a run, in FLOP/s; None where it is not known, as of a CPU."""
+    if learner.device.type != "cuda":
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(learner.device))
+    return None if peak is None else peak * learner.ranks.number
+
+
+def _describe_memory(device: torch.device) -> dict[str, int]:
+    """Return the most bytes that the process has held, and that tensors have taken on a GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    told = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        told["device_bytes"] = torch.cuda.max_memory_allocated(device)
+    return told
+
+
+def _describe(line: Mapping[str, Any]) -> str:
+    """Return a line of the log in a few words."""
+    told = [] if line["loss"] is None else [f"loss {line['loss']:.3f}"]
+    speed, memory = line["speed"], line["memory"]
+    if speed["tokens_per_s"] is not None:
+        told.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
+    if speed["mfu"] is not None:
+        told.append(f"MFU {write_share(speed['mfu'])}")
+    told.append(write_bytes(memory.get("device_bytes", memory["host_bytes"])))
+    return ", ".join(told)
