@@ -110,10 +110,21 @@ class EagerOfasys:
 
     def score(self, batch: Batch) -> Tensor:
         """Return the scores of all ids at every target position, shape ``(B, T, V)``."""
-        source = self._read_source(batch.parts)
-        memory = self._encode(source, batch.parts)
-        target = self._read_text(DECODER, batch.target_ids)
-        return F.linear(self._decode(target, source, memory), self._table)
+        source, memory = self.read(batch.parts)
+        return self.score_states(self.decode(batch.target_ids, source, memory))
+
+    def read(self, parts: Sequence[Part]) -> tuple[Side, Tensor]:
+        """Return the sources, and the memory of them, shape ``(B, S, C)``."""
+        source = self._read_source(parts)
+        return source, self._encode(source, parts)
+
+    def decode(self, ids: Tensor, source: Side, memory: Tensor) -> Tensor:
+        """Return the states of all target positions, shape ``(B, T, C)``; ``ids`` have shape ``(B, T)``."""
+        return self._decode(self._read_text(DECODER, ids), source, memory)
+
+    def score_states(self, states: Tensor) -> Tensor:
+        """Return the scores of all ids, shape ``(..., V)``, for states of shape ``(..., C)``."""
+        return F.linear(states, self._table)
 
     def charge(self, batch: Batch, label_smoothing: float) -> Tensor:
         """Return the weighted sum of the label-smoothed cross entropy."""

@@ -19,6 +19,7 @@ from .device.decoder import DecodeStreams
 from .device.embedding import EmbedTokens, PlaceTokens
 from .device.encoder import EncodeStreams
 from .device.loss import ScoreTokens
+from .modality import add_modalities, find_blocks, find_modalities
 from .pack_layout import UNKNOWN, PackLayout, add_pack
 from .relative import RelativeStreams
 
@@ -52,6 +53,7 @@ class EncoderDecoder:
             streams = RelativeStreams(
                 config=self.config,
                 num_ids=self.vocabulary.size,
+                blocks=find_blocks(self.config, self.vocabulary),
                 lanes=planned.lanes,
                 tile=self.layout.tile,
                 longest=(self.layout.longest_source, self.layout.longest_target),
@@ -92,9 +94,10 @@ class EncoderDecoder:
             stream = draft.add(
                 PlaceTokens(model_width=width), placed, address=f"source/{name}/place"
             )
+        blocks = find_blocks(self.config, self.vocabulary)
         memory = draft.add(
             replace(
-                EncodeStreams.of(self.config),
+                EncodeStreams.of(self.config, find_modalities(blocks, planned.lanes)),
                 tile=self.layout.tile,
                 longest=self.layout.longest_source,
             ),
@@ -102,6 +105,7 @@ class EncoderDecoder:
                 "hidden": stream,
                 "positions": Value(pack, "source_positions"),
                 "keys": Value(pack, "source_keys"),
+                **add_modalities(draft, pack, "source", blocks, planned.lanes),
             },
             scope=ENCODER_SCOPE,
             address="encoder",
@@ -114,7 +118,7 @@ class EncoderDecoder:
         )
         states = draft.add(
             replace(
-                DecodeStreams.of(self.config),
+                DecodeStreams.of(self.config, blocks),
                 tile=self.layout.tile,
                 longest=self.layout.longest_target,
             ),
@@ -124,6 +128,7 @@ class EncoderDecoder:
                 "keys": Value(pack, "target_keys"),
                 "memory": memory,
                 "cross_keys": Value(pack, "cross_keys"),
+                **add_modalities(draft, pack, "target", blocks, {}),
             },
             scope=DECODER_SCOPE,
             address="decoder",

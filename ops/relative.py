@@ -17,9 +17,11 @@ from ..graph.op import Plain
 from ..graph.planned import Lane
 from .device.config import TRUNKS, ModelConfig
 from .device.embedding import PlaceTokens
+from .device.modality import Blocks
 from .device.relative.places import FormSpecs, Items, to_items
 from .device.relative.slot_ops import AdaptImages, AdaptTokens, EmbedIds, FindSlots
 from .device.relative.stack_ops import DecodeRelative, EncodeRelative
+from .modality import add_modalities, find_modalities
 
 BUCKET = 256
 IMAGE_BUCKET = 42
@@ -32,6 +34,7 @@ class RelativeStreams:
     Attributes:
         config: Sizes.
         num_ids: Size of the vocabulary.
+        blocks: Of ids and their modalities, where each of these has feed-forward weights of its own.
         lanes: Lanes of tensors by name.
         tile: As of `PackLayout`.
         longest: Longest source and longest target side in tokens; 0 where that is not known.
@@ -39,6 +42,7 @@ class RelativeStreams:
 
     config: ModelConfig
     num_ids: int
+    blocks: Blocks
     lanes: Mapping[str, Lane]
     tile: int
     longest: tuple[int, int]
@@ -58,12 +62,18 @@ class RelativeStreams:
         target = self._embed(draft, pack, "target", scope, [])
         memory = draft.add(
             EncodeRelative(
-                shape=self._shape(self.config.num_encoder_layers),
+                shape=self._shape(
+                    self.config.num_encoder_layers, find_modalities(self.blocks, self.lanes)
+                ),
                 forms=self._forms(self.lanes),
                 tile=self.tile,
                 longest=self.longest[0],
             ),
-            {**source, "keys": Value(pack, "source_keys")},
+            {
+                **source,
+                "keys": Value(pack, "source_keys"),
+                **add_modalities(draft, pack, "source", self.blocks, self.lanes),
+            },
             scope="encoder",
             address="encoder",
         )
@@ -71,6 +81,7 @@ class RelativeStreams:
             DecodeRelative(
                 shape=self._shape(self.config.num_decoder_layers),
                 forms=self._forms({}),
+                blocks=self.blocks,
                 tile=self.tile,
                 longest=self.longest[1],
             ),
@@ -80,6 +91,7 @@ class RelativeStreams:
                 "memory": memory,
                 "memory_positions": source["positions"],
                 "cross_keys": Value(pack, "cross_keys"),
+                **add_modalities(draft, pack, "target", self.blocks, {}),
             },
             scope="decoder",
             address="decoder",
@@ -130,7 +142,7 @@ class RelativeStreams:
                 )
         return {**stream, "slots": slots, "places": Value(slots.node, "places")}
 
-    def _shape(self, num_layers: int) -> Items:
+    def _shape(self, num_layers: int, modalities: tuple[str, ...] = ()) -> Items:
         config = self.config
         shape: dict[str, Plain] = {
             "width": config.width,
@@ -138,6 +150,7 @@ class RelativeStreams:
             "ffn_width": config.ffn_width,
             "num_layers": num_layers,
             "dropout": config.dropout,
+            "drop_path": config.drop_path,
             "is_pre_norm": config.pre_norm,
             "attn_scale_factor": config.attn_scale_factor,
             "scale_attn": config.scale_attn,
@@ -147,6 +160,7 @@ class RelativeStreams:
             "absolute": config.absolute_position,
             "has_tables": config.relative_bias,
             "share_tables": config.share_relative_bias,
+            "modalities": modalities,
         }
         return to_items(shape)
 

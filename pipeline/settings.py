@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, get_args, get_type_hints
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from ..graph.errors import Problem, TrainingError, suggest
 
@@ -14,6 +14,28 @@ SERVICES: Final = ("tensorboard", "wandb", "mlflow")
 
 LONGEST_TILE: Final = 128
 """Lengths of streams are multiples of it, so that every tile packs may be aligned to divides them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeRule:
+    """How the parameters of a scope are learned.
+
+    Attributes:
+        learn: ``"full"``; ``"frozen"``, where they stay as they are; ``"lora"``, where they stay and low-rank
+            pairs beside the matrices of linear layers are learned.
+        rate: The learning rate, as a factor on that of the run.
+        rank: Channels between the two matrices of a pair.
+        alpha: What a pair adds is multiplied by this over the rank.
+    """
+
+    learn: Literal["full", "frozen", "lora"] = "full"
+    rate: float = 1.0
+    rank: int = 8
+    alpha: float = 16.0
+
+    def __post_init__(self) -> None:
+        if problems := tuple(_out_of_range(self)):
+            raise TrainingError(*problems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +49,19 @@ class TrainConfig:
         source_tokens: Length of a pack's source stream.
         target_tokens: Length of a pack's target stream; as long as the mixture needs if 0.
         packs_per_step: Packs whose gradients are added up in one step.
+        scopes: Which parameters are learned, and how fast, by patterns of their names: ``"encoder.*"``. Of
+            several that meet a parameter, the last one holds.
+        optimizer: ``"adamw"``, or ``"muon"`` for the matrices of layers and AdamW for all else.
         learning_rate: The highest one.
-        warmup: Share of the steps over which the rate rises from zero.
-        final_rate: What is left of the rate at the end, as a share.
-        weight_decay: AdamW's, on matrices only.
+        warmup: Steps over which the rate rises from zero: a number of them or, below 1, a share.
+        schedule: How it falls after that: ``"cosine"``, ``"polynomial"``, or ``"constant"``, where it does not.
+        power: Of the steps that are left, for ``"polynomial"``; at 1 the rate falls in a straight line.
+        final_rate: What is left of the rate at the end, as a share, unless it is constant.
+        weight_decay: Share of the rate by which parameters shrink in a step; gains and offsets do not.
+        balance: How much the loss of each task counts: ``"static"``, as many labels as it has; ``"initial"``,
+            each over its first; ``"uncertainty"``; ``"famo"``, so that all fall alike.
+        ema: Decay of an exponential moving average of the parameters, which is then what a run comes to; 0 for
+            none.
         clip: Largest norm of the gradient; 0 for no limit.
         max_document: Longest source side in tokens; longer rows are counted and left out.
         log_every: Steps between two lines of the log.
@@ -46,9 +77,17 @@ class TrainConfig:
         profile: Steps to trace, such as ``"20:23"`` for steps 20 to 22: ``trace.json`` in the run's directory,
             for Perfetto or ``chrome://tracing``.
         checkpoint_every: Steps between two checkpoints.
-        keep_checkpoints: Checkpoints that are kept.
+        keep_checkpoints: Checkpoints that are kept, the last ones.
+        keep_every: Steps whose multiples keep their checkpoints for good; none if 0.
+        keep_best: Metric of the evaluation whose best checkpoint is kept as well; none if empty.
+        sharding: What several ranks divide among them besides the packs: ``"none"``, or ``"full"`` for
+            parameters, gradients and the optimizer's state, where a model is too large for one.
+        rank_timeout_s: Seconds without a sign after which one of several ranks is given up, and the run ends.
         precision: What a step computes in: ``"float32"`` or ``"bfloat16"``. Parameters are learned and kept in
             float32 either way.
+        activations: What each layer does with what its gradient needs: ``"keep"`` keeps it; ``"recompute"``
+            (activation checkpointing) keeps what the layer reads and computes the rest again, for less memory
+            and about a third more time; ``"offload"`` keeps what it reads in the memory of the host besides.
         compile: ``"auto"`` compiles on a GPU; ``"on"`` and ``"off"`` decide it.
         device: ``"auto"`` takes a GPU where there is one.
         threads: Threads of torch on the host; its own choice if 0.
@@ -63,10 +102,16 @@ class TrainConfig:
     source_tokens: int = 2048
     target_tokens: int = 0
     packs_per_step: int = 1
+    scopes: Mapping[str, ScopeRule] = field(default_factory=dict[str, ScopeRule])
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     warmup: float = 0.05
+    schedule: Literal["cosine", "polynomial", "constant"] = "cosine"
+    power: float = 1.0
     final_rate: float = 0.05
     weight_decay: float = 0.05
+    balance: Literal["static", "initial", "uncertainty", "famo"] = "static"
+    ema: float = 0.0
     clip: float = 1.0
     max_document: int = 512
     log_every: int = 20
@@ -79,7 +124,12 @@ class TrainConfig:
     profile: str = ""
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    keep_every: int = 0
+    keep_best: str = ""
+    sharding: Literal["none", "full"] = "none"
+    rank_timeout_s: float = 25.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    activations: Literal["keep", "recompute", "offload"] = "keep"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     threads: int = 0
@@ -87,30 +137,53 @@ class TrainConfig:
     loader_workers: int = 0
 
     def __post_init__(self) -> None:
-        if problems := tuple(self._out_of_range()):
-            raise TrainingError(*problems)
-
-    def _out_of_range(self) -> Iterator[Problem]:
-        known: Any = get_type_hints(type(self))
-        for field in fields(self):
-            value, type_ = getattr(self, field.name), known[field.name]
-            if choices := get_args(type_):
-                if value not in choices:
-                    message = f'{field.name} is one of {", ".join(choices)}, got "{value}"'
-                    yield Problem("T0730", message, suggest(str(value), choices))
-            elif isinstance(value, bool) or not isinstance(value, _ACCEPTED[type_]):
-                yield Problem("T0730", f"{field.name} must be {_KINDS[type_]}, got {value!r}")
-            elif not isinstance(value, str):
-                yield from _refuse_range(field.name, value)
-        yield from _refuse_words(self.log_to, self.profile)
-        lengths = {name: getattr(self, name) for name in ("source_tokens", "target_tokens")}
-        for name, value in lengths.items():
+        problems = [*_out_of_range(self), *_refuse_words(self.log_to, self.profile)]
+        for name in ("source_tokens", "target_tokens"):
+            value = getattr(self, name)
             if isinstance(value, int) and value % LONGEST_TILE:
-                yield Problem("T0730", f"{name} must be a multiple of {LONGEST_TILE}, got {value}")
+                message = f"{name} must be a multiple of {LONGEST_TILE}, got {value}"
+                problems.append(Problem("T0730", message))
+        rules: dict[str, ScopeRule] = {}
+        for pattern, rule in self.scopes.items():
+            try:
+                rules[pattern] = _read_rule(rule)
+            except TrainingError as error:
+                place = f'scopes "{pattern}"'
+                problems += [replace(p, message=f"{place}: {p.message}") for p in error.problems]
+        if problems:
+            raise TrainingError(*problems)
+        object.__setattr__(self, "scopes", rules)
+
+
+def _read_rule(rule: ScopeRule | Mapping[str, Any]) -> ScopeRule:
+    """Return a rule that may be plain data, as project files and records have it."""
+    if isinstance(rule, ScopeRule):
+        return rule
+    known = [each.name for each in fields(ScopeRule)]
+    if unknown := [name for name in rule if name not in known]:
+        raise TrainingError.of("T0730", f'there is no "{unknown[0]}"', suggest(unknown[0], known))
+    return ScopeRule(**rule)
+
+
+def _out_of_range(settings: ScopeRule | TrainConfig) -> Iterator[Problem]:
+    known: Any = get_type_hints(type(settings))
+    for each in fields(settings):
+        value, type_ = getattr(settings, each.name), known[each.name]
+        if get_origin(type_) is Literal:
+            choices = get_args(type_)
+            if value not in choices:
+                message = f'{each.name} is one of {", ".join(choices)}, got "{value}"'
+                yield Problem("T0730", message, suggest(str(value), choices))
+        elif type_ in _ACCEPTED:
+            if isinstance(value, bool) or not isinstance(value, _ACCEPTED[type_]):
+                yield Problem("T0730", f"{each.name} must be {_KINDS[type_]}, got {value!r}")
+            elif not isinstance(value, str):
+                yield from _refuse_range(each.name, value)
 
 
 _LEAST: Final = {
     "steps": 1,
+    "rank": 1,
     "source_tokens": LONGEST_TILE,
     "packs_per_step": 1,
     "max_document": 1,
@@ -118,9 +191,10 @@ _LEAST: Final = {
     "evaluate_rows": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
+    "rank_timeout_s": 1,
     "loader_timeout_s": 1,
 }
-_SHARES: Final = ("warmup", "final_rate", "evaluate_share")
+_SHARES: Final = ("final_rate", "evaluate_share")
 _KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
 _ACCEPTED: Final = {int: int, float: int | float, str: str}
 
@@ -131,6 +205,8 @@ def _refuse_range(name: str, value: float) -> Iterator[Problem]:
         yield Problem("T0730", f"{name} must be at least {low}, got {value}")
     elif name in _SHARES and value > 1:
         yield Problem("T0730", f"{name} is a share and must be at most 1, got {value}")
+    elif name == "ema" and value >= 1:
+        yield Problem("T0730", f"ema must be below 1, got {value}")
 
 
 def _refuse_words(log_to: object, profile: object) -> Iterator[Problem]:

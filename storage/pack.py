@@ -79,17 +79,24 @@ class Pack:
 
 def fingerprint(packs: Sequence[Pack]) -> str:
     """Return a digest of every byte of ``packs``, 16 hexadecimal digits: equal steps have equal ones."""
+    return join_fingerprints([fingerprint_pack(pack) for pack in packs])
+
+
+def fingerprint_pack(pack: Pack) -> str:
+    """Return a digest of every byte of ``pack``, 16 hexadecimal digits."""
     digest = xxhash.xxh3_64()
-    for pack in packs:
-        arrays = [(field.name, getattr(pack, field.name)) for field in fields(pack)]
-        plain = [(name, value) for name, value in arrays if not isinstance(value, Mapping)]
-        lanes = [
-            (lane, array) for each in (pack.tensors, pack.places) for lane, array in each.items()
-        ]
-        for name, array in (*plain, *lanes):
-            digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+    arrays = [(field.name, getattr(pack, field.name)) for field in fields(pack)]
+    plain = [(name, value) for name, value in arrays if not isinstance(value, Mapping)]
+    lanes = [(lane, array) for each in (pack.tensors, pack.places) for lane, array in each.items()]
+    for name, array in (*plain, *lanes):
+        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def join_fingerprints(parts: Sequence[str]) -> str:
+    """Return the digest of a step whose packs have the digests ``parts``; that of one pack is its own."""
+    return parts[0] if len(parts) == 1 else xxhash.xxh3_64_hexdigest("".join(parts).encode())
 
 
 class Placement(NamedTuple):
@@ -185,4 +192,13 @@ def _sum_by_group(groups: Groups, tensors: Ints) -> Ints:
     return np.array(sums, np.int64).reshape(len(tensors), len(groups))
 
 
-__all__ = ["Int32s", "Pack", "Placement", "Tiling", "fingerprint", "tile_documents"]
+__all__ = [
+    "Int32s",
+    "Pack",
+    "Placement",
+    "Tiling",
+    "fingerprint",
+    "fingerprint_pack",
+    "join_fingerprints",
+    "tile_documents",
+]

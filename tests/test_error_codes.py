@@ -24,6 +24,8 @@ TOLD: Final[Mapping[str, str]] = {
     "T0781": "needs a device that is full",
     "T0782": "needs a run that diverges",
     "T0753": "needs a machine without a C++ compiler",
+    "T0762": "needs a process that is killed",
+    "T0763": "needs a process that hangs",
     "T0323": "needs a cluster whose scheduler is killed",
     "T0505": "needs a full disk",
     "T0506": "needs a disk that cannot be written, even by root",

@@ -5,6 +5,8 @@ const search = document.getElementById("search");
 const found = document.getElementById("found");
 const foldButton = document.getElementById("fold");
 let hits = [];
+// How many changes of the address are our own, and still to be told of.
+let ownChanges = 0;
 
 function chooseNode(number, members = null, isQuiet = false) {
   const box = boxOf(number);
@@ -12,7 +14,7 @@ function chooseNode(number, members = null, isQuiet = false) {
   showNode(number, members ?? (box.members.length > 1 ? box.members : [number]));
   lightAround([number]);
   reveal(box);
-  if (!isQuiet) location.replace(`#${encodeURIComponent(nodes[number].address)}`);
+  if (!isQuiet) changeAddress(encodeURIComponent(nodes[number].address));
 }
 
 function chooseBox(members) {
@@ -37,7 +39,13 @@ function clear() {
   Object.assign(chosen, { node: null, box: null, instruction: null });
   showGraph();
   paint(null);
-  location.replace("#");
+  changeAddress("");
+}
+
+function changeAddress(hash) {
+  const before = location.href;
+  location.replace(`#${hash}`);
+  if (location.href !== before) ownChanges += 1;
 }
 
 function boxOf(number) {
@@ -202,7 +210,11 @@ function start() {
   document.getElementById("out").addEventListener("click", () => zoom(0.8));
   document.getElementById("fit").addEventListener("click", () => fit(true));
   window.addEventListener("resize", () => look(eye.x, eye.y, eye.scale));
-  window.addEventListener("hashchange", chooseByHash);
+  window.addEventListener("hashchange", () => {
+    // What was chosen since must not give way to it: it is told of late.
+    if (ownChanges) ownChanges -= 1;
+    else chooseByHash();
+  });
   showPicture(pictures[0]);
   nameFold();
   showGraph();

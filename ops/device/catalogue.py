@@ -26,5 +26,6 @@ DEVICE_CATALOGUE: Final[Mapping[str, str]] = MappingProxyType(
         "find_slots": "taskloom.ops.device.relative.slot_ops:FindSlots",
         "place_tokens": "taskloom.ops.device.embedding:PlaceTokens",
         "score_tokens": "taskloom.ops.device.loss:ScoreTokens",
+        "tell_modalities": "taskloom.ops.device.modality:TellModalities",
     }
 )

@@ -12,6 +12,7 @@ from typing import Final
 from ...graph.errors import PlanError, Problem, suggest
 
 POSITIONS: Final = ("rotary", "relative")
+FFNS: Final = ("shared", "per_modality")
 ABSOLUTES: Final = ("bias", "added", "none")
 TRUNKS: Final = {
     "resnet50": 16,
@@ -35,7 +36,10 @@ class ModelConfig:
         num_encoder_layers: Layers that read the source.
         num_decoder_layers: Layers that write the target.
         ffn_width: Size of a token's state inside a layer's feed-forward part.
+        ffn: Weights of feed-forward parts: ``shared`` by all tokens, or ``per_modality``.
         dropout: Share of channels dropped from what each part adds to a token's state, in [0, 1).
+        drop_path: Chance that a part of a stack's last layer adds nothing to a document, in [0, 1); it rises
+            evenly from 0 at the first layer.
         position: How order enters attention: ``rotary``, or ``relative`` for the OFA family. What follows after
             ``label_smoothing`` is for ``relative`` alone.
         label_smoothing: Share of each label's probability that is spread over the other ids, in [0, 1).
@@ -58,7 +62,9 @@ class ModelConfig:
     num_encoder_layers: int = 3
     num_decoder_layers: int = 2
     ffn_width: int = 640
+    ffn: str = "shared"
     dropout: float = 0.0
+    drop_path: float = 0.0
     position: str = "rotary"
     label_smoothing: float = 0.0
     pre_norm: bool = True
@@ -84,13 +90,18 @@ def _problems(config: ModelConfig) -> Iterator[Problem]:
         if (size := getattr(config, name)) < 1:
             yield Problem("T0220", f"{name} must be at least 1, got {size}")
     yield from _head_problems(config)
-    for name in ("dropout", "label_smoothing"):
+    for name in ("dropout", "drop_path", "label_smoothing"):
         if not 0 <= (share := getattr(config, name)) < 1:
             yield Problem("T0220", f"{name} must be in [0, 1), got {share}")
     if not config.attn_scale_factor > 0:
         message = f"attn_scale_factor must be positive, got {config.attn_scale_factor}"
         yield Problem("T0220", message)
-    choices = {"position": POSITIONS, "absolute_position": ABSOLUTES, "trunk": ("", *TRUNKS)}
+    choices = {
+        "ffn": FFNS,
+        "position": POSITIONS,
+        "absolute_position": ABSOLUTES,
+        "trunk": ("", *TRUNKS),
+    }
     for name, known in choices.items():
         if (value := getattr(config, name)) not in known:
             message = f'unknown {name} "{value}"'

@@ -14,18 +14,28 @@ from ...graph.op import Traits
 from ...graph.type import Layout, Place, Port, Signature
 from .attention import AttentionSpec, plan_attention
 from .config import ModelConfig
+from .drop_path import DropPath
 from .embedding import hidden_port
 from .layer import DecoderLayer, LayerShape, layer_norm
+from .modality import Blocks, modality_port, names_of, plan_route
 from .rotary import plan_rotary
 
 
 class Decoder(nn.Module):
     """Layers, then a last norm."""
 
-    def __init__(self, shape: LayerShape) -> None:
+    def __init__(self, shape: LayerShape, blocks: Blocks = ()) -> None:
+        """Build the layers.
+
+        Args:
+            shape: Sizes.
+            blocks: Of ids, where each modality has feed-forward weights of its own.
+        """
         super().__init__()
+        self.blocks = blocks
         self.heads = (shape.num_heads, shape.width // shape.num_heads)
         self.dropout = nn.Dropout(shape.dropout)
+        self.paths = DropPath(shape.drop_path, num_layers=shape.num_layers, num_parts=3)
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.num_layers))
         self.norm = layer_norm(shape.width)
 
@@ -37,6 +47,7 @@ class Decoder(nn.Module):
         memory_MC: Tensor,
         cross_keys_2N: Tensor,
         specs: tuple[AttentionSpec, AttentionSpec],
+        modalities_N: Tensor | None = None,
     ) -> Tensor:
         """Return the states from which the next tokens are scored, shape ``(N, C)``.
 
@@ -47,15 +58,18 @@ class Decoder(nn.Module):
             memory_MC: The encoder's stream.
             cross_keys_2N: First source token each one sees, and one past the last.
             specs: What is static about attention to the target and to the source.
+            modalities_N: Number of each target token's modality.
         """
         rotary = plan_rotary(positions_N, self.heads[1])
         plan = plan_attention(keys_2N[0], keys_2N[1], hidden_NC.shape[0], specs[0])
         cross_plan = plan_attention(
             cross_keys_2N[0], cross_keys_2N[1], memory_MC.shape[0], specs[1]
         )
+        names = names_of(self.blocks)
+        route = plan_route(modalities_N, names, names)
         x_NC = self.dropout(hidden_NC)
-        for layer in self.layers:
-            x_NC = layer(x_NC, rotary, plan, memory_MC, cross_plan)
+        for layer, factors in zip(self.layers, self.paths(keys_2N[0]), strict=True):
+            x_NC = layer(x_NC, rotary, plan, memory_MC, cross_plan, factors, route)
         return self.norm(x_NC)
 
 
@@ -72,6 +86,8 @@ class DecodeStreams:
         num_layers: Layers.
         ffn_width: Channels inside the feed-forward parts.
         dropout: Share of channels dropped from what each part adds.
+        drop_path: Chance that a part of the last layer adds nothing to a document.
+        blocks: Of ids, where each modality has feed-forward weights of its own; none where all share them.
         tile: Multiple that longer documents are aligned to, and no shorter one crosses, on both
             sides.
         longest: Most target tokens of a document; 0 where that is not known.
@@ -85,6 +101,8 @@ class DecodeStreams:
     num_layers: int
     ffn_width: int
     dropout: float = 0.0
+    drop_path: float = 0.0
+    blocks: Blocks = ()
     tile: int = 64
     longest: int = 0
     cross_window: int = 0
@@ -92,14 +110,16 @@ class DecodeStreams:
     traits: ClassVar[Traits] = Traits("decode_streams", version=1, place=Place.DEVICE)
 
     @classmethod
-    def of(cls, config: ModelConfig) -> DecodeStreams:
-        """Return the decoder of a model."""
+    def of(cls, config: ModelConfig, blocks: Blocks = ()) -> DecodeStreams:
+        """Return the decoder of a model; ``blocks`` where their modalities have weights of their own."""
         return cls(
             model_width=config.width,
             num_heads=config.num_heads,
             num_layers=config.num_decoder_layers,
             ffn_width=config.ffn_width,
             dropout=config.dropout,
+            drop_path=config.drop_path,
+            blocks=blocks,
         )
 
     @property
@@ -112,6 +132,7 @@ class DecodeStreams:
                 "keys": Port("keys", "int32", (2, "NT"), Layout.PACKED),
                 "memory": hidden_port("NS", self.model_width),
                 "cross_keys": Port("keys", "int32", (2, "NT"), Layout.PACKED),
+                "modalities": modality_port("NT", is_optional=True),
             },
             outputs={"out": hidden_port("NT", self.model_width)},
         )
@@ -119,9 +140,15 @@ class DecodeStreams:
     def module(self) -> Decoder:
         """Build the layers."""
         shape = LayerShape(
-            self.model_width, self.num_heads, self.ffn_width, self.dropout, self.num_layers
+            self.model_width,
+            self.num_heads,
+            self.ffn_width,
+            self.dropout,
+            self.num_layers,
+            self.drop_path,
+            names_of(self.blocks),
         )
-        return Decoder(shape)
+        return Decoder(shape, self.blocks)
 
     def __call__(
         self,
@@ -131,8 +158,10 @@ class DecodeStreams:
         keys: Tensor,
         memory: Tensor,
         cross_keys: Tensor,
+        modalities: Tensor | None = None,
     ) -> Tensor:
         """Return the states from which the next tokens are scored, shape ``(NT, C)``."""
         own = AttentionSpec.within_documents(self.longest, tile=self.tile, backend=self.backend)
         cross = AttentionSpec(backend=self.backend, tile=self.tile, window=self.cross_window)
-        return module(hidden, positions, keys, memory, cross_keys, (own, cross))
+        specs = (own, cross)
+        return module(hidden, positions, keys, memory, cross_keys, specs, modalities)

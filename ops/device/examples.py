@@ -13,6 +13,7 @@ from .decoder import DecodeStreams
 from .embedding import EmbedPatches, EmbedTokens, PlaceTokens
 from .encoder import EncodeStreams
 from .loss import ScoreTokens
+from .modality import TellModalities
 from .relative.places import to_items
 from .relative.slot_ops import AdaptImages, AdaptTokens, EmbedIds, FindSlots
 from .relative.stack_ops import DecodeRelative, EncodeRelative
@@ -138,5 +139,9 @@ EXAMPLES: Final[Examples] = (
             "weights": np.ones(_N, np.float32),
             "loss_ids": _ints(0, 0, 0, 0, 1, 1, 1, 1),
         },
+    ),
+    Example(
+        op=TellModalities(blocks=((2, "text"), (4, "bin")), lanes=(("image", "image"),)),
+        rows={"ids": _POSITIONS, "image_places": _ints([0], [4])},
     ),
 )

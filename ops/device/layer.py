@@ -3,7 +3,7 @@
 Each part of a layer normalises a token's state, computes, and adds to it.
 
 Shape letters: N = tokens of the stream at hand, M = tokens of the encoder's, C = channels, H = heads, D = head
-size.
+size, S = parts of a layer that add to its state.
 
 Source: pre-norm layers, arXiv:2002.04745. Why LayerNorm, without an offset: on CPU it takes a third
 of the time of RMSNorm, which has no kernel of its own there (torch 2.13).
@@ -11,12 +11,15 @@ of the time of RMSNorm, which has no kernel of its own there (torch 2.13).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import AttentionPlan, attend
+from .drop_path import thin
+from .modality import Route, RoutedFeedForward, feed
 from .product import Linear
 from .rotary import Rotary, rotate
 
@@ -29,6 +32,8 @@ class LayerShape(NamedTuple):
     ffn_width: int
     dropout: float
     num_layers: int
+    drop_path: float = 0.0
+    modalities: tuple[str, ...] = ()
 
 
 class SelfAttention(nn.Module):
@@ -94,13 +99,22 @@ class EncoderLayer(nn.Module):
         self.attention_norm = layer_norm(shape.width)
         self.attention = SelfAttention(shape)
         self.ffn_norm = layer_norm(shape.width)
-        self.ffn = FeedForward(shape)
+        self.ffn = _feed_forward(shape)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, x_NC: Tensor, rotary: Rotary, plan: AttentionPlan) -> Tensor:
-        """Return the tokens' next state."""
-        x_NC = x_NC + self.dropout(self.attention(self.attention_norm(x_NC), rotary, plan))
-        return x_NC + self.dropout(self.ffn(self.ffn_norm(x_NC)))
+    def forward(
+        self,
+        x_NC: Tensor,
+        rotary: Rotary,
+        plan: AttentionPlan,
+        factors_SN1: Tensor | None = None,
+        route: Route | None = None,
+    ) -> Tensor:
+        """Return the tokens' next state; paths are dropped where ``factors_SN1`` are 0."""
+        added_NC = self.dropout(self.attention(self.attention_norm(x_NC), rotary, plan))
+        x_NC = x_NC + thin(added_NC, factors_SN1, 0)
+        added_NC = self.dropout(feed(self.ffn, self.ffn_norm(x_NC), route))
+        return x_NC + thin(added_NC, factors_SN1, 1)
 
 
 class DecoderLayer(nn.Module):
@@ -113,7 +127,7 @@ class DecoderLayer(nn.Module):
         self.cross_norm = layer_norm(shape.width)
         self.cross = CrossAttention(shape)
         self.ffn_norm = layer_norm(shape.width)
-        self.ffn = FeedForward(shape)
+        self.ffn = _feed_forward(shape)
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(
@@ -123,16 +137,29 @@ class DecoderLayer(nn.Module):
         plan: AttentionPlan,
         memory_MC: Tensor,
         cross_plan: AttentionPlan,
+        factors_SN1: Tensor | None = None,
+        route: Route | None = None,
     ) -> Tensor:
-        """Return the tokens' next state."""
-        x_NC = x_NC + self.dropout(self.attention(self.attention_norm(x_NC), rotary, plan))
-        x_NC = x_NC + self.dropout(self.cross(self.cross_norm(x_NC), memory_MC, cross_plan))
-        return x_NC + self.dropout(self.ffn(self.ffn_norm(x_NC)))
+        """Return the tokens' next state; paths are dropped where ``factors_SN1`` are 0."""
+        added_NC = self.dropout(self.attention(self.attention_norm(x_NC), rotary, plan))
+        x_NC = x_NC + thin(added_NC, factors_SN1, 0)
+        read_NC = self.dropout(self.cross(self.cross_norm(x_NC), memory_MC, cross_plan))
+        x_NC = x_NC + thin(read_NC, factors_SN1, 1)
+        added_NC = self.dropout(feed(self.ffn, self.ffn_norm(x_NC), route))
+        return x_NC + thin(added_NC, factors_SN1, 2)
 
 
 def layer_norm(width: int) -> nn.LayerNorm:
     """Return a LayerNorm with a scale and no offset."""
     return nn.LayerNorm(width, bias=False)
+
+
+def _feed_forward(shape: LayerShape) -> nn.Module:
+    if not shape.modalities:
+        return FeedForward(shape)
+    up = partial(_linear, shape.width, shape.ffn_width)
+    down = partial(_linear, shape.ffn_width, shape.width, num_sums=shape.num_layers)
+    return RoutedFeedForward(shape.modalities, up, down)
 
 
 def _linear(num_in: int, num_out: int, *, num_sums: int = 0) -> nn.Linear:

@@ -27,6 +27,10 @@ class Linear(nn.Linear):
         """Return the layer's result."""
         return multiply(input, self.weight, self.bias)
 
+    def whole_weight(self) -> Tensor:
+        """Return the weight that stands for the layer."""
+        return self.weight
+
 
 def multiply(x_NC: Tensor, weight_OC: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return the product, shape ``(N, O)``, plus ``bias_O``; sums are in single precision at least."""

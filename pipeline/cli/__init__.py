@@ -22,6 +22,7 @@ from ...graph.errors import TaskloomError
 from ..terminal import print_json, say, told_warnings
 from .cache import cache
 from .compare import diff
+from .consolidate import consolidate
 from .debug import ledger, peek, replay, why
 from .error import error
 from .export import export
@@ -30,6 +31,7 @@ from .language import slots
 from .look import explain, graph
 from .ops import ops
 from .package import export_model
+from .plan_run import plan_run
 from .report import report
 from .run import build, evaluate, fit, infer, train, verify, verify_resume
 from .schema import schema
@@ -37,6 +39,7 @@ from .schema import schema
 VERBS: Final[tuple[Callable[..., Any], ...]] = (
     build,
     fit,
+    plan_run,
     train,
     report,
     evaluate,
@@ -44,6 +47,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     export,
     export_model,
     import_checkpoint,
+    consolidate,
     explain,
     graph,
     diff,

@@ -109,6 +109,8 @@ def train(
         progress=not as_json,
         **settings,
     )
+    if done.rank:
+        return
     if as_json:
         print_json({"run": str(done.path), "step": done.step})
     else:

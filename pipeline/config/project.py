@@ -121,7 +121,7 @@ class _Maker:
         store = self._try(("store",), lambda: _locate(self._absolute(sections.store)))
         out = self._try(("out",), lambda: local_path(self._absolute(sections.out)))
         model = self._try(("model",), lambda: ModelConfig(**dict(sections.model)))
-        train = self._try(("train",), lambda: TrainConfig(**dict(sections.train)))
+        train = self._try(("train",), self._train)
         decode = self._try(("decode",), lambda: Search(**dict(sections.decode)))
         mixture = self._mixture()
         if not (store and out and model and train and decode and mixture) or self.problems:
@@ -137,6 +137,11 @@ class _Maker:
             decode=decode,
             storage_options=sections.storage_options,
         )
+
+    def _train(self) -> TrainConfig:
+        given = self.sections.train.model_dump()
+        weights = given.pop("weights")
+        return TrainConfig(**given, weights=self._absolute(weights) if weights else "")
 
     def _mixture(self) -> Mixture | None:
         sections = self.sections

@@ -28,7 +28,7 @@ from ...graph.errors import Problem, ProjectError, suggest
 from ...ops.device.config import ModelConfig
 from ...ops.device.decode.search import Search
 from ...storage.record import SPLITS
-from ..settings import TrainConfig
+from ..settings import ScopeRule, TrainConfig
 from .mixture_section import MixtureSection, keys_of_mixture
 from .yaml_file import YamlFile
 
@@ -160,10 +160,14 @@ class TextSection(BaseModel):
 def _section(name: str, settings: type) -> type[BaseModel]:
     """Return a model of the fields of the dataclass ``settings``."""
     hints, said = get_type_hints(settings), _describe_fields(settings)
-    fields: dict[str, Any] = {
-        field.name: (hints[field.name], Field(default=field.default, description=said[field.name]))
-        for field in dataclasses.fields(settings)
-    }
+    fields: dict[str, Any] = {}
+    for each in dataclasses.fields(settings):
+        type_, description = hints[each.name], said[each.name]
+        if type_ == Mapping[str, ScopeRule]:
+            field = Field(default_factory=dict, description=description)
+            fields[each.name] = dict[str, ScopeSection], field
+        else:
+            fields[each.name] = type_, Field(default=each.default, description=description)
     return create_model(name, __config__=_STRICT, **fields)
 
 
@@ -175,6 +179,7 @@ def _describe_fields(settings: type) -> dict[str, str | None]:
     return {field.name: words.get(field.name) for field in dataclasses.fields(settings)}
 
 
+ScopeSection = _section("ScopeSection", ScopeRule)
 ModelSection = _section("ModelSection", ModelConfig)
 TrainSection = _section("TrainSection", TrainConfig)
 DecodeSection = _section("DecodeSection", Search)
@@ -283,6 +288,8 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that the file may have at ``location``."""
     if location[:1] == ("mixture",):
         return keys_of_mixture(location)
+    if location[:2] == ("train", "scopes"):
+        return list(ScopeSection.model_fields)
     sections: dict[tuple[int | str, ...], type[BaseModel]] = {
         (): Sections,
         ("text",): TextSection,

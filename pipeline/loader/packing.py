@@ -86,10 +86,10 @@ def to_inputs(plan: Plan, pack: Pack, device: torch.device) -> dict[str, Tensor]
         if name not in arrays:
             arrays[name] = torch.empty(0, *lane["shape"], dtype=getattr(torch, lane["dtype"]))
             arrays[f"{name}_places"] = torch.empty(0, lane["length"], dtype=torch.int32)
-    return {name: _move(tensor, device) for name, tensor in arrays.items()}
+    return {name: move(tensor, device) for name, tensor in arrays.items()}
 
 
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
+def move(tensor: Tensor, device: torch.device) -> Tensor:
     """Return ``tensor`` on ``device``; from pinned memory a GPU copies it while the host goes on."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()

@@ -76,8 +76,16 @@ class Stream:
         made_of = sorted((name, member.document.node.key) for name, member in members)
         return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
 
-    def loader(self, state: Mapping[str, Any] | None = None) -> Loader:
-        """Return a loader that begins, or goes on at ``state``."""
+    def loader(
+        self, state: Mapping[str, Any] | None = None, *, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
+        """Return a loader that begins, or goes on at ``state``.
+
+        Args:
+            state: Where to go on.
+            rank: Whose share of each step it fills, from 0.
+            num_ranks: Into how many shares steps are divided.
+        """
         config = LoaderConfig(
             capacity=self.capacity,
             weights=self.blend,
@@ -93,6 +101,8 @@ class Stream:
             config,
             plan_digest=self.digest,
             state=state,
+            rank=rank,
+            world_size=num_ranks,
         )
 
     def header(self, loader: Loader, sizes: Mapping[str, int], remark: str) -> list[str]:

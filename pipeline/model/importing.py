@@ -7,9 +7,11 @@ whoever begins with it finds every row by what it stands for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -20,9 +22,12 @@ from torch import Tensor
 from ...graph.errors import CheckpointError, Problem
 from ...graph.vocabulary import Block, Place, Vocabulary, find_rows, read_symbols
 from ...ops.device.config import ModelConfig
+from ...ops.device.lora import fold_pairs
+from ...ops.device.modality import shared_name
 from ...ops.device.relative.inferred import infer_config
 from ...ops.device.relative.names import KEPT, VOCABULARY, from_ofasys, to_ofasys
 from ...ops.device.relative.older import DERIVED, from_ofa
+from ...ops.recipe.text import BLOCK, BPE
 from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from ...storage.foreign import read_foreign
 from ..versions import installed_version
@@ -122,28 +127,42 @@ def import_checkpoint(path: Path, out: Path, *, symbols: Path | None = None) -> 
 def export_state(path: Path) -> dict[str, Tensor]:
     """Return the state of the checkpoint at ``path`` under names of OFASys, as it was imported bit for bit."""
     checkpoint = read_checkpoint(path)
-    tensors = {name.removeprefix(SCOPES): tensor for name, tensor in checkpoint.tensors.items()}
+    whole = fold_pairs(checkpoint.tensors)
+    tensors = {name.removeprefix(SCOPES): tensor for name, tensor in whole.items()}
     kept = load_tensors(checkpoint.artifacts[_KEPT]) if _KEPT in checkpoint.artifacts else {}
     return to_ofasys(tensors | {KEPT + name: tensor for name, tensor in kept.items()}).tensors
 
 
-def take_over(program: Program, vocabulary: Vocabulary, path: Path) -> Taken:
+def take_over(
+    program: Program,
+    vocabulary: Vocabulary,
+    path: Path,
+    artifacts: Mapping[str, bytes] = MappingProxyType({}),
+) -> Taken:
     """Give ``program`` the parameters of a checkpoint, as far as both have them.
+
+    Where the program has feed-forward weights for each modality and the checkpoint has not, those of every
+    modality begin as copies of what all share there.
 
     Args:
         program: The program.
         vocabulary: Its blocks of ids: rows go to the ids that stand for the same.
         path: A run, a checkpoint of one, or one that was imported.
+        artifacts: What it answers with. Where its texts are split otherwise than the checkpoint's, rows go to
+            the ids of the same bytes.
 
     Raises:
         CheckpointError: There is no checkpoint, or a tensor has another size there (T0743).
     """
     checkpoint = read_checkpoint(latest_checkpoint(path) or path)
-    ours, theirs = program.state_dict(), dict(checkpoint.tensors)
+    ours = program.state_dict()
+    theirs = fold_pairs(checkpoint.tensors, kept=ours)
+    _copy_shared(theirs, ours)
     name = SCOPES + VOCABULARY
     new_ids = 0
     if name in ours and name in theirs and ours[name].shape[1:] == theirs[name].shape[1:]:
-        rows = torch.tensor(find_rows(_find_places(checkpoint), vocabulary.places))
+        places = _renumber_texts(_find_places(checkpoint), checkpoint.artifacts, artifacts)
+        rows = torch.tensor(find_rows(places, vocabulary.places))
         is_known = rows >= 0
         table = ours[name].clone()
         table[is_known] = theirs[name][rows[is_known]].to(table)
@@ -163,6 +182,15 @@ def take_over(program: Program, vocabulary: Vocabulary, path: Path) -> Taken:
         unused=tuple(each for each in theirs if each not in ours),
         new_ids=new_ids,
     )
+
+
+def _copy_shared(theirs: dict[str, Tensor], ours: Collection[str]) -> None:
+    """Put copies of shared weights under the names that they have in ``ours`` for each modality."""
+    shared = {name: shared_name(name) or "" for name in ours if name not in theirs}
+    copied = {name: other for name, other in shared.items() if other in theirs}
+    theirs |= {name: theirs[other] for name, other in copied.items()}
+    for name in set(copied.values()):
+        theirs.pop(name)
 
 
 def _find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -215,3 +243,26 @@ def _find_places(checkpoint: Checkpoint) -> Sequence[Place]:
     if blocks is not None:
         return Vocabulary(tuple(Block(*block) for block in blocks)).places
     return ()
+
+
+def _renumber_texts(
+    places: Sequence[Place], was: Mapping[str, bytes], now: Mapping[str, bytes]
+) -> Sequence[Place]:
+    """Return ``places`` with ids of texts numbered as they are ``now``; numbers below 0 are nowhere."""
+    if BPE not in was or BPE not in now or was[BPE] == now[BPE]:
+        return places
+    before, after = (_read_tokens(each[BPE]) for each in (was, now))
+    numbers = {token: number for number, token in enumerate(after)}
+    renumbered = [numbers.get(token, -1 - number) for number, token in enumerate(before)]
+    return [
+        (block, renumbered[number])
+        if block == BLOCK and number < len(renumbered)
+        else (block, number)
+        for block, number in places
+    ]
+
+
+def _read_tokens(bpe: bytes) -> list[str]:
+    """Return what each id of a BPE vocabulary stands for: bytes, each as the letter that GPT-2 has for it."""
+    numbers: dict[str, int] = json.loads(bpe)["model"]["vocab"]
+    return sorted(numbers, key=numbers.__getitem__)

@@ -14,13 +14,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ...graph.measure import Measure
 from ...graph.node import Node, NodeId
+
+
+class Watcher(Protocol):
+    """What a program tells of each of its nodes."""
+
+    def begin(self, node: Node) -> None:
+        """Hear that ``node`` is about to be called."""
+        ...
+
+    def end(self, node: Node, inputs: Iterable[Tensor], results: Sequence[Tensor]) -> None:
+        """Hear that ``node`` has made ``results`` of ``inputs``."""
+        ...
 
 
 @dataclass(slots=True)
@@ -38,7 +50,7 @@ class Probe:
     _hooks: list[Any] = field(default_factory=list[Any])
     _began: Any = None
 
-    def begin(self) -> None:
+    def begin(self, node: Node) -> None:  # noqa: ARG002 - it is told at the end
         """Say that a node is about to be called."""
         self._began = self._now()
 
@@ -56,7 +68,7 @@ class Probe:
             bytes=sum(result.nbytes for result in results),
         )
         self._measures[node.id] = self._measures.get(node.id, Measure()) + measure
-        for function in self._new_functions(results):
+        for function in new_functions(results, self._known):
             self._watch(node.id, function)
 
     def finish(self) -> dict[NodeId, Measure]:
@@ -84,18 +96,6 @@ class Probe:
 
         self._hooks += [function.register_prehook(before), function.register_hook(after)]
 
-    def _new_functions(self, results: Iterable[Tensor]) -> list[Any]:
-        """Return the autograd functions behind ``results`` that no node before has made."""
-        found: list[Any] = []
-        waiting = [result.grad_fn for result in results]
-        while waiting:
-            function = waiting.pop()
-            if function is not None and function not in self._known:
-                self._known.add(function)
-                found.append(function)
-                waiting += [before for before, _ in function.next_functions]
-        return found
-
     def _now(self) -> Any:
         if self.device.type != "cuda":
             return time.perf_counter()
@@ -105,6 +105,19 @@ class Probe:
 
     def _between(self, began: Any, ended: Any) -> float:
         return began.elapsed_time(ended) / 1e3 if self.device.type == "cuda" else ended - began
+
+
+def new_functions(results: Iterable[Tensor], known: set[Any]) -> list[Any]:
+    """Return the autograd functions behind ``results`` that are not ``known``, and add them there."""
+    found: list[Any] = []
+    waiting = [result.grad_fn for result in results]
+    while waiting:
+        function = waiting.pop()
+        if function is not None and function not in known:
+            known.add(function)
+            found.append(function)
+            waiting += [before for before, _ in function.next_functions]
+    return found
 
 
 @dataclass(slots=True)

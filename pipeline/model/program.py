@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,16 @@ from ...graph.errors import CheckpointError, Problem, TrainingError
 from ...graph.node import Node, Value
 from ...graph.passes.cut import Stage
 from ...ops.device.layer import DecoderLayer, EncoderLayer
+from ...ops.device.lora import fold_pairs
 from ...ops.device.op import DeviceOp
 from ...ops.device.relative.layer import RelativeDecoderLayer, RelativeEncoderLayer
 from ..planner.planning import Plan
-from .probe import Probe
+from .activations import Activations, Offloaded, set_activations
+from .probe import Watcher
 from .signal import Signals
 
-_LAYERS = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
+LAYERS: Final = (EncoderLayer, DecoderLayer, RelativeEncoderLayer, RelativeDecoderLayer)
+"""The layers of stacks, which are compiled, recomputed and sharded one by one."""
 
 Backend: TypeAlias = str | Callable[..., Any]
 """What compiles a graph, as `torch.compile` takes it."""
@@ -37,11 +40,11 @@ class Program(nn.Module):
     """The device nodes of a plan, called with a pack and giving the plan's outputs by name.
 
     Attributes:
-        probe: Takes what each node costs, while somebody wants to know.
+        probe: Hears of each node when it begins and ends, while somebody wants to know.
         signals: Takes the gradient that each loss sends, while somebody wants to know.
     """
 
-    probe: Probe | None = None
+    probe: Watcher | None = None
     signals: Signals | None = None
 
     def __init__(self, plan: Plan, scopes: nn.ModuleDict | None = None) -> None:
@@ -116,7 +119,7 @@ class Program(nn.Module):
                 inputs = inputs if self.signals is None else self.signals.watch(inputs)
             module = self.scopes[scope_name(node.scope)] if node.scope else self._empty
             if self.probe is not None:
-                self.probe.begin()
+                self.probe.begin(node)
             with annotate({"taskloom": node.address}), _named_range(node.address):
                 results = op(module, **inputs)
             results = results if isinstance(results, tuple) else (results,)
@@ -129,6 +132,10 @@ class Program(nn.Module):
     def scope(self, name: str) -> Any:
         """Return the module that holds the parameters of scope ``name``."""
         return self.scopes[scope_name(name)]
+
+    def layers(self) -> list[nn.Module]:
+        """Return the layers, in the order in which they compute within their scopes."""
+        return [module for module in self.modules() if isinstance(module, LAYERS)]
 
     @property
     def is_watched(self) -> bool:
@@ -148,6 +155,12 @@ class Program(nn.Module):
         """Losses that are summed apart."""
         return len(self._plan.scored)
 
+    def set_activations(self, activations: Activations) -> None:
+        """Let every layer keep so much for its backward pass; to be said before layers are compiled."""
+        for module in self.modules():
+            if isinstance(module, LAYERS):
+                set_activations(module, activations)
+
     def compile_layers(self, backend: Backend = "inductor") -> None:
         """Compile every layer in place: one static graph per class of layers."""
         from torch._dynamo import lookup_backend  # noqa: PLC0415 - seconds, for those who compile
@@ -157,16 +170,21 @@ class Program(nn.Module):
             # Layers of a node share a backend, or each would be compiled for itself.
             named = _name_nodes(node.address, lookup_backend(backend))
             for module in scope.modules():
-                if isinstance(module, _LAYERS):
-                    module.compile(backend=named, fullgraph=True, dynamic=False)
+                if isinstance(module, LAYERS):
+                    forward: Any = module.forward
+                    part = forward if isinstance(forward, Offloaded) else module
+                    part.compile(backend=named, fullgraph=True, dynamic=False)
 
     def load(self, parameters: Mapping[str, Tensor], origin: object) -> None:
         """Take over ``parameters``, by their names in `state_dict`, as they were read from ``origin``.
+
+        Low-rank pairs that the program has no place for are folded into the weights they are beside.
 
         Raises:
             CheckpointError: They are of another program; every name that differs is listed with its sizes.
         """
         ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        parameters = fold_pairs(parameters, kept=ours)
         theirs = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         if told := [
             f"{name} is {theirs.get(name, 'missing')} in {origin}, {ours.get(name, 'unknown')} here"

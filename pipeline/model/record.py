@@ -54,8 +54,10 @@ def run_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
     # How a run is watched; where it is evaluated changes nothing of what is learned, but may end it.
     free |= {"log_to", "evaluate_every", "evaluate_rows", "evaluate_share", "metric", "stop_after"}
     free |= {"profile"}
+    free |= {"activations"}
     # What a run begins with is no longer asked for when it goes on.
     free |= {"loader_timeout_s", "loader_workers", "weights"}
+    free |= {"keep_every", "keep_best", "sharding", "rank_timeout_s"}
     return {
         **model_record(mixture, stream),
         "settings": {k: v for k, v in asdict(stream.config).items() if k not in free},

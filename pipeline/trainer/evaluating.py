@@ -29,6 +29,7 @@ from ..loader.crew import Crew
 from ..loader.online import add_online_columns
 from ..loader.packing import to_inputs
 from ..loader.stream import Stream
+from ..model.program import Program
 from .learner import Learner
 from .sample import Sample, find_prompts
 
@@ -98,7 +99,7 @@ class Evaluator:
     Attributes:
         stream: What it learns from.
         learner: The learner.
-        model: What it has come to, as a model that shares its parameters.
+        model: What it has come to, as a model.
         rows: Rows of each task that has any in the split ``valid``, usable ones.
         packs: Their documents.
         exams: What is asked of the tasks that write.
@@ -132,11 +133,14 @@ class Evaluator:
                 exams[task], rows[task] = (exam, writer), exam.usable
         return cls(stream, learner, model, rows, _pack(stream, rows), exams, remarks)
 
-    def evaluate(self) -> Evaluated:
-        """Return how every task does."""
+    def evaluate(self, program: Program) -> Evaluated:
+        """Return how every task does with what the run has come to, ``program``."""
         began = time.perf_counter()
-        with self._as_in_use():
-            losses = self._losses()
+        if not _are_same(program, self.model.program):
+            # It was put together anew, of what ranks share or of pairs of matrices.
+            self.model.program.load_state_dict(program.state_dict(), strict=False)
+        with self._as_in_use(program):
+            losses = self._losses(program)
             written = {task: exam.sit(writer) for task, (exam, writer) in self.exams.items()}
         scores = [s for task, (exam, _) in self.exams.items() for s in exam.score(written[task])]
         tasks: dict[str, dict[str, Any]] = {name: {"loss": loss} for name, loss in losses.items()}
@@ -154,21 +158,21 @@ class Evaluator:
         )
 
     @contextmanager
-    def _as_in_use(self) -> Generator[None]:
+    def _as_in_use(self, program: Program) -> Generator[None]:
         """Compute as a model in use does, and as one that learns after that."""
         learner = self.learner
         devices = [learner.device] if learner.device.type == "cuda" else []
-        programs = (learner.program, learner.working, self.model.program)
         with torch.random.fork_rng(devices), torch.no_grad():
-            for program in programs:
-                program.eval()
+            for each in (program, self.model.program):
+                each.eval()
             try:
                 yield
             finally:
-                for program in programs:
-                    program.train()
+                # These may be modules that learn, or that they share.
+                for each in (learner.program, learner.working):
+                    each.train()
 
-    def _losses(self) -> dict[str, float]:
+    def _losses(self, program: Program) -> dict[str, float]:
         """Return the loss of a label, by name of the loss; those without labels are missing."""
         learner = self.learner
         sums = torch.zeros(2, len(self.stream.losses), device=learner.device)
@@ -176,7 +180,7 @@ class Evaluator:
             inputs = to_inputs(learner.plan, pack, learner.device)
             # Packs have the shape of training, but evaluation is not what was compiled.
             with torch.compiler.set_stance("force_eager"):
-                outputs = learner.working(inputs)
+                outputs = program(inputs)
             sums += torch.stack([outputs["losses"], outputs["loss_weights"]]).to(sums.dtype)
         pairs = zip(self.stream.losses, *sums.tolist(), strict=True)
         return {name: loss / weight for name, loss, weight in pairs if weight}
@@ -213,6 +217,14 @@ def _pack(stream: Stream, rows: Mapping[str, npt.NDArray[np.int64]]) -> list[Pac
     }
     columns = add_online_columns(stream.dataset.plan, stream.dataset.columns, None, Crew())
     return list(pack_documents(stream.templates, by_name, columns, stream.capacity, pad_id=PAD))
+
+
+def _are_same(program: Program, other: Program) -> bool:
+    """Return whether two programs share their parameters."""
+    own = dict(other.named_parameters())
+    return all(
+        parameter is own.get(name, parameter) for name, parameter in program.named_parameters()
+    )
 
 
 def _tell(score: TaskScore) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""The learner: parameters, optimizer and learning rate, one step at a time."""
+"""The learner: parameters and how they change, one step at a time."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -14,15 +15,26 @@ from torch import Tensor, nn
 
 from ...graph.errors import CheckpointError
 from ...graph.planned import name_scored
-from ...storage.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
-from ...storage.pack import Pack, fingerprint
+from ...ops.device.lora import UP
+from ...storage.checkpoint import Checkpoint
+from ...storage.pack import Pack, fingerprint_pack
 from ..loader.packing import to_inputs
+from ..model.importing import Taken, take_over
 from ..model.precision import refresh, working_copy
 from ..model.program import Program
 from ..planner.planning import Plan
 from ..settings import TrainConfig
-from .recording import TOLD, Recorder, teach
+from .averaging import Average, make_average
+from .balancing import Balance, make_balance
+from .optimizer import Member, Optimizer, kinds_of, make_optimizer
+from .ranks import Ranks
+from .recording import SUMS, TOLD, Recorder, teach
+from .schedule import rate_at
+from .scopes import apply_rules, assign_rules
+from .sharding import is_share, like_own, local, make_whole, shard, summed_at_last, take_share
+from .summing import replicate, summed
 from .tally import Tally
+from .watch import PATIENCE_S
 
 
 @dataclass(slots=True)
@@ -33,10 +45,14 @@ class Learner:
         plan: What the program computes.
         program: The program and its parameters, as they are learned: in float32.
         working: What computes: the program itself, or a copy of it in half precision.
-        optimizer: AdamW, of the program's parameters.
+        optimizer: What changes the program's parameters.
         config: Settings of the run.
         device: Where it computes.
         is_compiled: Whether layers are compiled.
+        ranks: Who learns it together.
+        called: What is called in place of ``working`` where gradients of ranks are added up.
+        average: Follows the program, if it is there.
+        balance: Says what the loss of each task counts, if it is there.
         recorder: Records packs, if it is there.
         step: Steps taken.
         tally: What happened since the last line of the log.
@@ -45,10 +61,14 @@ class Learner:
     plan: Plan
     program: Program
     working: Program
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     config: TrainConfig
     device: torch.device
     is_compiled: bool = False
+    ranks: Ranks = field(default_factory=Ranks)
+    called: nn.Module | None = None
+    average: Average | None = None
+    balance: Balance | None = None
     recorder: Recorder | None = None
     step: int = 0
     tally: Tally = field(default_factory=Tally)
@@ -61,30 +81,76 @@ class Learner:
         self._num_halted = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @classmethod
-    def make(cls, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
+    def make(
+        cls, plan: Plan, config: TrainConfig, device: torch.device, ranks: Ranks | None = None
+    ) -> Self:
         """Return a learner at step 0; parameters come from torch's global random numbers."""
-        return cls.of(Program(plan), plan, config, device)
+        return cls.of(Program(plan), plan, config, device, ranks)
 
     @classmethod
-    def of(cls, program: Program, plan: Plan, config: TrainConfig, device: torch.device) -> Self:
-        """Return a learner of ``program`` at step 0."""
+    def of(
+        cls,
+        program: Program,
+        plan: Plan,
+        config: TrainConfig,
+        device: torch.device,
+        ranks: Ranks | None = None,
+    ) -> Self:
+        """Return a learner of ``program`` at step 0; alone, if there are no ``ranks``."""
+        ranks = ranks or Ranks()
         program = program.to(device).train()
-        # By name: the optimizer's moments are told apart by place, and a task that is added may move it.
-        parameters = [parameter for _, parameter in sorted(program.named_parameters())]
-        matrices = [p for p in parameters if p.ndim >= 2]
-        others = [p for p in parameters if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+        rules = apply_rules(program, assign_rules(program, config.scopes))
+        kinds = kinds_of(program)
+        average = make_average(plan, program, config.ema) if config.ema else None
+        is_sharded = config.sharding == "full" and ranks.number > 1
+        if is_sharded:
+            for each in [program] if average is None else [program, average.program]:
+                shard(each, ranks, device, config.precision)
+        members = [
+            Member(name=name, parameter=parameter, kind=kinds[name], factor=rules[name].rate)
+            for name, parameter in program.named_parameters()
+            if parameter.requires_grad
         ]
-        optimizer = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True
-        )
-        working = working_copy(plan, program, config.precision)
+        working = program if is_sharded else working_copy(plan, program, config.precision)
+        working.set_activations(config.activations)
         is_compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
         if is_compiled:
             working.compile_layers()
-        return cls(plan, program, working, optimizer, config, device, is_compiled)
+        is_replicated = ranks.number > 1 and not is_sharded
+        return cls(
+            plan,
+            program,
+            working,
+            make_optimizer(members, config),
+            config,
+            device,
+            is_compiled,
+            ranks,
+            called=replicate(working, program) if is_replicated else None,
+            average=average,
+            balance=make_balance(config.balance, plan, device, ranks.add_up_tensor),
+        )
+
+    @property
+    def result(self) -> Program:
+        """What the run has come to: the average, or else the program as it is learned."""
+        return self.program if self.average is None else self.average.program
+
+    def begin_with(self, weights: Path, artifacts: Mapping[str, bytes]) -> Taken:
+        """Take over the parameters of a checkpoint, as far as both have them, for use with ``artifacts``.
+
+        Raises:
+            CheckpointError: There is no checkpoint, or a tensor has another size there (T0743).
+        """
+        whole = self._make_whole(self.program)
+        taken = take_over(whole, self.plan.vocabulary, weights, artifacts)
+        if whole is not self.program:
+            own = self.program.state_dict()
+            self.program.load(own | like_own(whole.state_dict(), own), weights)
+        refresh(self.working, self.program)
+        if self.average is not None:
+            self.average.begin_at(self.program)
+        return taken
 
     @property
     def remark(self) -> str:
@@ -92,7 +158,21 @@ class Learner:
         how = "compiled" if self.is_compiled else 'not compiled (compile="on" compiles)'
         precision = self.config.precision
         told = "" if precision == "float32" else f" in {precision}"
-        return f"on {self.device.type}{told}, {how}"
+        of_many = f", {self.ranks.number} ranks" if self.ranks.number > 1 else ""
+        return f"on {self.device.type}{told}, {how}{of_many}"
+
+    def whole_result(self) -> Program:
+        """Return the result with all of its parameters, low-rank pairs folded into theirs; on all ranks."""
+        return self._make_whole(self.result)
+
+    def _make_whole(self, program: Program) -> Program:
+        own = program.state_dict()
+        if not any(is_share(tensor) or name.endswith(UP) for name, tensor in own.items()):
+            return program
+        with torch.device("meta"):
+            whole = Program(self.plan)
+        whole.load({name: make_whole(tensor) for name, tensor in own.items()}, "the run")
+        return whole
 
     @property
     def recording(self) -> str:
@@ -100,106 +180,162 @@ class Learner:
         return "" if self.recorder is None else self.recorder.remark
 
     def record(self) -> None:
-        """Record packs from now on where that is worth it: on a GPU, where layers are compiled."""
-        if self.is_compiled and self.device.type == "cuda":
+        """Record packs from now on where that is worth it: on one GPU, where layers are compiled."""
+        is_on_gpu = self.is_compiled and self.device.type == "cuda"
+        is_offloaded = self.config.activations == "offload"  # memory of the host is given out anew
+        if is_on_gpu and not is_offloaded and self.ranks.number == 1:
             self.recorder = Recorder(working=self.working, program=self.program)
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of ``step``, counted from 0: warm-up, then half a cosine."""
-        config = self.config
-        warmup = max(1, round(config.warmup * config.steps))
-        if step < warmup:
-            return config.learning_rate * (step + 1) / warmup
-        progress = (step - warmup) / max(1, config.steps - warmup)
-        cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-        return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
+    def take(self, packs: Sequence[Pack], *, is_stopping: bool = False) -> bool:
+        """Take one step, whose gradients are those of one large batch.
 
-    def take(self, packs: Sequence[Pack]) -> None:
-        """Take one step on ``packs``, whose gradients are those of one large batch."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        divisors = self._divide(packs)
+        Args:
+            packs: Those of this rank, equally many on each.
+            is_stopping: Whether somebody has asked this rank to stop.
+
+        Returns:
+            Whether somebody has asked any rank to stop.
+        """
+        watch = self.ranks.watch
+        limit_s = 0.0 if self._is_warm else PATIENCE_S
+        self.optimizer.set_rate(rate_at(self.config, self.step))
+        self.optimizer.zero_grad()
+        watch.enter(
+            "waiting for other ranks to begin the step", step=self.step + 1, is_waiting=True
+        )
+        divisors, is_stopping = self._agree(packs, is_stopping=is_stopping)
         # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
         is_settled = self.is_compiled and self._is_warm
-        stance = "fail_on_recompile" if is_settled else "default"
-        for pack in packs:
-            inputs = to_inputs(self.plan, pack, self.device)
-            with torch.compiler.set_stance(stance):
-                if self.recorder is not None and self._is_warm:
-                    told = self.recorder.teach(inputs, divisors, is_only=len(packs) == 1)
-                else:
-                    told = teach(self.working, self.program, inputs, divisors)
-            for name in TOLD:
-                self.tally.add(name, told[name])
-            self.tally.count(pack, self._tasks)
-        limit = self.config.clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.program.parameters(), limit)
+        with torch.compiler.set_stance("fail_on_recompile" if is_settled else "default"):
+            if self.balance is not None:
+                self.balance.begin(packs, is_measured=self.working.probe is not None)
+            for number, pack in enumerate(packs):
+                is_last = number == len(packs) - 1
+                doing = f"learning pack {number + 1} of {len(packs)}"
+                doing += " and waiting for gradients of other ranks" if is_last else ""
+                watch.enter(doing, limit_s=limit_s, is_waiting=is_last)
+                self._draw_for(self.step, self.ranks.rank * len(packs) + number)
+                with self._summed(is_last=is_last):
+                    self._learn(pack, divisors, is_only=len(packs) == 1)
+            watch.enter("stepping the optimizer", limit_s=limit_s)
+            limit = self.config.clip or math.inf
+            norm = make_whole(nn.utils.clip_grad_norm_(self.program.parameters(), limit))
+            is_bad = self._halt(norm)
+            self.optimizer.step(is_bad)
+            refresh(self.working, self.program)
+            self.step += 1
+            if self.average is not None:
+                self.average.follow(self.program, self.step)
+            if self.balance is not None:
+                self.balance.learn(lambda: self._look(packs), is_bad)
         self.tally.add("gradient_norm", norm)
-        self._halt(norm)
-        self.optimizer.step()
-        refresh(self.working, self.program)
-        self.step += 1
         self.tally.steps += 1
-        self.tally.packs.append(fingerprint(packs))
+        self.tally.packs.append([fingerprint_pack(pack) for pack in packs])
         self._is_warm = True
+        return is_stopping
+
+    def _learn(self, pack: Pack, divisors: Mapping[str, Tensor], *, is_only: bool) -> None:
+        """Add the gradients of ``pack`` to those of the step, and what it told to the tally."""
+        inputs = to_inputs(self.plan, pack, self.device)
+        if self.balance is not None:
+            inputs = self.balance.weigh(inputs)
+        if self.recorder is not None and self._is_warm:
+            told = self.recorder.teach(inputs, divisors, is_only=is_only)
+        else:
+            told = teach(self.working, self.program, inputs, divisors, called=self.called)
+        if self.balance is not None:
+            told = self.balance.unweigh(told)
+        for name in TOLD:
+            self.tally.add(name, told[name])
+        self.tally.count(pack, self._tasks)
+
+    @torch.no_grad()
+    def _look(self, packs: Sequence[Pack]) -> Tensor:
+        """Return sums of losses and of weights of ``packs``, learning nothing; shape ``(2, L)``."""
+        # What nodes cost is what they cost in learning.
+        probe, self.working.probe = self.working.probe, None
+        sums: list[Tensor] = []
+        for number, pack in enumerate(packs):
+            # What was dropped in learning is dropped again, so that parameters alone make the difference.
+            self._draw_for(self.step - 1, self.ranks.rank * len(packs) + number)
+            told = self.working(to_inputs(self.plan, pack, self.device))
+            sums.append(torch.stack([told[name] for name in SUMS]))
+        self.working.probe = probe
+        return torch.stack(sums).sum(0)
 
     @property
     def sound_step(self) -> int:
         """The last step whose gradient was a finite number; asking waits for the device."""
         return self.step - int(self._num_halted)
 
-    def _halt(self, norm: Tensor) -> None:
-        """Let a step whose gradient is no finite number change nothing, nor any step after it.
+    def _halt(self, norm: Tensor) -> Tensor:
+        """Return whether the step is to change nothing: its gradient, or one before, is no finite number.
 
-        So the parameters stay those that went wrong, for whoever asks why. The optimizer is told on the device:
-        a look at the number in every step would make the host wait for it.
+        So the parameters stay those that went wrong, for whoever asks why.
         """
         is_bad = torch.logical_or(self._num_halted > 0, ~norm.isfinite())
         self._num_halted = self._num_halted + is_bad
-        optimizer: Any = self.optimizer
-        optimizer.found_inf = is_bad.to(torch.float32)
+        return is_bad
 
-    def _divide(self, packs: Sequence[Pack]) -> dict[str, torch.Tensor]:
-        """Return what each loss is divided by, by its op: its weight in all of the step."""
-        totals = {
-            "score_tokens": sum(float(pack.weights.sum()) for pack in packs),
-            "contrast_pairs": float(sum((pack.pair_loss_ids >= 0).sum() for pack in packs)),
-        }
+    def _summed(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Return what a pack is learned within; after the last of a step, gradients are summed over ranks."""
+        if self.called is None:
+            return summed_at_last(self.program, is_last=is_last)
+        return summed(self.called, is_last=is_last)
+
+    def _draw_for(self, step: int, number: int) -> None:
+        """Draw random numbers for pack ``number`` of ``step``, the same whichever rank learns it."""
+        place = f"{self.config.seed}/{step}/{number}".encode()
+        seed = int.from_bytes(hashlib.blake2b(place, digest_size=7).digest())
+        generator = torch.default_generator
+        if self.device.type == "cuda":
+            index: Any = self.device.index
+            index = torch.cuda.current_device() if index is None else index
+            generator = torch.cuda.default_generators[index]
+        generator.manual_seed(seed)
+
+    def _agree(
+        self, packs: Sequence[Pack], *, is_stopping: bool
+    ) -> tuple[dict[str, torch.Tensor], bool]:
+        """Return what each loss is divided by, by its op, and whether any rank is to stop.
+
+        A loss is divided by its weight in all of the step, so ranks tell each other what their packs weigh.
+        """
+        weights = sum(float(pack.weights.sum()) for pack in packs)
+        pairs = float(sum((pack.pair_loss_ids >= 0).sum() for pack in packs))
+        weights, pairs, stopping = self.ranks.add_up([weights, pairs, float(is_stopping)])
+        totals = {"score_tokens": weights, "contrast_pairs": pairs}
         # Filled there rather than copied: the host would wait for a copy.
-        return {op: torch.full((), total, device=self.device) for op, total in totals.items()}
+        divisors = {op: torch.full((), total, device=self.device) for op, total in totals.items()}
+        return divisors, stopping > 0
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return what is no longer a finite number since the last line of the log; empty if all is well."""
-        if told := self.tally.trouble(tasks):
+        if told := self.tally.of_all(self.ranks).trouble(tasks):
             return told
-        are_finite = torch.stack([p.isfinite().all() for p in self.program.parameters()])
-        return "" if are_finite.all() else "a parameter"
+        are_finite = torch.stack([local(p).isfinite().all() for p in self.program.parameters()])
+        (num_bad,) = self.ranks.add_up([float(not are_finite.all())])
+        return "a parameter" if num_bad else ""
 
     def measure(self, tasks: Sequence[str], *, waited_s: float) -> dict[str, Any]:
         """Return a line of the log, on what happened since the last one."""
         tally, self.tally = self.tally, Tally()
-        line = {"step": self.step, "rate": self.rate(self.step - 1), **tally.describe(tasks)}
+        told = tally.of_all(self.ranks).describe(tasks)
+        balance = {} if self.balance is None else {"balance": self.balance.describe()}
+        line = {"step": self.step, "rate": rate_at(self.config, self.step - 1), **told, **balance}
         return line | {"waited_s": round(waited_s, 3)}
 
-    def save(self, run: Path, record: Mapping[str, Any], artifacts: Mapping[str, bytes]) -> Path:
-        """Write a checkpoint of the run in directory ``run`` and return its path."""
-        training = {
+    def training(self) -> dict[str, Any]:
+        """Return what going on needs beside the result, as a checkpoint can keep it; on all ranks."""
+        training: dict[str, Any] = {
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "tally": self.tally.to_plain(),
+            "tally": self.tally.of_all(self.ranks).to_plain(),
         }
-        if self.device.type == "cuda":
-            training["cuda_random"] = torch.cuda.get_rng_state(self.device)
-        path = checkpoint_path(run, self.step)
-        write_checkpoint(
-            path,
-            tensors=self.program.state_dict(),
-            training=training,
-            record=record,
-            artifacts=artifacts,
-        )
-        return path
+        if self.average is not None:
+            training["learned"] = dict(self.program.state_dict())
+        if self.balance is not None:
+            training["balance"] = self.balance.to_plain()
+        return training
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where ``checkpoint`` was written.
@@ -210,16 +346,27 @@ class Learner:
         if checkpoint.training is None:
             message = f"{checkpoint.path} holds a model, but no optimizer to train it with"
             raise CheckpointError.of("T0724", message, "train into another directory")
-        self.program.load(checkpoint.tensors, checkpoint.path)
-        refresh(self.working, self.program)
         training: Any = checkpoint.training
-        self.optimizer.load_state_dict(training["optimizer"])
-        torch.set_rng_state(training["random"])
-        if self.device.type == "cuda" and "cuda_random" in training:
-            torch.cuda.set_rng_state(training["cuda_random"], self.device)
+        self._load(self.result, checkpoint.tensors, checkpoint.path)
+        if self.average is not None:
+            self._load(self.program, training["learned"], checkpoint.path)
+        refresh(self.working, self.program)
+        own = dict(self.program.named_parameters())
+        self.optimizer.load_state_dict(
+            {
+                name: {key: take_share(kept, own.get(name)) for key, kept in state.items()}
+                for name, state in training["optimizer"].items()
+            }
+        )
         self.step = checkpoint.record["step"]
         names = (checkpoint.record["losses"], name_scored(self.plan.scored))
-        self.tally = Tally.from_plain(training["tally"], self.device, *names)
+        self.tally = Tally.from_plain(training["tally"], self.device, *names).share(self.ranks)
+        if self.balance is not None:
+            self.balance.restore(training["balance"], names[0])
+
+    @staticmethod
+    def _load(program: Program, tensors: Mapping[str, Tensor], path: Path) -> None:
+        program.load(like_own(tensors, program.state_dict()), path)
 
 
 @contextmanager

@@ -19,13 +19,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model.precision import add_up, hand_over
 from ..model.program import Program
 from ..model.signal import Signals
 
-TOLD: Final = ("losses", "loss_weights", "signals")
+SUMS: Final = ("losses", "loss_weights")
+"""What is told of the losses of a pack."""
+
+TOLD: Final = (*SUMS, "signals")
 """What is told of a pack."""
 
 _T = TypeVar("_T")
@@ -35,7 +38,12 @@ Capture: TypeAlias = Callable[[Callable[[], _T]], tuple[_T, Callable[[], object]
 
 
 def teach(
-    working: Program, program: Program, inputs: Mapping[str, Tensor], divisors: Mapping[str, Tensor]
+    working: Program,
+    program: Program,
+    inputs: Mapping[str, Tensor],
+    divisors: Mapping[str, Tensor],
+    *,
+    called: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """Add the gradients of a pack to those of ``program``, and return sums of losses, weights and signals.
 
@@ -44,11 +52,12 @@ def teach(
         program: What learns.
         inputs: The pack.
         divisors: What each loss is divided by, by its op.
+        called: What is called in place of ``working``, which is inside it.
     """
-    zeros = torch.zeros(program.num_losses, device=inputs["labels"].device)
+    zeros = torch.zeros(working.num_losses, device=inputs["labels"].device)
     working.signals = Signals(zeros)
     try:
-        outputs = working(inputs, divisors)
+        outputs = (called or working)(inputs, divisors)
     finally:
         working.signals = None
     outputs["loss"].backward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from os import devnull
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,18 @@ class RunLog:
 
 
 @contextmanager
-def open_log(run: Path, step: int) -> Generator[RunLog]:
-    """Open the log of the run in directory ``run``, which goes on after ``step``.
+def open_log(run: Path, step: int, *, is_kept: bool = True) -> Generator[RunLog]:
+    """Open the log of the run in directory ``run``, which goes on after ``step``; to nowhere unless it is kept.
 
     Lines about later steps are dropped: those steps were lost, and are about to be taken again.
 
     Raises:
         StoreError: The log cannot be written.
     """
+    if not is_kept:
+        with Path(devnull).open("a", encoding="utf-8") as file:
+            yield RunLog(file)
+        return
     path = run / NAME
     before = path.read_bytes() if path.exists() else b""
     kept = b"".join(line for line in before.splitlines(keepends=True) if _is_until(line, step))

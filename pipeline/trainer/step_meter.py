@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ...graph.measure import Measure
 from ...graph.node import NodeId
@@ -29,6 +28,7 @@ from ..model.probe import Probe
 from ..model.program import choose_device
 from ..settings import TrainConfig
 from ..task import Mixture
+from .clock import now
 from .learner import Learner, own_torch
 from .run_measures import StepMeasures
 
@@ -80,13 +80,13 @@ class StepMeter:
             return
         program, device = self.learner.working, self.learner.device
         probe = program.probe = Probe(device)
-        began = _now(device)
+        began = now(device)
         try:
             yield
         finally:
             program.probe = None
             measures = probe.finish()
-        self.taken_s += _now(device) - began
+        self.taken_s += now(device) - began
         self.waited_s += waited_s
         self._packs += packs
         for node, measure in measures.items():
@@ -183,10 +183,3 @@ def _count_bytes(pack: Pack, of_template: npt.NDArray[np.bool_], template: Templ
         sum(int(n.sum()) for n in lengths) * pack.source_ids.itemsize
         + int(of_template.sum()) * each
     )
-
-
-def _now(device: torch.device) -> float:
-    """Return the time, when all that was asked of ``device`` is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

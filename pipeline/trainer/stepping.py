@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ..progress import Shown
 from .learner import Learner
 from .memory import told_memory
 from .profiling import Tracer
+from .recipe import tell_costs
 from .step_meter import NUM_STEPS, StepMeter, timed
 from .step_part import COMPILING, LEARNING, MEASURING, PROFILING, WARMING
 from .telling import Teller
@@ -50,13 +51,17 @@ class Stepper:
         self._meter = StepMeter.within(self.stream, self.learner, self.loader, self.last)
         self._steps = timed(self.loader)
 
-    def take(self) -> None:
-        """Take a step.
+    def take(self, interrupted: Callable[[], bool]) -> bool:
+        """Take a step; return whether somebody has asked to stop.
+
+        Args:
+            interrupted: Says whether somebody has asked this rank to.
 
         Raises:
             TrainingError: The memory does not suffice.
         """
         learner, meter, step = self.learner, self._meter, self.learner.step + 1
+        self._enter("waiting for packs", step)
         packs, waited_s = next(self._steps)
         self.teller.waited(waited_s)
         self.tracer.begin(step)
@@ -65,18 +70,31 @@ class Stepper:
             told_memory(self.run, self.stream, packs, step),
             meter.around(packs, waited_s),
         ):
-            learner.take(packs)
+            is_stopped = learner.take(packs, is_stopping=interrupted())
         if self.tracer.end(step):
             self.shown.say(f"traced: {self.tracer.path}")
         if meter.is_full:
-            meter.result().write(self.run)
-            # Not before: steps are measured as they come, and need the memory that a recording keeps.
-            learner.record()
+            self._end_measuring()
         self.teller.took(packs)
         if (told := learner.recording) != self._recording:
             self.shown.say(told)
             self._recording = told
         self._is_first = False
+        # Ranks have agreed before the step on what each of them knew then. Alone, the last moment counts; it is
+        # asked once a step, or an interrupt might go by unsaved.
+        return interrupted() if learner.ranks.number == 1 else is_stopped
+
+    def _end_measuring(self) -> None:
+        if self.learner.ranks.is_first:
+            self._meter.result().write(self.run)
+        for line in tell_costs(self.learner, self._meter.taken_s):
+            self.shown.say(line)
+        # Not before: steps are measured as they come, and need the memory that a recording keeps.
+        self.learner.record()
+
+    def _enter(self, doing: str, step: int) -> None:
+        limit_s = self.stream.config.loader_timeout_s
+        self.learner.ranks.watch.enter(doing, step=step, limit_s=limit_s, is_waiting=False)
 
     def _doing(self) -> str:
         """Return what a step is at."""

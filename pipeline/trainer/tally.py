@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...storage.pack import Pack
+from ...storage.pack import Pack, join_fingerprints
+from .ranks import Ranks
 
 _BY_LOSS: Final = {"losses", "loss_weights", "signals"}
 
@@ -26,7 +27,7 @@ class Tally:
         tokens: Tokens that were read and written.
         seen: Samples and tokens of each task.
         steps: Steps that were taken.
-        packs: Fingerprint of the packs of each.
+        packs: Fingerprints of the packs of each.
         since: When it began.
     """
 
@@ -34,7 +35,7 @@ class Tally:
     tokens: int = 0
     seen: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     steps: int = 0
-    packs: list[str] = field(default_factory=list[str])
+    packs: list[list[str]] = field(default_factory=list[list[str]])
     since: float = field(default_factory=time.perf_counter)
 
     @classmethod
@@ -45,21 +46,54 @@ class Tally:
         was: Sequence[str],
         now: Sequence[str],
     ) -> Self:
-        """Return the tally that `to_plain` gave of the losses ``was``, for the losses ``now``."""
+        """Return the tally of all ranks that `to_plain` gave of the losses ``was``, for the losses ``now``."""
         sums = {name: total.to(device) for name, total in plain["sums"].items()}
         if list(was) != list(now):
             places = [was.index(name) if name in was else len(was) for name in now]
             for name in _BY_LOSS & sums.keys():
                 sums[name] = torch.cat([sums[name], sums[name].new_zeros(1)])[places]
         seen = {task: [*counts] for task, counts in plain.get("seen", {}).items()}
-        return cls(sums, plain["tokens"], seen, plain["steps"], list(plain.get("packs", ())))
+        packs = [[each] for each in plain.get("packs", ())]
+        return cls(sums, plain["tokens"], seen, plain["steps"], packs)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, so that the log goes on as if nothing had happened."""
         sums = {name: total.cpu() for name, total in self.sums.items()}
         seen = {task: [*counts] for task, counts in self.seen.items()}
-        plain = {"tokens": self.tokens, "steps": self.steps, "packs": [*self.packs]}
+        plain = {"tokens": self.tokens, "steps": self.steps, "packs": self._prints}
         return {"sums": sums, "seen": seen, **plain}
+
+    def of_all(self, ranks: Ranks) -> Tally:
+        """Return what happened on all ``ranks`` together, the same on each of them."""
+        if ranks.number == 1:
+            return self
+        shares = ranks.gather((self.packs, self.seen, self.tokens))
+        prints = [packs for packs, _, _ in shares]
+        steps = [[one for share in step for one in share] for step in zip(*prints, strict=True)]
+        sums = {
+            name: ranks.add_up_tensor(total) if name in _BY_LOSS else total
+            for name, total in self.sums.items()
+        }
+        seen: dict[str, list[int]] = {}
+        for _, share, _ in shares:
+            _add_counts(seen, share)
+        tokens = sum(number for _, _, number in shares)
+        return replace(self, sums=sums, tokens=tokens, seen=seen, packs=steps)
+
+    def share(self, ranks: Ranks) -> Tally:
+        """Return what one of ``ranks`` keeps of it so that all of them together have it: all or nothing."""
+        if ranks.is_first:
+            return self
+        sums = {
+            name: torch.zeros_like(total) if name in _BY_LOSS else total
+            for name, total in self.sums.items()
+        }
+        return replace(self, sums=sums, tokens=0, seen={}, packs=[[] for _ in self.packs])
+
+    @property
+    def _prints(self) -> list[str]:
+        """Fingerprint of each step."""
+        return [join_fingerprints(packs) for packs in self.packs]
 
     def add(self, name: str, value: Tensor) -> None:
         """Add ``value`` to the sum ``name``."""
@@ -78,9 +112,8 @@ class Tally:
         samples = np.bincount(numbers, minlength=len(tasks)).tolist()
         tokens = np.bincount(numbers, weights=lengths, minlength=len(tasks)).astype(int).tolist()
         self.tokens += sum(tokens)
-        for task, *more in zip(tasks, samples, tokens, strict=True):
-            before = self.seen.get(task, [0, 0])
-            self.seen[task] = [one + other for one, other in zip(before, more, strict=True)]
+        for task, *counts in zip(tasks, samples, tokens, strict=True):
+            _add_counts(self.seen, {task: counts})
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return which sum is no longer a finite number, and of which of ``tasks``; empty if none is."""
@@ -104,7 +137,7 @@ class Tally:
             "loss": _divide(sum(losses), sum(weights)),
             "gradient_norm": float(self.sums["gradient_norm"]) / self.steps,
             "tokens": self.tokens,
-            "packs": self.packs,
+            "packs": self._prints,
             "seconds": round(time.perf_counter() - self.since, 3),
             "tasks": {
                 task: {
@@ -128,6 +161,13 @@ class Tally:
             }
             for task, count in self.seen.items()
         }
+
+
+def _add_counts(seen: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
+    """Add samples and tokens of tasks to ``seen``."""
+    for task, counts in more.items():
+        before = seen.get(task, [0, 0])
+        seen[task] = [one + other for one, other in zip(before, counts, strict=True)]
 
 
 def _divide(part: float, whole: float) -> float | None:

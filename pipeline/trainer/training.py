@@ -17,16 +17,14 @@ from typing import Any
 
 from ...graph.errors import Problem, TrainingError, suggest
 from ...ops.device.config import ModelConfig
-from ...storage.checkpoint import keep_last, latest_checkpoint, read_checkpoint
+from ...storage.checkpoint import latest_checkpoint, read_checkpoint
 from ...storage.files import local_path
 from ...storage.loader import Loader
 from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import Stream, open_stream
 from ..model.cost import Cost
-from ..model.importing import take_over
-from ..model.precision import refresh
-from ..model.program import choose_device
+from ..model.program import Program, choose_device
 from ..model.record import refuse_other_run, run_capacity, run_record, used_artifacts
 from ..progress import Shown, open_progress
 from ..settings import TrainConfig, profiled_steps, split_words
@@ -43,11 +41,15 @@ from .memory import NAME as OUT_OF_MEMORY
 from .memory import told_evaluation_memory
 from .profiling import NAME as TRACE
 from .profiling import Tracer
+from .ranks import Ranks, join_ranks
+from .recipe import tell_recipe
 from .referee import Referee
 from .run_log import open_log, read_log, write_header
+from .saving import Saver, fetch_checkpoint
 from .step_part import EVALUATING, SAVING, TELLING
 from .stepping import Stepper
 from .telling import Teller
+from .watch import PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +61,14 @@ class Run:
         step: Steps that it has taken.
         model: The model it has come to.
         header: What it learns from, in sentences.
+        rank: Number of this process among those that trained it; the first, 0, speaks for all.
     """
 
     path: Path
     step: int
     model: Model
     header: tuple[str, ...]
+    rank: int = 0
 
 
 def train(
@@ -79,7 +83,7 @@ def train(
     listeners: Sequence[Listener] = (),
     **settings: Any,
 ) -> Run:
-    """Train one model on ``mixture``.
+    """Train one model on ``mixture``; started by a launcher of several processes, together with the others.
 
     Args:
         mixture: The tasks, as they were built.
@@ -98,8 +102,8 @@ def train(
         StoreError: Some task is not built, or was built otherwise than it stands now; or ``out`` is a URL.
         LoaderError: Some task has no training rows.
         CheckpointError: ``out`` holds a run of other tasks or settings.
-        TrainingError: A setting is unknown or out of range, the loss is no longer a number, or the memory does
-            not suffice.
+        TrainingError: A setting is unknown or out of range, the loss is no longer a number, the memory does
+            not suffice, or another rank of the run is gone.
         MissingExtraError: A service that is to hear of it is not installed.
         KeyboardInterrupt: The run was interrupted; it was saved first.
     """
@@ -108,35 +112,50 @@ def train(
     mixture = as_mixture(mixture)
     store = store if isinstance(store, Store) else Store.open(store)
     device = choose_device(config.device)
-    with own_torch(config, device), open_progress(shown=progress) as shown:
-        capacity = run_capacity(Path(out))
+    with (
+        join_ranks(config, device) as ranks,
+        own_torch(config, device := ranks.device(device)),
+        open_progress(shown=progress and ranks.is_first) as shown,
+    ):
+        ranks.refuse_uneven(config.packs_per_step)
+        path = local_path(out)
+        fetch_checkpoint(path, config, ranks)
+        capacity = run_capacity(path)
         stream = open_stream(mixture, store, model or ModelConfig(), config, capacity)
-        learner = Learner.make(stream.plan, config, device)
+        learner = Learner.make(stream.plan, config, device, ranks)
+        saver = Saver(path, learner, config)
         run = _Run(
-            path=local_path(out),
+            path=path,
             mixture=mixture,
             stream=stream,
             record=run_record(mixture, stream),
             learner=learner,
+            saver=saver,
             shown=shown,
             validated=validated_tasks(stream),
         )
         loader = run.begin()
-        sizes = learner.program.num_parameters
-        cost = Cost.of(stream, loader).sentences()
-        header = [*stream.header(loader, sizes, learner.remark), *cost, run.evaluations()]
+        header = run.header(loader)
         for line in header:
             shown.say(line)
         last = min(config.steps, config.steps if stop_at is None else stop_at)
         is_done = learner.step >= last
-        # Of a run that is only given back nobody hears.
-        audience = Audience([] if is_done else [*services, *listeners])
+        # Of a run that is only given back nobody hears, and one rank speaks for all.
+        is_told = ranks.is_first and not is_done
+        audience = Audience([*services, *listeners] if is_told else [])
         with loader, audience.until_the_end():
-            if not is_done:
+            if is_told:
                 write_header(run.path, header, run.facts())
             audience.began(run.path, header, run.facts())
             run.go(loader, last, audience)
-    return Run(path=run.path, step=learner.step, model=run.model(), header=tuple(header))
+        come_to = run.model()
+    return Run(
+        path=run.path,
+        step=learner.step,
+        model=come_to,
+        header=tuple(header),
+        rank=ranks.rank,
+    )
 
 
 @dataclass(slots=True)
@@ -148,17 +167,27 @@ class _Run:
     stream: Stream
     record: Mapping[str, Any]
     learner: Learner
+    saver: Saver
     shown: Shown
     validated: Sequence[str]
     evaluator: Evaluator | None = None
 
-    def evaluations(self) -> str:
-        """Return how it is evaluated, in a sentence.
+    @property
+    def ranks(self) -> Ranks:
+        """Who takes part in it."""
+        return self.learner.ranks
+
+    def header(self, loader: Loader) -> list[str]:
+        """Return what it learns from and with, what that costs, and how it is evaluated, in sentences.
 
         Raises:
-            TrainingError: It cannot be, as the settings want it.
+            TrainingError: It cannot be evaluated as the settings want it.
         """
-        return Referee.over(self.stream.config, self.validated, ()).remark
+        learner = self.learner
+        seen = self.stream.header(loader, learner.program.num_parameters, learner.remark)
+        evaluated = Referee.over(self.stream.config, self.validated, ()).remark
+        cost = Cost.of(self.stream, loader).sentences()
+        return [*seen, *tell_recipe(learner), *cost, evaluated]
 
     def facts(self) -> dict[str, Any]:
         """Return what listeners are told of it when it begins."""
@@ -172,7 +201,7 @@ class _Run:
         Raises:
             CheckpointError: The directory holds another run, or a damaged one.
         """
-        loader = self.stream.loader()
+        loader = self._open_loader()
         checkpoint = latest_checkpoint(self.path)
         if checkpoint is None:
             self._begin_anew()
@@ -180,18 +209,21 @@ class _Run:
         saved = read_checkpoint(checkpoint, with_training=True)
         refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
         self.learner.restore(saved)
-        for name in (NOT_FINITE, OUT_OF_MEMORY):
-            (self.path / name).unlink(missing_ok=True)
-        return self.stream.loader(saved.record["loader"])
+        if self.ranks.is_first:
+            for name in (NOT_FINITE, OUT_OF_MEMORY):
+                (self.path / name).unlink(missing_ok=True)
+        return self._open_loader(saved.record["loader"])
+
+    def _open_loader(self, state: Mapping[str, Any] | None = None) -> Loader:
+        """Return a loader of this rank's share, which begins, or goes on at ``state``."""
+        return self.stream.loader(state, rank=self.ranks.rank, num_ranks=self.ranks.number)
 
     def _begin_anew(self) -> None:
         """Take over the weights that the settings name, and say what they lack."""
         weights = self.stream.config.weights
         if not weights:
             return
-        plan, program = self.learner.plan, self.learner.program
-        taken = take_over(program, plan.vocabulary, local_path(weights))
-        refresh(self.learner.working, program)
+        taken = self.learner.begin_with(local_path(weights), used_artifacts(self.stream))
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )
@@ -200,15 +232,16 @@ class _Run:
 
     def go(self, loader: Loader, last: int, audience: Audience) -> None:
         """Take steps until ``last``, writing the log and checkpoints, unless nothing gets better before."""
-        learner, config = self.learner, self.stream.config
-        tracer = Tracer(profiled_steps(config.profile), self.path / TRACE, learner.device)
+        learner, config, is_first = self.learner, self.stream.config, self.ranks.is_first
+        traced = profiled_steps(config.profile) if is_first else None
+        tracer = Tracer(traced, self.path / TRACE, learner.device)
         with (
             deferred_interrupts() as interrupted,
-            open_log(self.path, learner.step) as log,
+            open_log(self.path, learner.step, is_kept=is_first) as log,
             self.shown.task("train", total=last, done=learner.step) as bar,
             tracer.until_the_end(),
         ):
-            lines = read_log(self.path)
+            lines = self._read_lines()
             watch = LossWatch.over(lines)
             teller = Teller(self.path, self.stream, learner, loader, log, audience, bar, watch)
             referee = Referee.over(config, self.validated, lines)
@@ -217,10 +250,10 @@ class _Run:
             )
             checked = (learner.step, loader.state())
             while learner.step < last and not referee.is_over:
-                stepper.take()
-                is_stopped = interrupted()  # asked once, or an interrupt might go by unsaved
+                is_stopped = stepper.take(interrupted)
+                self._enter("telling of the steps", PATIENCE_S, is_waiting=True)
                 is_logged = learner.step == config.steps or learner.step % config.log_every == 0
-                is_due = not is_stopped and referee.is_due(learner.step, teller.row_s)
+                is_due = not is_stopped and self._is_due(referee, teller)
                 is_saved = self._is_saved(learner.step, last, is_stopped=is_stopped)
                 if is_logged or is_due or is_saved:
                     with teller.clock.part(TELLING):
@@ -232,32 +265,50 @@ class _Run:
                 if is_due:
                     self._evaluate(teller, referee)
                 if is_saved or referee.is_over:
+                    is_last = is_stopped or referee.is_over or learner.step == last
                     with teller.clock.part(SAVING):
-                        self._save(loader)
+                        self._save(loader, is_last=is_last)
                     audience.saved(self.path, learner.step)
                 if is_stopped:
                     self.shown.say(f"interrupted, and saved at step {learner.step:,}")
                     raise KeyboardInterrupt
             audience.ended("stopped" if referee.is_over else "done")
 
+    def _read_lines(self) -> list[dict[str, Any]]:
+        """Return the lines of the log up to here, the same on all ranks."""
+        lines = read_log(self.path) if self.ranks.is_first else []
+        return lines if self.ranks.number == 1 else self.ranks.gather(lines)[0]
+
     def _is_saved(self, step: int, last: int, *, is_stopped: bool) -> bool:
         return is_stopped or step == last or step % self.stream.config.checkpoint_every == 0
 
+    def _is_due(self, referee: Referee, teller: Teller) -> bool:
+        """Return whether to evaluate now; all ranks do as the first one says, whose clock decides."""
+        step = self.learner.step
+        if not referee.is_turn(step):
+            return False
+        is_due = self.ranks.is_first and referee.affords(teller.row_s)
+        return self.ranks.add_up([float(is_due)])[0] > 0
+
     def _evaluate(self, teller: Teller, referee: Referee) -> None:
-        """Evaluate what has been learned, and say so."""
-        began = time.perf_counter()
-        learner, config = self.learner, self.stream.config
+        """Evaluate what has been learned, and say so: the first rank does, and the others wait for it."""
+        began, learner, config = time.perf_counter(), self.learner, self.stream.config
+        whole = learner.whole_result()
+        self._enter("evaluating", PATIENCE_S, is_waiting=True)
         with (
             teller.clock.part(EVALUATING),
             told_evaluation_memory(self.path, config.evaluate_rows, learner.step),
         ):
-            if self.evaluator is None:
-                self.evaluator = Evaluator.make(self.stream, learner, self.model())
-                for remark in self.evaluator.remarks:
-                    self.shown.say(remark)
-            found = self.evaluator.evaluate()
-            teller.write_evaluation(referee, found, time.perf_counter() - began)
-        self.shown.say(found.describe(learner.step, config.metric, referee.best))
+            if self.ranks.is_first:
+                if self.evaluator is None:
+                    self.evaluator = Evaluator.make(self.stream, learner, self._model_of(whole))
+                    for remark in self.evaluator.remarks:
+                        self.shown.say(remark)
+                found = self.evaluator.evaluate(whole)
+                teller.write_evaluation(referee, found, time.perf_counter() - began)
+                self.saver.note(learner.step, found.metrics)
+                self.shown.say(found.describe(learner.step, config.metric, referee.best))
+            referee.is_over = self.ranks.add_up([float(referee.is_over)])[0] > 0
         if referee.is_over:
             value, step = referee.best or (math.nan, 0)
             self.shown.say(
@@ -265,10 +316,15 @@ class _Run:
                 f"{value:.3f}, and not since in {referee.num_worse} evaluations"
             )
 
-    def _save(self, loader: Loader) -> None:
+    def _save(self, loader: Loader, *, is_last: bool) -> None:
         record = {**self.record, "loader": loader.state(), "step": self.learner.step}
-        self.learner.save(self.path, record, used_artifacts(self.stream))
-        keep_last(self.path, self.stream.config.keep_checkpoints)
+        self.saver.save(record, used_artifacts(self.stream))
+        if is_last:
+            self.saver.finish()
+
+    def _enter(self, doing: str, limit_s: float, *, is_waiting: bool = False) -> None:
+        watch = self.ranks.watch
+        watch.enter(doing, step=self.learner.step + 1, limit_s=limit_s, is_waiting=is_waiting)
 
     def _refuse_no_number(self, checked: tuple[int, Mapping[str, Any]]) -> None:
         """Raise if some number is no finite one, as all were at the step and loader state ``checked``."""
@@ -280,6 +336,8 @@ class _Run:
             blamed = find_documents(self.stream, self.learner, checked[1], num_steps)
             step, told = blamed.step, f"{blamed.tell(blamed.write(self.path, trouble))}\n"
         message = f"{trouble} is no longer a finite number at step {step:,}"
+        self.saver.finish()
+        self.ranks.meet()  # all have found the same; who ends first ends the run
         good = latest_checkpoint(self.path)
         saved = "no checkpoint was written before" if good is None else f"{good} is still good"
         help_ = f"{told}{saved}\nlower learning_rate, or clip, and train into another directory"
@@ -287,6 +345,10 @@ class _Run:
 
     def model(self) -> Model:
         """Return what the run has come to, as a model."""
+        return self._model_of(self.learner.whole_result())
+
+    def _model_of(self, program: Program) -> Model:
+        """Return a model that shares the parameters of ``program``."""
         model = Model.make(
             replace(
                 self.mixture,
@@ -296,7 +358,7 @@ class _Run:
             self.stream.model,
             self.stream.pinned,
             used_artifacts(self.stream),
-            self.learner.program,
+            program,
         )
         model.program.to(self.learner.device).eval()
         return model

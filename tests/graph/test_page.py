@@ -194,6 +194,24 @@ def test_folded_box_opens_to_its_members(browser: Browser, tmp_path: Path) -> No
     assert browser.run("document.querySelectorAll('#panel .row').length") == 30
 
 
+def test_what_is_chosen_since_does_not_give_way_to_an_address_that_is_told_of_late(
+    browser: Browser, tmp_path: Path
+) -> None:
+    show(browser, plan_like_tasks(30).view(), tmp_path)
+    browser.click(".picture:not([hidden]) .box:has(.behind) .card")
+    browser.run(
+        "document.querySelector('#panel li:nth-child(7) .row').click(),"
+        " document.querySelector('#panel .back').click(),"
+        " new Promise((done) => setTimeout(done, 100))"
+    )
+    assert browser.run("document.querySelectorAll('#panel .row').length") == 30
+    browser.run(
+        "location.hash = location.hash.replace('task_006', 'task_003'),"
+        " new Promise((done) => setTimeout(done, 100))"
+    )
+    assert browser.run(HEADING).startswith("task_003")
+
+
 OPEN = ".picture:not([hidden]) .box[aria-expanded='true']"
 EXPANDABLE = ".picture:not([hidden]) .box[aria-expanded] .card"
 TOPS = f"{BOXES}.map(b => Number(b.getAttribute('transform').match(/ ([-\\d.]+)\\)/)[1]))"

@@ -18,11 +18,14 @@ from hypothesis import given, settings
 from taskloom.graph.errors import CheckpointError
 from taskloom.storage.checkpoint import (
     checkpoint_path,
-    keep_last,
+    keep_only,
     latest_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
+from taskloom.storage.files import encode_json
+from taskloom.storage.manifest import Manifest, describe_files
+from taskloom.storage.saving import begin_checkpoint
 
 TENSORS = {
     "vocabulary.weight": torch.arange(12, dtype=torch.float32).reshape(3, 4),
@@ -40,8 +43,21 @@ ARTIFACTS = {"bpe-main": b"{}", "answers.v2": bytes(range(256))}
 
 def write(path: Path, **changes: Any) -> Path:
     parts = dict[str, Any](tensors=TENSORS, record=RECORD, artifacts=ARTIFACTS, training=TRAINING)
-    parts.update(changes)
-    write_checkpoint(path, **parts)
+    begin_checkpoint(path, **parts | changes).wait()
+    return path
+
+
+def write_model(path: Path) -> Path:
+    write_checkpoint(path, tensors=TENSORS, record=RECORD, artifacts=ARTIFACTS)
+    return path
+
+
+def write_as_before(path: Path) -> Path:
+    """Write what earlier versions wrote: format 1, with all that resuming needs in one file of torch."""
+    write_model(path)
+    torch.save(TRAINING, path / "training.pt")
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").write_bytes(Manifest(1, describe_files(path)).encode())
     return path
 
 
@@ -49,8 +65,11 @@ def names_in(path: Path) -> list[str]:
     return sorted(each.name for each in path.iterdir())
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    read = read_checkpoint(write(tmp_path / "model"), with_training=True)
+@pytest.mark.parametrize("write_some", [write, write_as_before], ids=["now", "before"])
+def test_a_checkpoint_comes_back_as_it_was(
+    tmp_path: Path, write_some: Callable[[Path], Path]
+) -> None:
+    read = read_checkpoint(write_some(tmp_path / "model"), with_training=True)
     assert read.record == RECORD
     assert read.artifacts == ARTIFACTS
     assert read.tensors.keys() == TENSORS.keys()
@@ -72,15 +91,43 @@ def _spell(value: Any) -> Any:
 
 def test_inference_does_not_read_what_only_resuming_needs(tmp_path: Path) -> None:
     path = write(tmp_path / "model")
-    (path / "training.pt").write_bytes(b"damaged")
+    (path / "training.safetensors").write_bytes(b"damaged")
     assert read_checkpoint(path).training is None
-    with pytest.raises(CheckpointError, match=r"T0702.*training\.pt"):
+    with pytest.raises(CheckpointError, match=r"T0702.*training\.safetensors"):
         read_checkpoint(path, with_training=True)
 
 
-def test_a_checkpoint_without_training_reads_as_none(tmp_path: Path) -> None:
-    path = write(tmp_path / "model", training=None)
+@pytest.mark.parametrize("training", [None, {"only": 1.5, "numbers": [2, (True, "x")]}])
+def test_what_resuming_needs_may_be_nothing_and_hold_no_tensor(
+    tmp_path: Path, training: Any
+) -> None:
+    path = write(tmp_path / "model", training=training)
+    assert read_checkpoint(path, with_training=True).training == training
+
+
+def test_a_model_alone_has_nothing_to_go_on_with(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model")
     assert read_checkpoint(path, with_training=True).training is None
+    assert names_in(path) == ["artifacts", "manifest.json", "model.safetensors", "record.json"]
+
+
+def test_what_changes_while_a_checkpoint_is_written_is_kept_as_it_was(tmp_path: Path) -> None:
+    tensors = {"grows": torch.zeros(1_000_000)}
+    writing = begin_checkpoint(
+        tmp_path / "model", tensors=tensors, record={}, artifacts={}, training={"t": tensors}
+    )
+    tensors["grows"] += 1
+    writing.wait()
+    read = read_checkpoint(tmp_path / "model", with_training=True)
+    assert not read.tensors["grows"].any()
+    assert not read.training["t"]["grows"].any()
+
+
+def test_nothing_of_a_checkpoint_is_unpickled(tmp_path: Path) -> None:
+    """Pickles run code when they are read; there are none."""
+    path = write(tmp_path / "model")
+    kinds = {each.suffix for each in path.rglob("*") if each.is_file()} - {".v2", ""}
+    assert kinds == {".json", ".safetensors"}
 
 
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:
@@ -89,7 +136,14 @@ def test_equal_models_are_equal_files(tmp_path: Path) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-FILES = ["model.safetensors", "training.pt", "record.json", "artifacts/answers.v2"]
+FILES = [
+    "model.safetensors",
+    "training.safetensors",
+    "training.json",
+    "index.json",
+    "record.json",
+    "artifacts/answers.v2",
+]
 
 
 @settings(max_examples=40)
@@ -121,13 +175,22 @@ def _empty_manifest(path: Path) -> None:
     (path / "manifest.json").write_text('{"format": 1, "files": {}}')
 
 
+def _lose_a_piece(path: Path) -> None:
+    index = json.loads((path / "index.json").read_bytes())
+    index["model"]["vocabulary.weight"]["pieces"] = []
+    (path / "index.json").write_bytes(encode_json(index))
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").write_bytes(Manifest(2, describe_files(path)).encode())
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         pytest.param(_truncate, r"model\.safetensors is damaged: it has 20 bytes", id="truncated"),
         pytest.param(_remove_record, r"record\.json is damaged: No such file", id="file gone"),
         pytest.param(_garble_manifest, r"manifest\.json is not understood", id="manifest"),
-        pytest.param(_empty_manifest, r"does not name model\.safetensors", id="nothing named"),
+        pytest.param(_empty_manifest, r"does not name record\.json", id="nothing named"),
+        pytest.param(_lose_a_piece, r"the pieces of vocabulary.weight are not all", id="piece"),
     ],
 )
 def test_a_damaged_checkpoint_names_the_file(
@@ -147,8 +210,8 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "model")
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
-    with pytest.raises(CheckpointError, match=r"T0703.*format 2, this version reads up to 1"):
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 3}))
+    with pytest.raises(CheckpointError, match=r"T0703.*format 3, this version reads up to 2"):
         read_checkpoint(path)
 
 
@@ -162,9 +225,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         pytest.param({"artifacts": {"../bpe": b""}}, 'named "../bpe"', id="artifact name"),
-        pytest.param(
-            {"training": {"state": [1, Path("x")]}}, r"training\['state'\]\[1\] is a", id="object"
-        ),
+        pytest.param({"training": {"state": [1, Path("x")]}}, r"state/1 is a \w*Path", id="object"),
     ],
 )
 def test_what_would_not_come_back_is_not_written(
@@ -175,16 +236,25 @@ def test_what_would_not_come_back_is_not_written(
     assert not names_in(tmp_path)
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "function", "rest"),
+    [
+        pytest.param("checkpoint", "write_checkpoint", ")", id="at once"),
+        pytest.param("saving", "begin_checkpoint", ", training=None).wait()", id="behind"),
+    ],
+)
+def test_a_full_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, module: str, function: str, rest: str
+) -> None:
     script = f"""
 import resource, signal, sys
 from pathlib import Path
 import torch
-from taskloom.storage.checkpoint import write_checkpoint
+from taskloom.storage.{module} import {function}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-write_checkpoint(Path({str(tmp_path)!r}) / "model", tensors={{}}, record={{}},
-                 artifacts={{"big": bytes(10_000)}})
+{function}(Path({str(tmp_path)!r}) / "model", tensors={{}}, record={{}},
+    artifacts={{"big": bytes(10_000)}}{rest}
 """
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
@@ -202,12 +272,12 @@ def test_the_latest_is_of_the_highest_step(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) == checkpoint_path(tmp_path, 100)
 
 
-@pytest.mark.parametrize(("number", "left"), [(2, [20, 100]), (5, [9, 20, 100]), (1, [100])])
-def test_keeping_the_last_removes_the_others(tmp_path: Path, number: int, left: list[int]) -> None:
+@pytest.mark.parametrize("left", [[20, 100], [9, 20, 100], [9]])
+def test_keeping_some_removes_the_others(tmp_path: Path, left: list[int]) -> None:
     for step in (9, 100, 20):
-        write(checkpoint_path(tmp_path, step), training=None)
+        write_model(checkpoint_path(tmp_path, step))
     (tmp_path / "log.jsonl").touch()
-    keep_last(tmp_path, number)
+    keep_only(tmp_path, left)
     kept = [checkpoint_path(tmp_path, step).name for step in left]
     assert names_in(tmp_path) == ["log.jsonl", *kept]
 
@@ -217,19 +287,20 @@ import multiprocessing, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from taskloom.storage.checkpoint import *
+from taskloom.storage.saving import begin_checkpoint
 
 run_dir = Path(sys.argv[1])
 
 def write_on(start, stop):
     for step in range(start, stop):
-        write_checkpoint(
+        begin_checkpoint(
             checkpoint_path(run_dir, step),
             tensors={"step": torch.full((20_000,), step)},
             training={"step": step},
             record={"step": step},
             artifacts={"step": str(step).encode()},
-        )
-        keep_last(run_dir, 2)
+            then=lambda: keep_only(run_dir, {step, step - 1}),
+        ).wait()
 
 random.seed(0)
 start = time.perf_counter()
@@ -251,7 +322,7 @@ for _ in range(12):
     step = int(path.name[5:]) if path else 0
     assert step >= last, (step, last)
     last = step
-keep_last(run_dir, 2)
+keep_only(run_dir, {last, last - 1})
 print(last, len(os.listdir(run_dir)))
 """
 

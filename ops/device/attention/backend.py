@@ -66,7 +66,7 @@ def plan_attention(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpe
         message = f"diagonal attention needs as many keys as queries, got {counts}"
         raise PlanError.of("T0223", message)
     if spec.backend == "auto":
-        spec = _choose(lo_N, hi_N, num_keys, spec)
+        spec = choose_backend(lo_N, hi_N, num_keys, spec)
     return BACKENDS[spec.backend].plan(lo_N, hi_N, num_keys, spec)
 
 
@@ -124,8 +124,10 @@ BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
 )
 
 
-def _choose(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionSpec:
-    if lo_N.is_cuda and has_triton():
+def choose_backend(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionSpec:
+    """Return ``spec`` with the back end that suits streams of these ranges, where they are."""
+    # Shapes without values are asked for what a GPU would do.
+    if lo_N.is_meta or (lo_N.is_cuda and has_triton()):
         return replace(spec, backend="triton")
     in_blocks = replace(spec, backend="blockwise", window=0, is_diagonal=False)
     # What a compiled program does may not hang on numbers, and devices would be waited for.

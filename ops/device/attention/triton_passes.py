@@ -94,6 +94,8 @@ def lacks_triton(
     """
     if q_NHD.dtype is torch.float64:
         return "it computes in half and in single precision alone"
+    if q_NHD.is_meta:
+        return ""
     if not is_interpreted():
         without = "TRITON_INTERPRET=1 in the environment for a slow trial without"
         return "" if q_NHD.is_cuda else f"it needs a GPU, or {without}"

@@ -166,7 +166,7 @@ class Canvas:
             x_NC = stack.add(layer, x_NC, out_RHND.transpose(1, 2).flatten(0, 1))
             seen_NHD = read(stack, layer, x_NC, None, self.cache, look.asked_RHNS)
             x_NC = stack.add_read(layer, x_NC, seen_NHD)
-            x_NC = stack.feed(layer, x_NC)
+            x_NC = stack.feed(layer, x_NC, None)
         return stack.leave(x_NC).unflatten(0, shape)
 
     def keep(self, look: Look) -> None:

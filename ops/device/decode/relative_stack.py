@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ....graph.errors import PlanError
 from ..embedding import TokenTable
+from ..modality import Route, feed, route_ids
 from ..relative.adapter import TokenSlots
 from ..relative.layer import PositionProjection, RelativeDecoderLayer
 from ..relative.stack import RelativeDecoder
@@ -109,14 +110,17 @@ class RelativeStack:
 
     def enter(
         self, ids_N: Tensor, positions_N: Tensor, places: RelativePlaces
-    ) -> tuple[Tensor, None]:
-        """Return the states of ids as the first layer reads them; positions have no part in layers."""
+    ) -> tuple[Tensor, Route | None]:
+        """Return the states of ids as the first layer reads them, and which weights the ids go through.
+
+        Positions have no part in layers.
+        """
         del places
         embedded_NC = F.embedding(ids_N, self.weight_VC)
         place_N = (positions_N + self.tokens.spans[self.form][0]).expand(len(ids_N))
-        return self.tokens(embedded_NC, place_N)[0], None
+        return self.tokens(embedded_NC, place_N)[0], route_ids(ids_N, self.decoder.blocks)
 
-    def project(self, layer: int, x_NC: Tensor, at: None) -> Tensor:
+    def project(self, layer: int, x_NC: Tensor, at: Route | None) -> Tensor:
         """Return queries, keys and values."""
         del at
         part, own = self._layer(layer), self._layer(layer).attention
@@ -140,7 +144,7 @@ class RelativeStack:
         part = self._layer(layer)
         return part.attention_sum.after(x_NC, part.attention.merge(seen_NHD))
 
-    def ask(self, layer: int, x_NC: Tensor, at: None) -> Tensor:
+    def ask(self, layer: int, x_NC: Tensor, at: Route | None) -> Tensor:
         """Return queries to the source."""
         del at
         part = self._layer(layer)
@@ -168,10 +172,10 @@ class RelativeStack:
         part = self._layer(layer)
         return part.cross_sum.after(x_NC, part.cross.merge(read_NHD))
 
-    def feed(self, layer: int, x_NC: Tensor) -> Tensor:
+    def feed(self, layer: int, x_NC: Tensor, at: Route | None) -> Tensor:
         """Return the states after the feed-forward part."""
         part = self._layer(layer)
-        return part.ffn_sum.after(x_NC, part.ffn(part.ffn_sum.before(x_NC)))
+        return part.ffn_sum.after(x_NC, feed(part.ffn, part.ffn_sum.before(x_NC), at))
 
     def leave(self, x_NC: Tensor) -> Tensor:
         """Return what is scored."""

@@ -6,7 +6,7 @@ Shape letters: as in `taskloom.ops.device.decode.stack`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,21 @@ from torch import Tensor, nn
 from ..decoder import Decoder
 from ..embedding import TokenTable
 from ..layer import DecoderLayer
+from ..modality import Route, feed, route_ids
 from ..rotary import Rotary, plan_rotary, rotate
 from .stack import Sizes, score_ids
+
+
+class At(NamedTuple):
+    """What follows from ids and positions.
+
+    Attributes:
+        rotary: Angles of the positions.
+        route: Which feed-forward weights the ids go through, where not all share them.
+    """
+
+    rotary: Rotary
+    route: Route | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +61,17 @@ class RotaryStack:
         positions_L = torch.arange(max_length, device=self.weight_VC.device)
         return plan_rotary(positions_L, self.decoder.heads[1])
 
-    def enter(self, ids_N: Tensor, positions_N: Tensor, places: Rotary) -> tuple[Tensor, Rotary]:
-        """Return the states of ids as the first layer reads them, and the angles of their positions."""
+    def enter(self, ids_N: Tensor, positions_N: Tensor, places: Rotary) -> tuple[Tensor, At]:
+        """Return the states of ids as the first layer reads them, and what follows from ids and positions."""
         cos, sin = (x.index_select(0, positions_N) for x in places)
-        return self.table.embed(ids_N), Rotary(cos, sin)
+        return self.table.embed(ids_N), At(Rotary(cos, sin), route_ids(ids_N, self.decoder.blocks))
 
-    def project(self, layer: int, x_NC: Tensor, at: Rotary) -> Tensor:
+    def project(self, layer: int, x_NC: Tensor, at: At) -> Tensor:
         """Return queries, keys and values."""
         part, own = self._layer(layer), self._layer(layer).attention
         states_N3HD = own.query_key_value(part.attention_norm(x_NC)).unflatten(-1, (3, *own.heads))
         turn_N2HD, v_N1HD = states_N3HD.split((2, 1), dim=1)
-        turned_NHD = rotate(turn_N2HD.flatten(1, 2), at)
+        turned_NHD = rotate(turn_N2HD.flatten(1, 2), at.rotary)
         return torch.cat((turned_NHD.unflatten(1, (2, -1)), v_N1HD), 1)
 
     def biases(self, positions_N: Tensor, key_positions_NA: Tensor, places: Rotary) -> None:
@@ -69,7 +82,7 @@ class RotaryStack:
         """Return the states after attention to the target."""
         return x_NC + self._layer(layer).attention.out(seen_NHD.flatten(1))
 
-    def ask(self, layer: int, x_NC: Tensor, at: Rotary) -> Tensor:
+    def ask(self, layer: int, x_NC: Tensor, at: At) -> Tensor:
         """Return queries to the source."""
         del at
         part = self._layer(layer)
@@ -92,10 +105,10 @@ class RotaryStack:
         """Return the states after attention to the source."""
         return x_NC + self._layer(layer).cross.out(read_NHD.flatten(1))
 
-    def feed(self, layer: int, x_NC: Tensor) -> Tensor:
+    def feed(self, layer: int, x_NC: Tensor, at: At) -> Tensor:
         """Return the states after the feed-forward part."""
         part = self._layer(layer)
-        return x_NC + part.ffn(part.ffn_norm(x_NC))
+        return x_NC + feed(part.ffn, part.ffn_norm(x_NC), at.route)
 
     def leave(self, x_NC: Tensor) -> Tensor:
         """Return what is scored."""

@@ -56,7 +56,7 @@ class Stack(Protocol):
         ...
 
     def enter(self, ids_N: Tensor, positions_N: Tensor, places: Any) -> tuple[Tensor, Any]:
-        """Return the states of ids as the first layer reads them, and what follows from their positions.
+        """Return the states of ids as the first layer reads them, and what follows from ids and positions.
 
         Args:
             ids_N: The ids.
@@ -103,7 +103,7 @@ class Stack(Protocol):
         """Return the states after attention to the source."""
         ...
 
-    def feed(self, layer: int, x_NC: Tensor) -> Tensor:
+    def feed(self, layer: int, x_NC: Tensor, at: Any) -> Tensor:
         """Return the states after the feed-forward part."""
         ...
 

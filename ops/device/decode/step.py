@@ -127,7 +127,7 @@ def take_step(stack: Stack, ids_R: Tensor, index: Tensor, cache: Cache, num_seen
         out_RHD = attend_own(states, *own, index, biases, layer, sizes.scale)
         x_RC = stack.add(layer, x_RC, out_RHD)
         x_RC = stack.add_read(layer, x_RC, read(stack, layer, x_RC, at, cache, asked_BHKS))
-        x_RC = stack.feed(layer, x_RC)
+        x_RC = stack.feed(layer, x_RC, at)
     return stack.leave(x_RC)
 
 

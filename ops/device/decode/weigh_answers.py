@@ -156,7 +156,7 @@ def _read_nodes(task: Task, cache: Cache, nodes: _Nodes, num_before: int) -> Ten
         seen = _see_ways(*states, before, nodes, bias, stack.sizes.scale)
         x = stack.add(layer, x, seen)
         x = stack.add_read(layer, x, read(stack, layer, x, at, cache, asked))
-        x = stack.feed(layer, x)
+        x = stack.feed(layer, x, at)
     return stack.leave(x).unflatten(0, (num_documents, num_nodes))
 
 

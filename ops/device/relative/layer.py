@@ -5,7 +5,8 @@ the vectors of positions lie behind those of states in every head: ``[q; pos_q] 
 attention knows of no bias but the relative one.
 
 Shape letters: N = tokens of the stream at hand, M = tokens of the encoder's, C = channels, H = heads, D =
-head size, F = channels inside the feed-forward part, R = differences of places.
+head size, F = channels inside the feed-forward part, R = differences of places, S = parts of a layer that
+add to its state.
 
 Source: OFA, arXiv:2202.03052, and OFASys, arXiv:2212.04408; NormFormer's scales, arXiv:2110.09456; untied
 positions, arXiv:2006.15595.
@@ -14,6 +15,7 @@ positions, arXiv:2006.15595.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention import AttentionPlan, Relative, attend
+from ..drop_path import thin
+from ..modality import Route, RoutedFeedForward, feed
 from ..product import Linear
 
 INITIAL_STD = 0.02
@@ -36,6 +40,7 @@ class RelativeShape:
         ffn_width: Channels inside the feed-forward parts.
         num_layers: Layers.
         dropout: Share of channels dropped from what each part adds.
+        drop_path: Chance that a part of the last layer adds nothing to a document.
         is_pre_norm: Whether parts normalise what they read, rather than what they leave.
         attn_scale_factor: Scores are divided by the root of the head size times this.
         scale_attn: Whether what attention adds is normalised.
@@ -46,6 +51,7 @@ class RelativeShape:
             ``"none"``.
         has_tables: Whether attention has a relative bias.
         share_tables: Whether all layers have one.
+        modalities: Those that have feed-forward weights of their own; none where all share them.
     """
 
     width: int
@@ -53,6 +59,7 @@ class RelativeShape:
     ffn_width: int
     num_layers: int
     dropout: float = 0.0
+    drop_path: float = 0.0
     is_pre_norm: bool = True
     attn_scale_factor: float = 2.0
     scale_attn: bool = True
@@ -62,6 +69,7 @@ class RelativeShape:
     absolute: str = "bias"
     has_tables: bool = True
     share_tables: bool = False
+    modalities: tuple[str, ...] = ()
 
     @property
     def heads(self) -> tuple[int, int]:
@@ -199,10 +207,12 @@ class Residual(nn.Module):
         """Return what the part reads of ``x_NC``."""
         return self.norm(x_NC) if self.is_pre_norm else x_NC
 
-    def after(self, x_NC: Tensor, added_NC: Tensor) -> Tensor:
-        """Return the state after the part."""
+    def after(
+        self, x_NC: Tensor, added_NC: Tensor, factors_SN1: Tensor | None = None, part: int = 0
+    ) -> Tensor:
+        """Return the state after the part; paths are dropped where ``factors_SN1`` of ``part`` are 0."""
         kept_NC = x_NC if self.factor_C is None else x_NC * self.factor_C
-        sum_NC = kept_NC + self.dropout(self.scale(added_NC))
+        sum_NC = kept_NC + thin(self.dropout(self.scale(added_NC)), factors_SN1, part)
         return sum_NC if self.is_pre_norm else self.norm(sum_NC)
 
 
@@ -213,16 +223,23 @@ class RelativeEncoderLayer(nn.Module):
         super().__init__()
         self.attention = SelfAttention(shape)
         self.attention_sum = Residual(shape, is_scaled=shape.scale_attn)
-        self.ffn = FeedForward(shape)
+        self.ffn = _feed_forward(shape)
         self.ffn_sum = Residual(shape, is_scaled=False, has_factor=shape.scale_resids)
 
     def forward(
-        self, x_NC: Tensor, plan: AttentionPlan, folded: Folded | None, relative: Relative | None
+        self,
+        x_NC: Tensor,
+        plan: AttentionPlan,
+        folded: Folded | None,
+        relative: Relative | None,
+        factors_SN1: Tensor | None = None,
+        route: Route | None = None,
     ) -> Tensor:
-        """Return the tokens' next state."""
+        """Return the tokens' next state; paths are dropped where ``factors_SN1`` are 0."""
         added_NC = self.attention(self.attention_sum.before(x_NC), plan, folded, relative)
-        x_NC = self.attention_sum.after(x_NC, added_NC)
-        return self.ffn_sum.after(x_NC, self.ffn(self.ffn_sum.before(x_NC)))
+        x_NC = self.attention_sum.after(x_NC, added_NC, factors_SN1, 0)
+        added_NC = feed(self.ffn, self.ffn_sum.before(x_NC), route)
+        return self.ffn_sum.after(x_NC, added_NC, factors_SN1, 1)
 
 
 class RelativeDecoderLayer(nn.Module):
@@ -234,10 +251,10 @@ class RelativeDecoderLayer(nn.Module):
         self.attention_sum = Residual(shape, is_scaled=shape.scale_attn)
         self.cross = CrossAttention(shape)
         self.cross_sum = Residual(shape, is_scaled=shape.scale_attn)
-        self.ffn = FeedForward(shape)
+        self.ffn = _feed_forward(shape)
         self.ffn_sum = Residual(shape, is_scaled=False, has_factor=shape.scale_resids)
 
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - it is told what is worked out once for all layers
         self,
         x_NC: Tensor,
         plan: AttentionPlan,
@@ -246,13 +263,16 @@ class RelativeDecoderLayer(nn.Module):
         memory_MC: Tensor,
         cross_plan: AttentionPlan,
         cross_folded: Folded | None,
+        factors_SN1: Tensor | None = None,
+        route: Route | None = None,
     ) -> Tensor:
-        """Return the tokens' next state."""
+        """Return the tokens' next state; paths are dropped where ``factors_SN1`` are 0."""
         added_NC = self.attention(self.attention_sum.before(x_NC), plan, folded, relative)
-        x_NC = self.attention_sum.after(x_NC, added_NC)
-        read_NC = self.cross_sum.before(x_NC)
-        x_NC = self.cross_sum.after(x_NC, self.cross(read_NC, memory_MC, cross_plan, cross_folded))
-        return self.ffn_sum.after(x_NC, self.ffn(self.ffn_sum.before(x_NC)))
+        x_NC = self.attention_sum.after(x_NC, added_NC, factors_SN1, 0)
+        read_NC = self.cross(self.cross_sum.before(x_NC), memory_MC, cross_plan, cross_folded)
+        x_NC = self.cross_sum.after(x_NC, read_NC, factors_SN1, 1)
+        added_NC = feed(self.ffn, self.ffn_sum.before(x_NC), route)
+        return self.ffn_sum.after(x_NC, added_NC, factors_SN1, 2)
 
 
 def linear(num_in: int, num_out: int) -> nn.Linear:
@@ -261,6 +281,15 @@ def linear(num_in: int, num_out: int) -> nn.Linear:
     nn.init.normal_(layer.weight, std=INITIAL_STD)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def _feed_forward(shape: RelativeShape) -> nn.Module:
+    if not shape.modalities:
+        return FeedForward(shape)
+    up = partial(linear, shape.width, shape.ffn_width)
+    down = partial(linear, shape.ffn_width, shape.width)
+    norm = nn.LayerNorm(shape.ffn_width) if shape.scale_fc else None
+    return RoutedFeedForward(shape.modalities, up, down, norm)
 
 
 def _gain(size: int, *, is_there: bool) -> nn.Parameter | None:

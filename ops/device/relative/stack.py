@@ -9,6 +9,7 @@ Shape letters: as in `taskloom.ops.device.relative.layer`; P = places, L = layer
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import AttentionSpec, Relative, plan_attention
+from ..drop_path import DropPath
+from ..modality import Blocks, names_of, plan_route
 from .layer import (
     INITIAL_STD,
     Folded,
@@ -36,6 +39,8 @@ class Stream(NamedTuple):
         slots_N: Number of the slot that each token stands in; no two documents share one.
         places_N: Place of each token.
         keys_2N: First key each token sees, and one past the last.
+        modalities_N: Number of each token's modality, where these have weights of their own.
+        modalities: The modalities by number.
     """
 
     hidden_NC: Tensor
@@ -43,6 +48,8 @@ class Stream(NamedTuple):
     slots_N: Tensor
     places_N: Tensor
     keys_2N: Tensor
+    modalities_N: Tensor | None = None
+    modalities: tuple[str, ...] = ()
 
 
 class RelativeTables(nn.Module):
@@ -102,6 +109,7 @@ class RelativeEncoder(nn.Module):
         self.positions = PositionProjection(shape) if shape.absolute == "bias" else None
         self.layers = nn.ModuleList(RelativeEncoderLayer(shape) for _ in range(shape.num_layers))
         self.norm = nn.LayerNorm(shape.width) if shape.is_pre_norm else nn.Identity()
+        self.paths = _paths(shape, num_parts=2)
 
     def forward(self, stream: Stream, spec: AttentionSpec) -> Tensor:
         """Return the stream as the decoder reads it, shape ``(N, C)``."""
@@ -110,22 +118,34 @@ class RelativeEncoder(nn.Module):
         folded = _fold(self.positions, stream.positions_NC, stream.positions_NC)
         relatives = _relatives(self.relative, stream, self.shape.num_layers)
         x_NC = stream.hidden_NC
-        for layer, relative in zip(self.layers, relatives, strict=True):
-            x_NC = layer(x_NC, plan, folded, relative)
+        factors = self.paths(lo_N)
+        route = plan_route(stream.modalities_N, stream.modalities, self.shape.modalities)
+        for layer, relative, factors_SN1 in zip(self.layers, relatives, factors, strict=True):
+            x_NC = layer(x_NC, plan, folded, relative, factors_SN1, route)
         return self.norm(x_NC)
 
 
 class RelativeDecoder(nn.Module):
     """Layers, then a last norm if they are pre-norm."""
 
-    def __init__(self, shape: RelativeShape, forms: FormSpecs) -> None:
+    def __init__(self, shape: RelativeShape, forms: FormSpecs, blocks: Blocks = ()) -> None:
+        """Build the layers.
+
+        Args:
+            shape: Sizes; the modalities are those of ``blocks``.
+            forms: All forms of slots that the stream has.
+            blocks: Of ids, where each modality has feed-forward weights of its own.
+        """
         super().__init__()
+        self.blocks = blocks
+        shape = replace(shape, modalities=names_of(blocks))
         self.shape = shape
         self.relative = RelativeTables(shape, forms) if shape.has_tables else None
         self.positions = PositionProjection(shape) if shape.absolute == "bias" else None
         self.cross_positions = PositionProjection(shape) if shape.absolute == "bias" else None
         self.layers = nn.ModuleList(RelativeDecoderLayer(shape) for _ in range(shape.num_layers))
         self.norm = nn.LayerNorm(shape.width) if shape.is_pre_norm else nn.Identity()
+        self.paths = _paths(shape, num_parts=3)
 
     def forward(
         self,
@@ -152,9 +172,16 @@ class RelativeDecoder(nn.Module):
         cross_folded = _fold(self.cross_positions, stream.positions_NC, memory_positions_MC)
         x_NC = stream.hidden_NC
         relatives = _relatives(self.relative, stream, self.shape.num_layers)
-        for layer, relative in zip(self.layers, relatives, strict=True):
-            x_NC = layer(x_NC, plan, folded, relative, memory_MC, cross_plan, cross_folded)
+        cross = (memory_MC, cross_plan, cross_folded)
+        factors = self.paths(lo_N)
+        route = plan_route(stream.modalities_N, stream.modalities, self.shape.modalities)
+        for layer, relative, factors_SN1 in zip(self.layers, relatives, factors, strict=True):
+            x_NC = layer(x_NC, plan, folded, relative, *cross, factors_SN1, route)
         return self.norm(x_NC)
+
+
+def _paths(shape: RelativeShape, *, num_parts: int) -> DropPath:
+    return DropPath(shape.drop_path, num_layers=shape.num_layers, num_parts=num_parts)
 
 
 def _fold(projection: PositionProjection | None, query_NC: Tensor, key_MC: Tensor) -> Folded | None:

@@ -15,6 +15,7 @@ from ....graph.op import Traits
 from ....graph.type import Layout, Place, Port, Signature
 from ..attention import AttentionSpec
 from ..embedding import hidden_port
+from ..modality import Blocks, modality_port, names_of
 from .layer import RelativeShape
 from .places import FormSpecs, Items
 from .stack import RelativeDecoder, RelativeEncoder, Stream
@@ -53,7 +54,8 @@ class EncodeRelative:
 
     def __call__(self, module: RelativeEncoder, **stream: Tensor) -> Tensor:
         """Return the stream as the decoder reads it, shape ``(NS, C)``."""
-        return module(_stream(stream), _own_spec(self, module))
+        names = _relative_shape(self.shape).modalities
+        return module(_stream(stream, names), _own_spec(self, module))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class DecodeRelative:
     Attributes:
         shape: Fields of `RelativeShape`.
         forms: All forms of slots that the stream has.
+        blocks: Of ids, where each modality has feed-forward weights of its own; none where all share them.
         tile: Multiple that longer documents are aligned to, and no shorter one crosses, on both sides.
         longest: Most target tokens of a document; 0 where that is not known.
         cross_window: Source tokens that one tile of the target may reach, a multiple of ``tile``; 0 for all.
@@ -71,6 +74,7 @@ class DecodeRelative:
 
     shape: Items
     forms: FormSpecs
+    blocks: Blocks = ()
     tile: int = 64
     longest: int = 0
     cross_window: int = 0
@@ -90,7 +94,7 @@ class DecodeRelative:
 
     def module(self) -> RelativeDecoder:
         """Build the layers."""
-        return RelativeDecoder(_relative_shape(self.shape), self.forms)
+        return RelativeDecoder(_relative_shape(self.shape), self.forms, self.blocks)
 
     def __call__(
         self,
@@ -108,7 +112,8 @@ class DecodeRelative:
             scale=module.shape.score_scale,
         )
         specs = (_own_spec(self, module), cross)
-        return module(_stream(stream), memory, memory_positions, cross_keys, specs)
+        own = _stream(stream, names_of(self.blocks))
+        return module(own, memory, memory_positions, cross_keys, specs)
 
 
 def _stream_ports(name: str, width: int) -> dict[str, Port]:
@@ -119,12 +124,19 @@ def _stream_ports(name: str, width: int) -> dict[str, Port]:
         "slots": Port("positions", "int32", (name,), packed),
         "places": Port("positions", "int32", (name,), packed),
         "keys": Port("keys", "int32", (2, name), packed),
+        "modalities": modality_port(name, is_optional=True),
     }
 
 
-def _stream(given: Mapping[str, Tensor]) -> Stream:
+def _stream(given: Mapping[str, Tensor], modalities: tuple[str, ...]) -> Stream:
     return Stream(
-        given["hidden"], given["positions"], given["slots"], given["places"], given["keys"]
+        given["hidden"],
+        given["positions"],
+        given["slots"],
+        given["places"],
+        given["keys"],
+        given.get("modalities"),
+        modalities,
     )
 
 

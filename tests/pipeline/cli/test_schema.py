@@ -134,6 +134,7 @@ def test_recipes_of_others_add_their_attributes() -> None:
         ("key of `text`", "TextSection"),
         ("key of `model`", "ModelSection"),
         ("key of `train`", "TrainSection"),
+        ("key of one of `scopes`", "ScopeSection"),
         ("key of `decode`", "DecodeSection"),
     ],
 )

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Mixture, Run, Source, Task, train
@@ -55,6 +55,8 @@ continue_run(store, out, **json.loads(settings))
 
 def read_digits() -> list[dict[str, Any]]:
     """Return scanned digits: ``id``, ``image`` (uint8, 8 x 8) and ``label``."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - seconds, which processes that train do not need
+
     counts, labels = load_digits(return_X_y=True)
     images = np.rint(counts[:NUM_DIGITS] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     return [
@@ -136,15 +138,17 @@ def signal_at(number: int, out: Path, line: int) -> threading.Thread:
     return thread
 
 
-def start_python(code: str, *arguments: str, folder: Path | None = None) -> subprocess.Popen[str]:
-    """Run ``code`` in a fresh process, which may import this module."""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+def start_python(
+    code: str, *arguments: str, folder: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Run ``code`` in a fresh process, which may import this module; ``env`` is added to its environment."""
+    path = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=env,
+        env={**os.environ, **path, **(env or {})},
         cwd=folder,
     )
 

@@ -20,7 +20,8 @@ from taskloom.pipeline import train
 from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.trainer.blame import MAX_TOLD, NAME
 from taskloom.pipeline.trainer.learner import Learner
-from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
+from taskloom.storage.saving import begin_checkpoint
 
 from .stores import CONFIG, MODEL, are_equal, make_mixture
 
@@ -47,9 +48,9 @@ def poison(run: Path, number: int) -> dict[str, Any]:
     tensors: Any = {**saved.tensors, TABLE: table}
     shutil.rmtree(path)
     training: Any = saved.training
-    write_checkpoint(
+    begin_checkpoint(
         path, tensors=tensors, training=training, record=saved.record, artifacts=saved.artifacts
-    )
+    ).wait()
     return tensors
 
 

@@ -12,7 +12,8 @@ import torch
 
 from taskloom.graph.errors import CheckpointError, TrainingError
 from taskloom.pipeline import Model, Run
-from taskloom.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from taskloom.storage.checkpoint import Checkpoint, read_checkpoint
+from taskloom.storage.saving import begin_checkpoint
 
 from .stores import MODEL, continue_run
 
@@ -39,7 +40,7 @@ def rewrite(saved: Checkpoint, tmp_path: Path) -> Callable[..., Path]:
             "artifacts": saved.artifacts,
             "training": saved.training,
         }
-        write_checkpoint(tmp_path / "step-00000060", **(whole | parts))
+        begin_checkpoint(tmp_path / "step-00000060", **(whole | parts)).wait()
         return tmp_path
 
     return write

@@ -57,6 +57,7 @@ def model(run: Run) -> Model:
     scope="module",
     params=[
         pytest.param(MODEL, id="rotary"),
+        pytest.param(replace(MODEL, ffn="per_modality"), id="per_modality"),
         pytest.param(replace(MODEL, position="relative", max_positions=128), id="relative"),
     ],
 )

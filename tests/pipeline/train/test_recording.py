@@ -26,8 +26,9 @@ from taskloom.pipeline.trainer import recording
 from taskloom.pipeline.trainer.blame import find_documents
 from taskloom.pipeline.trainer.learner import Learner
 from taskloom.pipeline.trainer.recording import Recorder, capture_graph
+from taskloom.pipeline.trainer.saving import Saver
 from taskloom.pipeline.trainer.tally import Tally
-from taskloom.storage.checkpoint import read_checkpoint
+from taskloom.storage.checkpoint import checkpoint_path, read_checkpoint
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store
 
@@ -181,7 +182,10 @@ def test_a_recorded_run_goes_on_from_a_checkpoint_to_the_same(
     take_steps(first, packs[:5])
     record = {"step": 5, "losses": stream.losses}
     first.tally = Tally.from_plain({"sums": {}, "tokens": 0, "steps": 0}, first.device, [], [])
-    path = first.save(tmp_path, record, {})
+    saver = Saver(tmp_path, first, first.config)
+    saver.save(record, {})
+    saver.finish()
+    path = checkpoint_path(tmp_path, 5)
     torch.manual_seed(2)
     second.restore(read_checkpoint(path, with_training=True))
     take_steps(second, packs[5:10])

@@ -158,8 +158,12 @@ def test_a_number_that_is_none_never_enters_the_log(tmp_path: Path) -> None:
         pytest.param({"compile": "yes"}, ["compile is one of auto, on, off"], id="no choice"),
         pytest.param({"source_tokens": 200}, ["must be a multiple of 128"], id="no multiple"),
         pytest.param(
-            {"clip": -1.0, "warmup": 2.0, "learning_rate": float("nan")},
-            ["clip must be at least 0", "warmup is a share", "learning_rate must be at least 0"],
+            {"clip": -1.0, "final_rate": 2.0, "learning_rate": float("nan")},
+            [
+                "clip must be at least 0",
+                "final_rate is a share",
+                "learning_rate must be at least 0",
+            ],
             id="several at once",
         ),
     ],

@@ -1,0 +1,162 @@
+"""What ops of ours hold that a trace without numbers does not see.
+
+On a GPU that is the scores of the loss, a chunk at a time. On the host it is more: which back end computes
+attention is chosen there by what ranges say, and each has arrays of its own (`taskloom.ops.device.attention`).
+
+Shape letters: H = heads, D = head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...ops.device.attention import AttentionSpec
+from ...ops.device.attention.backend import choose_backend
+from ...ops.device.attention.blocks import Blocks
+from ...ops.device.cross_entropy import SCORES_AT_ONCE
+from ...ops.device.slope import LINE
+from ...storage.pack import Pack
+from ..model.work import PackWork, count_units
+from ..planner.planning import Plan
+
+SINGLE: Final = 4
+"""Bytes of a number in single precision."""
+_INDEX: Final = 8
+"""Bytes of a number that says where something is."""
+
+
+class Attended(NamedTuple):
+    """What one call of attention holds, in bytes.
+
+    Attributes:
+        saved: From the way there to the way back, beside what the op of a GPU saves.
+        within: While the gradient is computed.
+    """
+
+    saved: int = 0
+    within: int = 0
+
+
+class Hidden:
+    """What ops hold on a GPU."""
+
+    def attended(self, args: tuple[Any, ...]) -> Attended:  # noqa: ARG002
+        """Return what a call of attention holds; its kernels hold next to nothing."""
+        return Attended()
+
+    def scores(self, hidden_NC: Tensor, weight_VC: Tensor) -> int:
+        """Return what the loss holds: scores of a chunk, and the table's gradient while it is added up."""
+        num_rows, num_ids = len(hidden_NC), len(weight_VC)
+        size, table = hidden_NC.itemsize, weight_VC.numel()
+        rows = min(num_rows, max(1, SCORES_AT_ONCE["cuda"] // num_ids))
+        filled = -(-num_ids // LINE) * LINE
+        is_summed = num_rows > rows and size < SINGLE
+        # The vectors are filled up for fast products; sums of several chunks are taken in single precision.
+        copies = table * size * (filled > num_ids) + table * (SINGLE + size) * is_summed
+        return rows * filled * size + copies
+
+
+@dataclass(slots=True, eq=False)
+class HiddenOnHost:
+    """What they hold on the host, whose calls of attention follow one another as in ``work``.
+
+    Attributes:
+        plan: The plan.
+        pack: A pack, whose ranges decide.
+        work: What the pack has to compute.
+    """
+
+    plan: Plan
+    pack: Pack
+    work: PackWork
+    _calls: Iterator[tuple[str, str]] = field(init=False)
+    _planned: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+
+    def __post_init__(self) -> None:
+        forward = [p for p in self.work.parts if p.is_attention and not p.is_backward]
+        self._calls = cycle([(part.node, part.unit) for part in forward])
+
+    def attended(self, args: tuple[Any, ...]) -> Attended:
+        """Return what the next call of attention holds, given its arguments."""
+        _, q_NHD, k_MHD, v_MHD, table_HR, *_ = args
+        node, unit = next(self._calls)
+        name = unit.removesuffix(" keys")
+        ranges = (getattr(self.pack, f"{name}_{end}") for end in ("lo", "hi"))
+        lo_N, hi_N = (torch.from_numpy(array) for array in ranges)
+        params: Any = self.plan.graph[node].params
+        spec = _spec_of(name, params, is_relative=table_HR is not None)
+        spec = choose_backend(lo_N, hi_N, len(k_MHD), spec)
+        # What ranges decide is held once for all layers: told with the first, whose gradient is the last.
+        is_first = (node, unit) not in self._planned
+        self._planned.add((node, unit))
+        if spec.backend == "blockwise" and not spec.window:
+            blocks = Blocks(lo_N, hi_N, len(k_MHD), spec.tile)
+            streams = (q_NHD, k_MHD, v_MHD)
+            return _in_blocks(blocks, streams, is_relative=spec.is_relative, is_first=is_first)
+        return _in_windows(spec, q_NHD, k_MHD, v_MHD, is_first=is_first)
+
+    def scores(self, hidden_NC: Tensor, weight_VC: Tensor) -> int:
+        """Return what the loss holds: scores of a chunk of labels, and the logs of their shares."""
+        num_labels, num_ids = int(count_units(self.pack)["label"].used), len(weight_VC)
+        rows = min(num_labels, max(1, SCORES_AT_ONCE["cpu"] // num_ids))
+        return rows * num_ids * (hidden_NC.itemsize + SINGLE)
+
+
+def _spec_of(name: str, params: Any, *, is_relative: bool) -> AttentionSpec:
+    """Return the spec that a stack's op gives its attention to the stream ``name``."""
+    tile = params.get("tile", 64)
+    if name == "cross":
+        return AttentionSpec(tile=tile, window=params.get("cross_window", 0))
+    longest = params.get("longest", 0)
+    return AttentionSpec.within_documents(longest, tile=tile, is_relative=is_relative)
+
+
+def _in_windows(
+    spec: AttentionSpec, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, *, is_first: bool
+) -> Attended:
+    """Return what attention in windows holds, or in one that is as wide as the keys."""
+    num_queries, num_keys = len(q_NHD), len(k_MHD)
+    window = min(spec.window, num_keys) or num_keys
+    saved = num_queries * window * SINGLE if is_first else 0
+    # What comes out is held before and after queries that see nothing are put to 0.
+    saved += q_NHD[:, :, 0].numel() * v_MHD.shape[2] * q_NHD.itemsize
+    if spec.window and not spec.is_diagonal:
+        # Windows of keys and values are copies, and nobody holds what they are copied from.
+        gathered = -(-num_queries // spec.tile) * window * (k_MHD[0].numel() + v_MHD[0].numel())
+        saved += gathered * k_MHD.itemsize - v_MHD.untyped_storage().nbytes()
+    return Attended(saved)
+
+
+def _in_blocks(
+    blocks: Blocks, streams: Sequence[Tensor], *, is_relative: bool, is_first: bool
+) -> Attended:
+    """Return what attention in blocks of queries, keys and values holds."""
+    num_heads, qk_size = streams[0].shape[1:]
+    v_size = streams[2].shape[2]
+    stages = blocks.stages(num_heads)
+    scores = [chunk.size for chunk in blocks.chunks]
+    num_queries = sum(len(stage.query_X) for stage in stages)
+    num_keys = sum(len(stage.key_Y) for stage in stages)
+    saved = 0
+    if is_first:
+        saved += _INDEX * (2 * num_queries + num_keys)
+    if is_first and blocks.keeps:
+        saved += sum(scores) * (_INDEX if is_relative else SINGLE)
+    gathered = SINGLE * (num_queries * qk_size + num_keys * (qk_size + v_size))
+    if blocks.keeps:
+        # They take the place of what they are gathered from, which nobody else holds.
+        sizes = {id(s): s.nbytes() for s in (x.untyped_storage() for x in streams)}
+        saved += gathered + SINGLE * num_heads * sum(scores) - sum(sizes.values())
+    # Of a stage: what is gathered and its gradient. Of a chunk: weights, what they gain, and scores.
+    most = gathered if len(stages) == 1 else gathered // len(stages)
+    of_chunk = max(scores, default=0) * (
+        3 * num_heads * SINGLE + (_INDEX if is_relative else SINGLE)
+    )
+    own = SINGLE * num_queries * v_size
+    return Attended(saved, (1 if blocks.keeps else 2) * most + own + of_chunk)

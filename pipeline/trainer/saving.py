@@ -1,0 +1,140 @@
+"""Saving a run: checkpoints written while it goes on, and which of them are kept.
+
+A step waits until what it has come to is copied, and no longer; at most one checkpoint is on its way to the
+disk. What goes wrong there is raised when the next one is due, or at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+from ...storage.checkpoint import checkpoint_path, keep_only, list_checkpoints, step_of
+from ...storage.files import write_json
+from ...storage.saving import Writing, begin_checkpoint
+from ..settings import TrainConfig
+from .learner import Learner
+from .watch import PATIENCE_S
+
+NAME: Final = "best.json"
+"""File of a run that has the values of the metric whose best checkpoint is kept."""
+
+_LOWER: Final = ("loss", "perplexity", "error", "distance")
+"""Words in the names of metrics of which less is better."""
+
+
+@dataclass(slots=True)
+class Saver:
+    """Saves the run in a directory.
+
+    Attributes:
+        run: The directory.
+        learner: What it has come to.
+        config: Which checkpoints are kept.
+    """
+
+    run: Path
+    learner: Learner
+    config: TrainConfig
+    _writing: Writing | None = None
+    _stager: DefaultStager | None = None
+    _values: dict[int, float] = field(default_factory=dict[int, float])
+
+    def save(self, record: Mapping[str, Any], artifacts: Mapping[str, bytes]) -> None:
+        """Begin to write a checkpoint of the step that the learner is at, on all ranks.
+
+        Raises:
+            CheckpointError: This one cannot be written, or the last one could not (T0704).
+        """
+        self.finish()
+        learner, ranks = self.learner, self.learner.ranks
+        ranks.watch.enter("saving", limit_s=PATIENCE_S, is_waiting=True)
+        self._stager = self._stager or _make_stager(learner.device)
+        self._writing = begin_checkpoint(
+            checkpoint_path(self.run, learner.step),
+            tensors=learner.result.state_dict(),
+            training=learner.training(),
+            record=record,
+            artifacts=artifacts,
+            stager=self._stager,
+            group=ranks.saving,
+            then=self._tidy,
+        )
+
+    def finish(self) -> None:
+        """Wait for the checkpoint that is on its way, if there is one.
+
+        Raises:
+            CheckpointError: It could not be written (T0704).
+        """
+        if self._writing is None:
+            return
+        self.learner.ranks.watch.enter(
+            "waiting for a checkpoint", limit_s=PATIENCE_S, is_waiting=True
+        )
+        writing, self._writing = self._writing, None
+        writing.wait()
+
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take note of what an evaluation after ``step`` has found, so that the best checkpoint is kept.
+
+        Args:
+            step: The step; where no checkpoint is written, nothing comes of it.
+            metrics: Values by name; of one that is called a loss less is better, of others more.
+        """
+        name = self.config.keep_best
+        if not self.learner.ranks.is_first or name not in metrics:
+            return
+        value = metrics[name]
+        if math.isfinite(value):
+            self._values = self._read_values() | {step: value}
+            write_json(self.run / NAME, {"metric": name, "values": self._values})
+
+    def _tidy(self) -> None:
+        """Remove the checkpoints that are not kept."""
+        steps = [step_of(path) for path in list_checkpoints(self.run)]
+        kept = set(steps[-self.config.keep_checkpoints :])
+        if self.config.keep_every:
+            kept |= {step for step in steps if step % self.config.keep_every == 0}
+        if best := self._find_best(steps):
+            kept.add(best)
+        keep_only(self.run, kept)
+
+    def _find_best(self, steps: list[int]) -> int | None:
+        """Return which of ``steps`` has the best value; the earliest of equals."""
+        if not self.config.keep_best:
+            return None
+        values = self._read_values()
+        sign = 1 if any(word in self.config.keep_best for word in _LOWER) else -1
+        known = [step for step in steps if step in values]
+        return min(known, key=lambda step: sign * values[step], default=None)
+
+    def _read_values(self) -> dict[int, float]:
+        """Return the values so far, those from before the run was gone on with included."""
+        try:
+            told = json.loads((self.run / NAME).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return self._values
+        if told["metric"] != self.config.keep_best:
+            return self._values
+        return {int(step): value for step, value in told["values"].items()}
+
+
+def _make_stager(device: torch.device) -> DefaultStager:
+    """Return what copies tensors to the host: from a GPU at once, to memory that it can write."""
+    is_far = device.type == "cuda"
+    return DefaultStager(
+        StagingOptions(
+            use_pinned_memory=is_far,
+            use_shared_memory=False,
+            use_async_staging=False,
+            use_non_blocking_copy=is_far,
+        )
+    )

@@ -1,0 +1,100 @@
+"""Memory that is planned for a rank is what a step on this machine holds, within a tenth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from taskloom.pipeline.estimator.cluster import Cluster
+from taskloom.pipeline.estimator.run_plan import Case, RunPlan
+from taskloom.pipeline.estimator.sampled import sample_packs
+from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.settings import ScopeRule
+from taskloom.pipeline.trainer.learner import Learner
+from taskloom.storage.pack import Pack
+
+from .conftest import OpenStream
+
+CPU = torch.device("cpu")
+
+
+def count_peak(call: Callable[[], object]) -> int:
+    """Return the most bytes that ``call`` takes at once beside what there was, as torch's profiler sees it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+        call()
+    kineto: Any = told.profiler
+    events = [each for each in kineto.kineto_results.events() if each.name() == "[memory]"]
+    ordered = sorted(events, key=lambda each: each.start_ns())
+    return max(itertools.accumulate(each.nbytes() for each in ordered))
+
+
+def count_kept(learner: Learner) -> int:
+    """Return the bytes of what is learned, of its average and of what the optimizer holds."""
+    states = [state for part in learner.optimizer.parts for state in part.state.values()]
+    held = [tensor for state in states for tensor in state.values() if isinstance(tensor, Tensor)]
+    held += [*learner.program.parameters()]
+    held += [] if learner.average is None else [*learner.average.program.parameters()]
+    return sum(tensor.nbytes for tensor in held)
+
+
+def measure(stream: Stream, packs: list[Pack]) -> tuple[int, int]:
+    """Return the bytes that are kept from step to step, and the most that a step holds beside."""
+    learner = Learner.make(stream.plan, stream.config, CPU)
+    learner.take(packs)
+    learner.program.zero_grad(set_to_none=True)
+    return count_kept(learner), count_peak(lambda: learner.take(packs))
+
+
+def slowly(*case: object) -> object:
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("mixture", "model", "num_packs"),
+    [
+        ("digits", "rotary", 1),
+        ("texts", "relative", 2),
+        slowly("digits", "dropout", 2),
+        slowly("digits", "relative", 1),
+        slowly("digits", "relative", 2),
+        slowly("texts", "rotary", 1),
+        slowly("texts", "rotary", 2),
+        slowly("texts", "dropout", 1),
+        slowly("texts", "relative", 1),
+        slowly("pairs", "rotary", 1),
+        slowly("pairs", "dropout", 2),
+    ],
+)
+def test_planned_memory_is_measured_memory_within_a_tenth(
+    open_small: OpenStream, mixture: str, model: str, num_packs: int
+) -> None:
+    stream = open_small(mixture, model, packs_per_step=num_packs)
+    with stream.loader() as loader:
+        packs = list(next(iter(loader)))
+    kept, most = measure(stream, packs)
+    case = Case(stream=stream, sampled=sample_packs(stream), cluster=Cluster(kind="cpu"))
+    planned = RunPlan.of(case).memory
+    assert planned.parameters + planned.optimizer == pytest.approx(kept, rel=0.01)
+    step = planned.tensors - planned.parameters - planned.optimizer
+    assert step == pytest.approx(most, rel=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_averages_optimizers_and_frozen_scopes_take_what_is_planned(
+    open_small: OpenStream, optimizer: str
+) -> None:
+    frozen = {"encoder": ScopeRule(learn="frozen")}
+    stream = open_small("texts", "rotary", optimizer=optimizer, ema=0.9, scopes=frozen)
+    with stream.loader() as loader:
+        packs = list(next(iter(loader)))
+    kept, most = measure(stream, packs)
+    case = Case(stream=stream, sampled=sample_packs(stream), cluster=Cluster(kind="cpu"))
+    planned = RunPlan.of(case).memory
+    assert planned.parameters + planned.optimizer + planned.average == pytest.approx(kept, rel=0.01)
+    assert planned.gradients + planned.of_pack == pytest.approx(most, rel=0.1)

@@ -1,0 +1,279 @@
+"""A run of several ranks goes on after what stops it, on as many ranks as there are then."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from taskloom.pipeline import Model
+from taskloom.pipeline.trainer.resuming import verify_resume
+from taskloom.pipeline.trainer.run_log import NAME, read_log
+from taskloom.storage.checkpoint import latest_checkpoint, list_checkpoints, read_checkpoint
+
+from .launching import LAUNCH_S, run_ranks, start_ranks
+from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture, start_python
+
+STEPS: dict[str, Any] = {"steps": 24, "packs_per_step": 4, "log_every": 4, "checkpoint_every": 6}
+
+_TRAIN = """
+import json, os, sys
+from pathlib import Path
+from stores import continue_run
+store, out, settings, pids = sys.argv[1:]
+attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+Path(pids, f"{attempt}-{os.environ['RANK']}").write_text(str(os.getpid()))
+continue_run(store, out, **json.loads(settings))
+"""
+
+
+def arguments(store: Path, out: Path, **settings: Any) -> tuple[str, ...]:
+    """Return what the code is called with; ranks write their pids beside the run."""
+    pids = pids_of(out)
+    pids.mkdir(parents=True, exist_ok=True)
+    return str(store), str(out), json.dumps(settings), str(pids)
+
+
+def pids_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}-pids")
+
+
+def tensors_of(out: Path) -> dict[str, torch.Tensor]:
+    path = latest_checkpoint(out)
+    assert path is not None
+    return read_checkpoint(path).tensors
+
+
+def prints_of(out: Path) -> list[str]:
+    return [each for line in read_log(out) for each in line["packs"]]
+
+
+def read_pid(out: Path, attempt: int, rank: int) -> int:
+    """Return the pid of a rank, as soon as it has come to be."""
+    path, end = pids_of(out) / f"{attempt}-{rank}", time.monotonic() + LAUNCH_S
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+def wait_for_lines(out: Path, number: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the log of a run has so many lines."""
+    while not (out / NAME).exists() or len((out / NAME).read_bytes().splitlines()) < number:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one rank, in one go."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    continue_run(store_dir, out, **STEPS)
+    return out
+
+
+@pytest.fixture(scope="module")
+def begun(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run of two ranks, stopped after ten steps; tests leave it as it is."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    run_ranks(_TRAIN, 2, *arguments(store_dir, out, **STEPS, stop_at=10))
+    return out
+
+
+def test_each_rank_writes_a_share_of_a_checkpoint_and_one_process_reads_it(begun: Path) -> None:
+    path = latest_checkpoint(begun)
+    assert path is not None
+    shares = [
+        (path / f"{group}-{rank:05d}-of-00002.safetensors").stat().st_size
+        for group in ("model", "training")
+        for rank in range(2)
+    ]
+    assert max(shares[2:]) < 2 * min(shares[2:]), shares
+    parameters = dict(Model.load(begun).program.state_dict())
+    assert are_equal(parameters, read_checkpoint(path).tensors)
+
+
+def test_only_the_first_rank_writes_the_log(begun: Path) -> None:
+    assert [line["step"] for line in read_log(begun)] == [4, 8]
+    assert not list(begun.glob(".tmp*"))
+
+
+def test_a_run_of_two_ranks_goes_on_with_one_to_the_same(
+    store_dir: Path, begun: Path, whole: Path, tmp_path: Path
+) -> None:
+    """The packs are equal to the bit, and the parameters but for the order in which gradients are added up."""
+    before = sorted(begun.iterdir())
+    out = copy_run(begun, tmp_path / "run")
+    assert continue_run(store_dir, out, **STEPS).step == 24
+    assert prints_of(out) == prints_of(whole)
+    for name, tensor in tensors_of(whole).items():
+        torch.testing.assert_close(tensors_of(out)[name], tensor, rtol=0, atol=1e-4)
+    for ours, theirs in zip(read_log(out), read_log(whole), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+        assert ours["tokens"] == theirs["tokens"]
+    report = verify_resume(
+        make_mixture(has_rows=False), store_dir, out=out, model=MODEL, config=CONFIG
+    )
+    assert sum(each.num_compared for each in report.compared) >= 24
+    assert sorted(begun.iterdir()) == before
+
+
+def copy_run(run: Path, to: Path) -> Path:
+    subprocess.run(["cp", "-r", str(run), str(to)], check=True)
+    return to
+
+
+@pytest.mark.slow
+def test_a_run_goes_from_two_ranks_to_one_to_four(
+    store_dir: Path, begun: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = copy_run(begun, tmp_path / "run")
+    continue_run(store_dir, out, **STEPS, stop_at=17)
+    run_ranks(_TRAIN, 4, *arguments(store_dir, out, **STEPS))
+    assert prints_of(out) == prints_of(whole)
+    for name, tensor in tensors_of(whole).items():
+        torch.testing.assert_close(tensors_of(out)[name], tensor, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_ranks_that_share_parameters_go_on_from_one_and_one_from_them(
+    store_dir: Path, whole: Path, tmp_path: Path
+) -> None:
+    out, shared = tmp_path / "run", {**STEPS, "sharding": "full"}
+    run_ranks(_TRAIN, 2, *arguments(store_dir, out, **shared, stop_at=7))
+    index = json.loads((out / "step-00000007" / "index.json").read_bytes())
+    assert all(len(each["pieces"]) == 2 for each in index["model"].values() if each["size"][0] > 1)
+    continue_run(store_dir, out, **STEPS, stop_at=13)
+    run_ranks(_TRAIN, 2, *arguments(store_dir, out, **shared))
+    assert prints_of(out) == prints_of(whole)
+    for name, tensor in tensors_of(whole).items():
+        torch.testing.assert_close(tensors_of(out)[name], tensor, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_all_ranks_stop_at_one_step_when_one_is_interrupted(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings = STEPS | {"steps": 100_000, "log_every": 1, "checkpoint_every": 100_000}
+    process = start_ranks(_TRAIN, 2, *arguments(store_dir, out, **settings))
+    wait_for_lines(out, 5, process)
+    os.kill(read_pid(out, 0, 1), signal.SIGINT)
+    _, errors = process.communicate(timeout=LAUNCH_S)
+    assert process.returncode
+    assert "KeyboardInterrupt" in errors
+    (path,) = list_checkpoints(out)
+    assert read_checkpoint(path).record["step"] == read_log(out)[-1]["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_hung_rank_ends_the_run_and_is_named(store_dir: Path, tmp_path: Path, rank: int) -> None:
+    out = tmp_path / "run"
+    settings = STEPS | {"steps": 100_000, "log_every": 1, "checkpoint_every": 100_000}
+    process = start_ranks(_TRAIN, 2, *arguments(store_dir, out, **settings, rank_timeout_s=5.0))
+    wait_for_lines(out, 5, process)
+    pid = read_pid(out, 0, rank)
+    os.kill(pid, signal.SIGSTOP)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode
+    place = (
+        rf"rank {rank} \(process {pid} on {re.escape(socket.gethostname())}\) was .* at step \d+"
+    )
+    assert re.search(rf"T0763.*rank {rank} gave no sign for 5 s", errors)
+    assert re.search(place, errors)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_run_and_is_named(store_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = STEPS | {"steps": 100_000, "log_every": 1}
+    process = start_ranks(_TRAIN, 2, *arguments(store_dir, out, **settings))
+    wait_for_lines(out, 5, process)
+    pid = read_pid(out, 0, 1)
+    os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode
+    assert re.search(rf"Signal 9 \(SIGKILL\) received by PID {pid}", errors)
+    assert re.search(r"rank +: 1 ", errors)
+
+
+@pytest.mark.slow
+def test_without_a_launcher_a_rank_says_which_other_one_is_gone(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    """As on another machine, whose launcher hears of it later."""
+    out = tmp_path / "run"
+    settings = STEPS | {"steps": 100_000, "log_every": 1}
+    given = arguments(store_dir, out, **settings)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [start_python(_TRAIN, *given, env=name_rank(rank, 2, port)) for rank in range(2)]
+    wait_for_lines(out, 3, ranks[0])
+    ranks[1].kill()
+    _, errors = ranks[0].communicate(timeout=60)
+    ranks[1].communicate()
+    assert ranks[0].returncode == 1
+    assert re.search(r"T0762.*rank 1 is gone", errors), errors
+    assert re.search(rf"rank 1 \(process {ranks[1].pid} on ", errors)
+
+
+def name_rank(rank: int, number: int, port: str) -> dict[str, str]:
+    """Return what a launcher says to a rank in the environment."""
+    told = {"RANK": rank, "WORLD_SIZE": number, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    told |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RESTART_COUNT": 0}
+    return {name: str(value) for name, value in told.items()}
+
+
+@pytest.mark.slow
+def test_a_launcher_that_restarts_ranks_goes_on_from_the_last_checkpoint(
+    store_dir: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = start_ranks(
+        _TRAIN, 2, *arguments(store_dir, out, **STEPS | {"log_every": 1}), max_restarts=1
+    )
+    wait_for_lines(out, 8, process)
+    os.kill(read_pid(out, 0, 1), signal.SIGKILL)
+    _, errors = process.communicate(timeout=LAUNCH_S)
+    assert process.returncode == 0, errors
+    read_pid(out, 1, 0)
+    assert prints_of(out) == prints_of(whole)
+    for name, tensor in tensors_of(whole).items():
+        torch.testing.assert_close(tensors_of(out)[name], tensor, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments_a_run_loses_only_the_steps_since_its_last_checkpoint(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    out, num_kills, every = tmp_path / "run", 20, 3
+    settings = STEPS | {"steps": 100_000, "log_every": 1, "checkpoint_every": every}
+    process = start_ranks(_TRAIN, 2, *arguments(store_dir, out, **settings), max_restarts=num_kills)
+    moments = random.Random(0)
+    lines = 3
+    for attempt in range(num_kills):
+        pids = [read_pid(out, attempt, rank) for rank in range(2)]
+        wait_for_lines(out, lines, process)
+        time.sleep(moments.uniform(0, 0.4))
+        os.kill(moments.choice(pids), signal.SIGKILL)
+        taken = len((out / NAME).read_bytes().splitlines())
+        time.sleep(1.0)  # the launcher has ended the other, and new ones are still importing
+        kept = list_checkpoints(out)
+        steps = [read_checkpoint(path, with_training=True).record["step"] for path in kept]
+        # One may have been on its way to the disk.
+        assert max(steps, default=0) > taken - 2 * every - 1
+        lines = taken + moments.randint(1, 2 * every)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=LAUNCH_S)

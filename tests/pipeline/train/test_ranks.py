@@ -1,0 +1,247 @@
+"""Ranks learn together what one learns alone, whatever a step is divided into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from taskloom.graph.errors import TrainingError
+from taskloom.graph.vocabulary import PAD
+from taskloom.pipeline.loader.stream import Stream, open_stream
+from taskloom.pipeline.settings import TrainConfig
+from taskloom.pipeline.trainer.learner import Learner, own_torch
+from taskloom.pipeline.trainer.ranks import Ranks, join_ranks
+from taskloom.pipeline.trainer.sharding import make_whole
+from taskloom.pipeline.trainer.tally import Tally
+from taskloom.storage.one_pass import pack_documents
+from taskloom.storage.pack import Pack
+from taskloom.storage.store import Store
+
+from .launching import run_ranks
+from .stores import CONFIG, MODEL, make_mixture
+
+CPU = torch.device("cpu")
+STEP = replace(CONFIG, packs_per_step=4, clip=0.0)
+"""Four packs a step, whose gradients are left as they are."""
+
+Told = Mapping[str, Any]
+
+_LEARN = """
+import sys
+from pathlib import Path
+import torch
+from tests.pipeline.train.test_ranks import tell_of_steps
+tell_of_steps(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def tell_of_steps(store: Path, out: Path) -> None:
+    """Take steps of several kinds together with the other ranks; the first rank keeps what came of them."""
+    torch.set_num_threads(1)
+    kinds = {
+        "plain": STEP,
+        "half precision": replace(STEP, precision="bfloat16"),
+        "clipped": replace(STEP, clip=0.01),
+        "sharded": replace(STEP, sharding="full"),
+        "sharded, half precision": replace(STEP, sharding="full", precision="bfloat16"),
+        "sharded, clipped": replace(STEP, sharding="full", clip=0.01),
+    }
+    stream = open_on(store)
+    with join_ranks(STEP, CPU) as ranks:
+        told: dict[str, Any] = {
+            kind: tell_of_step(stream, config, ranks) for kind, config in kinds.items()
+        }
+        told["apart"] = tell_of_step(stream, STEP, ranks, is_apart=True)
+        told["reduced"] = count_reduced(stream, ranks)
+        if ranks.is_first:
+            torch.save(told, out / f"{ranks.number}.pt")
+
+
+def tell_of_step(
+    stream: Stream, config: TrainConfig, ranks: Ranks, *, is_apart: bool = False
+) -> dict[str, Any]:
+    """Take the first step, with dropout, and return its losses, gradients and new parameters."""
+    packs = pack_apart(stream) if is_apart else first_packs(stream)
+    with own_torch(config, CPU):
+        learner = Learner.make(stream.plan, config, CPU, ranks)
+        learner.take(share(packs, ranks))
+    named = dict(learner.program.named_parameters())
+    tally = learner.tally.of_all(ranks)
+    return {
+        "told": tally.describe(stream.losses) | {"seconds": 0.0},
+        "grads": {name: make_whole(p.grad) for name, p in named.items() if p.grad is not None},
+        "parameters": {name: make_whole(p.detach()) for name, p in named.items()},
+    }
+
+
+def open_on(store: Path) -> Stream:
+    return open_stream(make_mixture(has_rows=False), Store.open(store), MODEL, STEP)
+
+
+def first_packs(stream: Stream) -> list[Pack]:
+    with stream.loader() as loader:
+        return list(next(iter(loader)))
+
+
+def pack_apart(stream: Stream) -> list[Pack]:
+    """Return four packs: two of digits, which alone have pictures, then two of words."""
+    return [pack for task in ("digits", "spell") for pack in islice(_pack(stream, task), 2)]
+
+
+def _pack(stream: Stream, task: str) -> list[Pack]:
+    rows = {
+        template.name: stream.rows[template.task][: 40 if template.task == task else 0]
+        for template in stream.templates
+    }
+    rows = {name: np.asarray(each, np.int64) for name, each in rows.items()}
+    packs = list(
+        pack_documents(stream.templates, rows, stream.columns, stream.capacity, pad_id=PAD)
+    )
+    assert len(packs) >= 2
+    return packs
+
+
+def share(packs: Sequence[Pack], ranks: Ranks) -> Sequence[Pack]:
+    size = len(packs) // ranks.number
+    return packs[ranks.rank * size : (ranks.rank + 1) * size]
+
+
+def count_reduced(stream: Stream, ranks: Ranks) -> tuple[list[int], int]:
+    """Return how many numbers each all-reduce of the third step carries, and how many torch has seen."""
+    sizes: list[int] = []
+    plain = torch.distributed.all_reduce
+
+    def reduce(tensor: Tensor, *arguments: Any, **options: Any) -> Any:
+        sizes.append(tensor.numel())
+        return plain(tensor, *arguments, **options)
+
+    learner = Learner.make(stream.plan, STEP, CPU, ranks)
+    with stream.loader(rank=ranks.rank, num_ranks=ranks.number) as loader:
+        steps = iter(loader)
+        for _ in range(2):  # buckets are made anew after the first
+            learner.take(next(steps))
+        torch.distributed.all_reduce = reduce
+        with torch.profiler.profile() as profile:
+            learner.take(next(steps))
+        torch.distributed.all_reduce = plain
+    events: Any = profile.events()
+    return sizes, sum(each.name == "c10d::allreduce_" for each in events)
+
+
+@pytest.fixture(scope="module")
+def alone(store_dir: Path) -> Told:
+    """What one rank comes to."""
+    stream = open_on(store_dir)
+    kinds = {
+        "plain": STEP,
+        "half precision": replace(STEP, precision="bfloat16"),
+        "clipped": replace(STEP, clip=0.01),
+    }
+    told = {kind: tell_of_step(stream, config, Ranks()) for kind, config in kinds.items()}
+    return told | {"apart": tell_of_step(stream, STEP, Ranks(), is_apart=True)}
+
+
+def learn_together(number: int, store: Path, out: Path) -> Told:
+    run_ranks(_LEARN, number, str(store), str(out))
+    return torch.load(out / f"{number}.pt")
+
+
+@pytest.fixture(
+    scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids=["2 ranks", "4 ranks"]
+)
+def together(
+    request: pytest.FixtureRequest, store_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Told:
+    """What several come to."""
+    return learn_together(request.param, store_dir, tmp_path_factory.mktemp("told"))
+
+
+@pytest.mark.parametrize("kind", ["plain", "apart", "clipped"])
+def test_ranks_have_the_loss_and_the_gradients_of_one(
+    alone: Told, together: Told, kind: str
+) -> None:
+    """With dropout; ``apart`` are packs of one task, without pictures on some ranks."""
+    assert MODEL.dropout > 0
+    assert_near(together[kind]["grads"], alone[kind]["grads"], 1e-6)
+    assert_near(together[kind]["parameters"], alone[kind]["parameters"], 1e-6)
+    ours, theirs = together[kind]["told"], alone[kind]["told"]
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+    assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-5)
+    assert {t: each["labels"] for t, each in ours["tasks"].items()} == {
+        t: each["labels"] for t, each in theirs["tasks"].items()
+    }
+    assert ours["tokens"] == theirs["tokens"]
+    assert ours["packs"] == theirs["packs"], "the fingerprint is that of the whole step"
+
+
+def test_gradients_in_half_precision_are_added_up_in_single(alone: Told, together: Told) -> None:
+    """Only each pack's own gradient is rounded, as it is on one rank."""
+    assert_near(together["half precision"]["grads"], alone["half precision"]["grads"], 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["", "half precision", "clipped"])
+def test_ranks_that_share_parameters_have_the_loss_and_the_gradients_of_one(
+    alone: Told, together: Told, kind: str
+) -> None:
+    ours, theirs = together[f"sharded, {kind}" if kind else "sharded"], alone[kind or "plain"]
+    assert_near(ours["grads"], theirs["grads"], 1e-6)
+    assert_near(ours["parameters"], theirs["parameters"], 1e-6)
+    assert ours["told"]["loss"] == pytest.approx(theirs["told"]["loss"], abs=1e-6)
+    norm = theirs["told"]["gradient_norm"]
+    assert ours["told"]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_a_step_has_one_all_reduce_of_gradients(alone: Told, together: Told) -> None:
+    """And one of three numbers: what the losses weigh, and whether somebody wants to stop."""
+    num_parameters = sum(p.numel() for p in alone["plain"]["parameters"].values())
+    sizes, number = together["reduced"]
+    assert sorted(sizes) == [3, num_parameters]
+    assert number == 2
+
+
+def assert_near(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], most: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(
+            ours[name], tensor, rtol=0, atol=most, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_packs_that_ranks_cannot_share_are_refused_with_both_numbers() -> None:
+    with pytest.raises(TrainingError, match=r"T0760.*packs_per_step is 6.* 4 ranks"):
+        Ranks(number=4).refuse_uneven(6)
+    Ranks(number=4).refuse_uneven(8)
+
+
+@pytest.mark.parametrize("told", [("x", "2"), ("2", "2"), ("-1", "4")])
+def test_an_environment_that_names_no_rank_is_refused(
+    monkeypatch: pytest.MonkeyPatch, told: tuple[str, str]
+) -> None:
+    for name, value in zip(("RANK", "WORLD_SIZE"), told, strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=f"T0761.*RANK={told[0]}"), join_ranks(CONFIG, CPU):
+        pass
+
+
+def test_one_rank_of_a_launcher_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with join_ranks(CONFIG, CPU) as ranks:
+        assert ranks.number == 1
+        assert ranks.group is None
+
+
+def test_what_ranks_keep_of_a_tally_is_all_of_it_together() -> None:
+    whole = Tally({"losses": torch.ones(2), "gradient_norm": torch.ones(())}, 7, 1, [["a"]])
+    shares = [whole.share(Ranks(rank=rank, number=2)) for rank in range(2)]
+    assert torch.stack([each.sums["losses"] for each in shares]).sum(0).tolist() == [1.0, 1.0]
+    assert [each.tokens for each in shares] == [7, 0]
+    assert [each.packs for each in shares] == [[["a"]], [[]]]

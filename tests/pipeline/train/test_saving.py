@@ -1,0 +1,125 @@
+"""A run keeps the checkpoints it is asked to keep, tells what could not be written, and becomes a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from taskloom.graph.errors import CheckpointError
+from taskloom.pipeline import Model, Run
+from taskloom.pipeline.cli import main
+from taskloom.pipeline.loader.stream import Stream
+from taskloom.pipeline.model.consolidating import consolidate
+from taskloom.pipeline.trainer.learner import Learner
+from taskloom.pipeline.trainer.saving import Saver
+from taskloom.storage.checkpoint import list_checkpoints, read_checkpoint, step_of
+
+from .stores import CONFIG, are_equal
+
+MakeSaver = Callable[..., Saver]
+
+
+@pytest.fixture(scope="module")
+def learner(stream: Stream) -> Learner:
+    return Learner.make(stream.plan, CONFIG, torch.device("cpu"))
+
+
+@pytest.fixture
+def make_saver(learner: Learner, tmp_path: Path) -> MakeSaver:
+    """Makes a saver of one run, as it is made again when the run is gone on with."""
+
+    def make(run: Path = tmp_path / "run", **settings: object) -> Saver:
+        return Saver(run, learner, replace(CONFIG, **settings))
+
+    return make
+
+
+def save_steps(saver: Saver, steps: Sequence[int]) -> list[int]:
+    """Save at ``steps``, and return those whose checkpoints are left."""
+    for step in steps:
+        saver.learner.step = step
+        saver.save({"step": step}, {})
+    saver.finish()
+    return [step_of(path) for path in list_checkpoints(saver.run)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        pytest.param({"keep_checkpoints": 2}, [50, 60], id="last"),
+        pytest.param({"keep_checkpoints": 1, "keep_every": 20}, [20, 40, 60], id="every"),
+        pytest.param({"keep_checkpoints": 9}, [10, 20, 30, 40, 50, 60], id="all"),
+    ],
+)
+def test_the_last_checkpoints_and_every_so_many_steps_are_kept(
+    make_saver: MakeSaver, settings: dict[str, int], left: list[int]
+) -> None:
+    assert save_steps(make_saver(**settings), range(10, 70, 10)) == left
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [
+        pytest.param("loss", 20, id="lowest loss"),
+        pytest.param("spell.exact", 10, id="highest of others"),
+    ],
+)
+def test_the_best_checkpoint_is_kept_also_when_the_run_was_gone_on_with(
+    make_saver: MakeSaver, metric: str, best: int
+) -> None:
+    values = {10: 0.9, 20: 0.5, 30: 0.7, 40: float("nan"), 50: 0.6}
+    for steps in ([10, 20], [30, 40, 50]):
+        saver = make_saver(keep_checkpoints=1, keep_best=metric)
+        for step in steps:
+            save_steps(saver, [step])
+            saver.note(step, {metric: values[step], "others": 1.0})
+    assert save_steps(saver, [60]) == [best, 60]
+
+
+def test_what_was_not_evaluated_is_not_the_best(make_saver: MakeSaver) -> None:
+    saver = make_saver(keep_checkpoints=1, keep_best="loss")
+    saver.note(10, {"others": 0.0})
+    assert save_steps(saver, [10, 20]) == [20]
+    assert not (saver.run / "best.json").exists()
+
+
+def test_a_write_that_fails_is_raised_when_the_next_is_due_and_leaves_nothing(
+    make_saver: MakeSaver, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    saver = make_saver(tmp_path / "file" / "run")
+    saver.learner.step = 1
+    saver.save({"step": 1}, {})
+    with pytest.raises(CheckpointError, match=r"T0704.*cannot write checkpoint .*step-00000001"):
+        saver.save({"step": 2}, {})
+    saver.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_consolidated_run_is_the_model_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    assert consolidate(run.path, out) == run.path / "step-00000060"
+    names = {path.name for path in out.iterdir()}
+    assert names == {"artifacts", "manifest.json", "model.safetensors", "record.json"}
+    ours, theirs = (dict(Model.load(path).program.state_dict()) for path in (out, run.path))
+    assert are_equal(ours, theirs)
+    assert read_checkpoint(out, with_training=True).training is None
+    with pytest.raises(CheckpointError, match=r"T0705.*model exists already"):
+        consolidate(run.path, out)
+
+
+def test_the_command_line_consolidates(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    words = ["taskloom", "consolidate", str(run.path), str(out)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert capsys.readouterr().out.strip() == f"{out} holds the model of {run.path}/step-00000060"

@@ -1,0 +1,114 @@
+"""A watch blames who hangs, and never who waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from torch.distributed import HashStore
+
+from taskloom.pipeline.trainer.watch import PATIENCE_S, Sign, Watch
+
+LIMIT_S = 10.0
+
+Judge = Callable[[list[Sign], float], Any]
+
+
+def sign(rank: int, **changes: Any) -> Sign:
+    return replace(Sign(rank=rank, host="h", pid=100 + rank, step=3, limit_s=LIMIT_S), **changes)
+
+
+def watch_of(num_ranks: int) -> Watch:
+    return Watch(0, num_ranks, None, LIMIT_S)
+
+
+def judge(*signs: Sign, since: float = 0.0) -> tuple[str, list[int]] | None:
+    """Return what a watch says of ranks that it saw for the first time so many seconds ago."""
+    watch = watch_of(len(signs))
+    watch.judge(signs, 0.0)
+    told = watch.judge([replace(each, number=each.number) for each in signs], since)
+    return None if told is None else (told[0], [each.rank for each in told[1]])
+
+
+fine = st.builds(
+    sign,
+    st.just(0),
+    since_s=st.floats(0, LIMIT_S),
+    is_waiting=st.booleans(),
+    is_over=st.booleans(),
+)
+
+
+@given(st.lists(fine, min_size=1, max_size=5), st.floats(0, LIMIT_S))
+def test_ranks_that_get_on_are_left_alone(signs: list[Sign], since: float) -> None:
+    assert (
+        judge(*(replace(each, rank=rank) for rank, each in enumerate(signs)), since=since) is None
+    )
+
+
+def test_a_rank_without_a_sign_is_named_whatever_it_was_doing() -> None:
+    watch = watch_of(3)
+    watch.judge([sign(0), sign(1, limit_s=PATIENCE_S), sign(2)], 0.0)
+    later = [sign(0, number=9), sign(1, limit_s=PATIENCE_S), sign(2, number=9)]
+    told = watch.judge(later, LIMIT_S + 1)
+    assert told is not None
+    assert (told[0], [each.rank for each in told[1]]) == ("gave no sign", [1])
+
+
+def test_a_rank_that_does_not_get_on_is_named_and_those_that_wait_for_it_are_not() -> None:
+    waiting = [sign(rank, since_s=40.0, is_waiting=True) for rank in (0, 2)]
+    stuck = sign(1, since_s=40.0)
+    assert judge(waiting[0], stuck, waiting[1]) == ("does not get on", [1])
+
+
+def test_ranks_may_wait_for_one_that_is_slow_but_gets_on() -> None:
+    assert judge(sign(0, since_s=1e6, is_waiting=True), sign(1, since_s=LIMIT_S / 2)) is None
+
+
+def test_ranks_that_all_wait_for_each_other_are_named() -> None:
+    signs = [sign(rank, since_s=11.0, is_waiting=True) for rank in range(2)]
+    assert judge(*signs) == ("waits for others, as all do", [0, 1])
+
+
+def test_a_rank_that_has_ended_is_not_missed() -> None:
+    assert judge(sign(0, is_over=True), sign(1, is_over=True), since=1e6) is None
+
+
+def test_work_that_may_take_long_is_given_its_time() -> None:
+    assert judge(sign(0, since_s=60.0, limit_s=PATIENCE_S), sign(1)) is None
+
+
+@pytest.fixture
+def watches() -> Iterator[list[Watch]]:
+    """Two ranks that give signs."""
+    store = HashStore()
+    made = [Watch(rank, 2, store, 0.5) for rank in range(2)]
+    for each in made:
+        each.start()
+    yield made
+    for each in made:
+        each.close()
+
+
+def test_ranks_see_what_others_say_of_themselves(watches: list[Watch]) -> None:
+    watches[1].enter("learning pack 1 of 2", step=41)
+    assert watches[0].find_silent(0.5) == []
+    told = str(watches[0].read()[1])
+    assert told.startswith("rank 1 (process ")
+    assert told.endswith(" was learning pack 1 of 2 at step 41")
+
+
+def test_a_rank_that_falls_silent_is_found(watches: list[Watch]) -> None:
+    watches[1].close()
+    assert [each.rank for each in watches[0].find_silent(0.5)] == [1]
+
+
+def test_a_rank_alone_watches_nobody() -> None:
+    watch = Watch()
+    watch.enter("learning", step=1)
+    assert watch.find_silent(0.0) == []
+    watch.close()
