@@ -131,7 +131,7 @@ def go_on(store: Path, out: Path, stop_at: int, began: float, width: int) -> Non
 
 def main() -> None:
     """Run the bench."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Time what a checkpoint costs.")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--width", type=int, default=256)

@@ -187,6 +187,11 @@ def keep_only(run_dir: Path, steps: Collection[int]) -> None:
         shutil.rmtree(temporary)
 
 
+def is_step(name: str) -> bool:
+    """Return whether ``name`` is that of a checkpoint in the directory of a run."""
+    return _STEP.fullmatch(name) is not None
+
+
 def step_of(path: Path) -> int:
     """Return the step of the checkpoint at ``path``."""
     return int(path.name.removeprefix("step-"))
@@ -237,7 +242,7 @@ def _read_training(path: Path, manifest: Manifest) -> Any:
 
 
 def _list_steps(run_dir: Path) -> list[Path]:
-    return [path for path in run_dir.glob("step-*") if _STEP.fullmatch(path.name)]
+    return [path for path in run_dir.glob("step-*") if is_step(path.name)]
 
 
 __all__ = [
@@ -245,6 +250,7 @@ __all__ = [
     "Checkpoint",
     "checkpoint_path",
     "encode_files",
+    "is_step",
     "keep_only",
     "latest_checkpoint",
     "list_checkpoints",

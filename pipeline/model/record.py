@@ -57,7 +57,7 @@ def run_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
     free |= {"activations"}
     # What a run begins with is no longer asked for when it goes on.
     free |= {"loader_timeout_s", "loader_workers", "weights"}
-    free |= {"keep_every", "keep_best", "sharding", "rank_timeout_s"}
+    free |= {"keep_every", "keep_best", "mirror", "sharding", "rank_timeout_s"}
     return {
         **model_record(mixture, stream),
         "settings": {k: v for k, v in asdict(stream.config).items() if k not in free},

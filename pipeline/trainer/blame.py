@@ -23,6 +23,7 @@ from ..loader.packing import to_inputs
 from ..loader.stream import Stream
 from .learner import Learner
 from .sample import name_row
+from .sharding import local
 
 NAME: Final = "not-finite.json"
 """File of a run that names the documents."""
@@ -165,9 +166,13 @@ class _Trial:
             learner.working.zero_grad(set_to_none=True)
             loss.backward()
         grads = [
-            p.grad.isfinite().all() for p in learner.working.parameters() if p.grad is not None
+            local(p.grad).isfinite().all()
+            for p in learner.working.parameters()
+            if p.grad is not None
         ]
-        return bool(torch.stack(grads).all())
+        # Ranks that share parameters have a share of each gradient, and look at the same documents.
+        (num_bad,) = learner.ranks.add_up([float(not torch.stack(grads).all())])
+        return not num_bad
 
 
 def _rows_of(packs: Sequence[Pack]) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +25,7 @@ from ..planner.planning import Plan
 from ..settings import TrainConfig
 from .averaging import Average, make_average
 from .balancing import Balance, make_balance
+from .drawing import draw_for_pack
 from .optimizer import Member, Optimizer, kinds_of, make_optimizer
 from .ranks import Ranks
 from .recording import SUMS, TOLD, Recorder, teach
@@ -72,7 +72,7 @@ class Learner:
     recorder: Recorder | None = None
     step: int = 0
     tally: Tally = field(default_factory=Tally)
-    _is_warm: bool = False
+    _num_taken: int = 0
     _num_halted: Tensor = field(init=False)
     _tasks: list[str] = field(init=False)
 
@@ -197,15 +197,16 @@ class Learner:
             Whether somebody has asked any rank to stop.
         """
         watch = self.ranks.watch
-        limit_s = 0.0 if self._is_warm else PATIENCE_S
+        # The first step compiles. The second tells how long one takes, which nobody knows before.
+        is_usual = self._num_taken > 0
+        limit_s = 0.0 if self._num_taken > 1 else PATIENCE_S
         self.optimizer.set_rate(rate_at(self.config, self.step))
         self.optimizer.zero_grad()
-        watch.enter(
-            "waiting for other ranks to begin the step", step=self.step + 1, is_waiting=True
-        )
+        doing = "waiting for other ranks to begin the step"
+        watch.enter(doing, step=self.step + 1, is_waiting=True, limit_s=limit_s)
         divisors, is_stopping = self._agree(packs, is_stopping=is_stopping)
         # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
-        is_settled = self.is_compiled and self._is_warm
+        is_settled = self.is_compiled and is_usual
         with torch.compiler.set_stance("fail_on_recompile" if is_settled else "default"):
             if self.balance is not None:
                 self.balance.begin(packs, is_measured=self.working.probe is not None)
@@ -213,11 +214,11 @@ class Learner:
                 is_last = number == len(packs) - 1
                 doing = f"learning pack {number + 1} of {len(packs)}"
                 doing += " and waiting for gradients of other ranks" if is_last else ""
-                watch.enter(doing, limit_s=limit_s, is_waiting=is_last)
-                self._draw_for(self.step, self.ranks.rank * len(packs) + number)
+                watch.enter(doing, limit_s=limit_s, is_waiting=is_last, is_usual=is_usual)
+                self._draw_for(self.step, number, len(packs))
                 with self._summed(is_last=is_last):
                     self._learn(pack, divisors, is_only=len(packs) == 1)
-            watch.enter("stepping the optimizer", limit_s=limit_s)
+            watch.enter("stepping the optimizer", limit_s=limit_s, is_usual=is_usual)
             limit = self.config.clip or math.inf
             norm = make_whole(nn.utils.clip_grad_norm_(self.program.parameters(), limit))
             is_bad = self._halt(norm)
@@ -231,7 +232,7 @@ class Learner:
         self.tally.add("gradient_norm", norm)
         self.tally.steps += 1
         self.tally.packs.append([fingerprint_pack(pack) for pack in packs])
-        self._is_warm = True
+        self._num_taken += 1
         return is_stopping
 
     def _learn(self, pack: Pack, divisors: Mapping[str, Tensor], *, is_only: bool) -> None:
@@ -239,7 +240,7 @@ class Learner:
         inputs = to_inputs(self.plan, pack, self.device)
         if self.balance is not None:
             inputs = self.balance.weigh(inputs)
-        if self.recorder is not None and self._is_warm:
+        if self.recorder is not None and self._num_taken:
             told = self.recorder.teach(inputs, divisors, is_only=is_only)
         else:
             told = teach(self.working, self.program, inputs, divisors, called=self.called)
@@ -257,7 +258,7 @@ class Learner:
         sums: list[Tensor] = []
         for number, pack in enumerate(packs):
             # What was dropped in learning is dropped again, so that parameters alone make the difference.
-            self._draw_for(self.step - 1, self.ranks.rank * len(packs) + number)
+            self._draw_for(self.step - 1, number, len(packs))
             told = self.working(to_inputs(self.plan, pack, self.device))
             sums.append(torch.stack([told[name] for name in SUMS]))
         self.working.probe = probe
@@ -283,16 +284,10 @@ class Learner:
             return summed_at_last(self.program, is_last=is_last)
         return summed(self.called, is_last=is_last)
 
-    def _draw_for(self, step: int, number: int) -> None:
-        """Draw random numbers for pack ``number`` of ``step``, the same whichever rank learns it."""
-        place = f"{self.config.seed}/{step}/{number}".encode()
-        seed = int.from_bytes(hashlib.blake2b(place, digest_size=7).digest())
-        generator = torch.default_generator
-        if self.device.type == "cuda":
-            index: Any = self.device.index
-            index = torch.cuda.current_device() if index is None else index
-            generator = torch.cuda.default_generators[index]
-        generator.manual_seed(seed)
+    def _draw_for(self, step: int, number: int, num_packs: int) -> None:
+        """Draw random numbers for pack ``number`` of this rank's ``num_packs`` in ``step``."""
+        place = self.ranks.rank * num_packs + number
+        draw_for_pack(self.config.seed, step, place, self.device)
 
     def _agree(
         self, packs: Sequence[Pack], *, is_stopping: bool

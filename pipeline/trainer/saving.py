@@ -16,11 +16,22 @@ from typing import Any, Final
 import torch
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from ...storage.checkpoint import checkpoint_path, keep_only, list_checkpoints, step_of
+from ...graph.errors import StoreError
+from ...storage.access import Access, check_url, is_url
+from ...storage.checkpoint import (
+    checkpoint_path,
+    keep_only,
+    latest_checkpoint,
+    list_checkpoints,
+    step_of,
+)
 from ...storage.files import write_json
+from ...storage.mirror import copy_checkpoint, fetch_latest, keep_copies
+from ...storage.remote import RemoteFolder
 from ...storage.saving import Writing, begin_checkpoint
 from ..settings import TrainConfig
 from .learner import Learner
+from .ranks import Ranks
 from .watch import PATIENCE_S
 
 NAME: Final = "best.json"
@@ -65,7 +76,7 @@ class Saver:
             artifacts=artifacts,
             stager=self._stager,
             group=ranks.saving,
-            then=self._tidy,
+            then=self._finish_written,
         )
 
     def finish(self) -> None:
@@ -97,8 +108,12 @@ class Saver:
             self._values = self._read_values() | {step: value}
             write_json(self.run / NAME, {"metric": name, "values": self._values})
 
-    def _tidy(self) -> None:
-        """Remove the checkpoints that are not kept."""
+    def _finish_written(self) -> None:
+        """Copy the checkpoint that has just been written, and remove those that are not kept."""
+        if self.config.mirror:
+            written = latest_checkpoint(self.run)
+            assert written is not None, "it has just been written"
+            copy_checkpoint(written, open_mirror(self.config.mirror))
         steps = [step_of(path) for path in list_checkpoints(self.run)]
         kept = set(steps[-self.config.keep_checkpoints :])
         if self.config.keep_every:
@@ -106,6 +121,9 @@ class Saver:
         if best := self._find_best(steps):
             kept.add(best)
         keep_only(self.run, kept)
+        if self.config.mirror:
+            names = [checkpoint_path(self.run, step).name for step in kept]
+            keep_copies(open_mirror(self.config.mirror), names)
 
     def _find_best(self, steps: list[int]) -> int | None:
         """Return which of ``steps`` has the best value; the earliest of equals."""
@@ -125,6 +143,30 @@ class Saver:
         if told["metric"] != self.config.keep_best:
             return self._values
         return {int(step): value for step, value in told["values"].items()}
+
+
+def fetch_checkpoint(run: Path, config: TrainConfig, ranks: Ranks) -> None:
+    """Fetch the last checkpoint of a run from its mirror, if the run has one there and none here; on all ranks.
+
+    Raises:
+        StoreError: The mirror cannot be read.
+    """
+    if config.mirror and ranks.is_first and latest_checkpoint(run) is None:
+        fetch_latest(open_mirror(config.mirror), run)
+    ranks.meet()
+
+
+def open_mirror(url: str) -> RemoteFolder:
+    """Return the folder behind ``url``, opened as its library finds out by itself.
+
+    Raises:
+        StoreError: It is no URL, or holds a secret (T0501).
+    """
+    if not is_url(url):
+        message = f'mirror is a URL, such as "s3://bucket/run", got "{url}"'
+        raise StoreError.of("T0501", message, "leave it out: out is a folder of this machine")
+    check_url(url)
+    return RemoteFolder(url.rstrip("/"), Access())
 
 
 def _make_stager(device: torch.device) -> DefaultStager:

@@ -24,6 +24,9 @@ from ...graph.errors import TrainingError
 PATIENCE_S: Final = 600.0
 """Seconds that work may take which is no step: compiling, evaluating, writing."""
 
+_TIMES: Final = 4
+"""How many times as long as the slowest work of its kind so far some may take."""
+
 _MAX_WATCHERS: Final = 16
 """Ranks that look at all others; a thousand that did would keep the store busy."""
 
@@ -88,6 +91,8 @@ class Watch:
     _began: float = field(default_factory=time.monotonic)
     _allowed_s: float = PATIENCE_S
     _is_waiting: bool = False
+    _is_usual: bool = False
+    _usual_s: float = 0.0
     _is_over: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _seen: dict[int, tuple[Sign, float]] = field(default_factory=dict[int, tuple[Sign, float]])
@@ -99,7 +104,13 @@ class Watch:
         self._thread.start()
 
     def enter(
-        self, doing: str, *, step: int | None = None, limit_s: float = 0.0, is_waiting: bool = False
+        self,
+        doing: str,
+        *,
+        step: int | None = None,
+        limit_s: float = 0.0,
+        is_waiting: bool = False,
+        is_usual: bool = False,
     ) -> None:
         """Say what this rank is about to do; it costs no more than setting a few values.
 
@@ -108,11 +119,30 @@ class Watch:
             step: The step that it is at from now on, counted from 1.
             limit_s: Seconds it may take, where those of a step do not suit it.
             is_waiting: Whether it is to wait for other ranks.
+            is_usual: Whether every step does so: the next time it may take a few times as long.
         """
-        self._doing, self._is_waiting = doing, is_waiting
-        self._allowed_s = limit_s or self.limit_s
+        now = time.monotonic()
+        if self._is_usual:
+            self._usual_s = max(self._usual_s, now - self._began)
+        self._doing, self._is_waiting, self._is_usual = doing, is_waiting, is_usual
+        self._allowed_s = limit_s or max(self.limit_s, _TIMES * self._usual_s)
         self._step = self._step if step is None else step
-        self._began = time.monotonic()
+        self._began = now
+
+    def sign(self, number: int) -> Sign:
+        """Return what this rank says of itself when it does so for time ``number``."""
+        return Sign(
+            rank=self.rank,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            number=number,
+            step=self._step,
+            doing=self._doing,
+            since_s=time.monotonic() - self._began,
+            limit_s=self._allowed_s,
+            is_waiting=self._is_waiting,
+            is_over=self._is_over.is_set(),
+        )
 
     def close(self) -> None:
         """Say that this rank has come to its end."""
@@ -174,19 +204,7 @@ class Watch:
             self._tell(number + 1)
 
     def _tell(self, number: int) -> None:
-        sign = Sign(
-            rank=self.rank,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            number=number,
-            step=self._step,
-            doing=self._doing,
-            since_s=time.monotonic() - self._began,
-            limit_s=self._allowed_s,
-            is_waiting=self._is_waiting,
-            is_over=self._is_over.is_set(),
-        )
-        self.store.set(f"{_KEY}/{self.rank}", json.dumps(asdict(sign)))
+        self.store.set(f"{_KEY}/{self.rank}", json.dumps(asdict(self.sign(number))))
 
     def _end(self, what: str, signs: Sequence[Sign]) -> None:
         """Say what is wrong, and end the run: the launcher stops those that are left."""
@@ -209,7 +227,7 @@ def _explain(what: str, signs: Sequence[Sign], limit_s: float) -> TrainingError:
     lines = [str(sign) for sign in signs]
     help_ = (
         "the same command goes on from the last checkpoint; look what its machine was doing then\n"
-        "where steps take longer than that, set rank_timeout_s higher"
+        "where machines stand still for a while, set rank_timeout_s higher"
     )
     message = f"rank {ranks} {what} for {waited:,.0f} s"
     return TrainingError.of("T0763", message, "\n".join([*lines, help_]))

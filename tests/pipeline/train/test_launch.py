@@ -177,6 +177,33 @@ def test_all_ranks_stop_at_one_step_when_one_is_interrupted(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_ranks_whose_loss_is_no_number_end_together_and_name_the_documents(
+    store_dir: Path, tmp_path: Path, sharding: str
+) -> None:
+    out = tmp_path / "run"
+    settings = STEPS | {"learning_rate": 1e38, "clip": 0.0, "warmup": 0.0, "sharding": sharding}
+    process = start_ranks(_TRAIN, 2, *arguments(store_dir, out, **settings))
+    _, errors = process.communicate(timeout=LAUNCH_S)
+    assert process.returncode
+    assert "T0731" in errors
+    assert "T0762" not in errors
+    assert json.loads((out / "not-finite.json").read_bytes())["documents"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_ranks_begin_with_the_weights_of_another_run(
+    store_dir: Path, begun: Path, tmp_path: Path, sharding: str
+) -> None:
+    """A rate of nothing leaves them as they are."""
+    out = tmp_path / "run"
+    settings = STEPS | {"learning_rate": 0.0, "weight_decay": 0.0, "weights": str(begun)}
+    run_ranks(_TRAIN, 2, *arguments(store_dir, out, **settings, stop_at=2, sharding=sharding))
+    assert are_equal(tensors_of(out), tensors_of(begun))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_hung_rank_ends_the_run_and_is_named(store_dir: Path, tmp_path: Path, rank: int) -> None:
     out = tmp_path / "run"

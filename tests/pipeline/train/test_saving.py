@@ -6,20 +6,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from taskloom.graph.errors import CheckpointError
+from taskloom.graph.errors import CheckpointError, StoreError
 from taskloom.pipeline import Model, Run
 from taskloom.pipeline.cli import main
 from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.model.consolidating import consolidate
 from taskloom.pipeline.trainer.learner import Learner
-from taskloom.pipeline.trainer.saving import Saver
+from taskloom.pipeline.trainer.saving import Saver, open_mirror
 from taskloom.storage.checkpoint import list_checkpoints, read_checkpoint, step_of
+from taskloom.storage.mirror import list_copies
 
-from .stores import CONFIG, are_equal
+from .stores import CONFIG, are_equal, continue_run
 
 MakeSaver = Callable[..., Saver]
 
@@ -99,6 +101,31 @@ def test_a_write_that_fails_is_raised_when_the_next_is_due_and_leaves_nothing(
         saver.save({"step": 2}, {})
     saver.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_outlives_its_machine_behind_a_url(run: Run, store_dir: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"mirror": f"memory://{tmp_path.name}/run", "keep_checkpoints": 1}
+    continue_run(store_dir, tmp_path / "lost", stop_at=41, **settings)
+    mirror = open_mirror(settings["mirror"])
+    assert list_copies(mirror) == ["step-00000041"]
+    mirror.write("step-00000099/model.safetensors", b"of a copy that was killed")
+    # Nothing but the mirror is left.
+    (tmp_path / "lost").rename(tmp_path / "gone")
+    assert continue_run(store_dir, tmp_path / "lost", **settings).step == 60
+    ours, theirs = (
+        read_checkpoint(path / "step-00000060") for path in (tmp_path / "lost", run.path)
+    )
+    assert are_equal(ours.tensors, theirs.tensors)
+    assert list_copies(mirror) == ["step-00000060"]
+
+
+@pytest.mark.parametrize("mirror", ["somewhere", "s3://user:secret@bucket/run"])
+def test_a_mirror_that_is_no_url_or_holds_a_secret_is_refused(
+    store_dir: Path, tmp_path: Path, mirror: str
+) -> None:
+    with pytest.raises(StoreError, match="T0501") as caught:
+        continue_run(store_dir, tmp_path / "run", mirror=mirror)
+    assert "secret" not in str(caught.value).replace("holds a", "")
 
 
 def test_a_consolidated_run_is_the_model_and_nothing_else(run: Run, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from torch.distributed import HashStore
+from torch._C._distributed_c10d import HashStore
 
 from taskloom.pipeline.trainer.watch import PATIENCE_S, Sign, Watch
 
@@ -80,6 +80,21 @@ def test_a_rank_that_has_ended_is_not_missed() -> None:
 
 def test_work_that_may_take_long_is_given_its_time() -> None:
     assert judge(sign(0, since_s=60.0, limit_s=PATIENCE_S), sign(1)) is None
+
+
+def test_work_may_take_a_few_times_as_long_as_it_took_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that who has large packs need not know of a limit."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    watch = watch_of(1)
+    limits: list[float] = []
+    for seconds in (300.0, 1.0, 60.0, 20.0, 0.0):
+        watch.enter("learning", limit_s=PATIENCE_S if not now else 0.0, is_usual=now > 0)
+        limits.append(watch.sign(0).limit_s)
+        now += seconds
+    assert limits == [PATIENCE_S, LIMIT_S, LIMIT_S, 240.0, 240.0]
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+"""Mirrors: checkpoints behind a URL, so that a run outlives its machine.
+
+A checkpoint is copied file by file, its manifest last and only if there is none of that name: without one, what
+is there is no checkpoint, and is put again by the next copy. It is fetched the other way round, into a
+directory under a temporary name, and compared with its checksums when it is read.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from .checkpoint import is_step
+from .files import make_directory, sync, temporary_path
+from .manifest import NAME, read_manifest
+from .remote import RemoteFolder
+
+
+def copy_checkpoint(path: Path, mirror: RemoteFolder) -> None:
+    """Copy the checkpoint at ``path`` to ``mirror``.
+
+    Raises:
+        StoreError: It cannot be written there.
+    """
+    files = {f"{path.name}/{name}": path / name for name in read_manifest(path).files}
+    mirror.commit(files, (), f"{path.name}/{NAME}", (path / NAME).read_bytes())
+
+
+def list_copies(mirror: RemoteFolder) -> list[str]:
+    """Return the names of the checkpoints in ``mirror`` that are whole, in the order of their steps."""
+    names = [name for name in mirror.folders("") if is_step(name)]
+    return sorted(name for name in names if mirror.size(f"{name}/{NAME}") is not None)
+
+
+def fetch_latest(mirror: RemoteFolder, run_dir: Path) -> Path | None:
+    """Fetch the last checkpoint in ``mirror`` to ``run_dir``, which has none, and return where it is.
+
+    Raises:
+        StoreError: It cannot be read there, or be written here.
+        CheckpointError: Its manifest is damaged, or of a newer format.
+    """
+    if not (names := list_copies(mirror)):
+        return None
+    path = run_dir / names[-1]
+    make_directory(run_dir)
+    temporary = temporary_path(path)
+    try:
+        temporary.mkdir()
+        mirror.download(f"{path.name}/{NAME}", temporary / NAME)
+        for name in read_manifest(temporary).files:
+            (temporary / name).parent.mkdir(exist_ok=True)
+            mirror.download(f"{path.name}/{name}", temporary / name)
+            sync(temporary / name)
+        temporary.rename(path)
+        sync(run_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def keep_copies(mirror: RemoteFolder, names: Collection[str]) -> None:
+    """Remove all checkpoints of ``mirror`` but those called ``names``."""
+    for name in list_copies(mirror):
+        if name not in names:
+            mirror.discard(f"{name}/{NAME}", [name])
