@@ -25,17 +25,17 @@ class Tally:
     Attributes:
         sums: Losses, weights and signals by task, and the norm of the gradient.
         tokens: Tokens that were read and written.
-        seen: Samples and tokens of each task.
         steps: Steps that were taken.
         packs: Fingerprints of the packs of each.
+        seen: Samples and tokens of each task.
         since: When it began.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     tokens: int = 0
-    seen: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     steps: int = 0
     packs: list[list[str]] = field(default_factory=list[list[str]])
+    seen: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     since: float = field(default_factory=time.perf_counter)
 
     @classmethod
@@ -54,7 +54,7 @@ class Tally:
                 sums[name] = torch.cat([sums[name], sums[name].new_zeros(1)])[places]
         seen = {task: [*counts] for task, counts in plain.get("seen", {}).items()}
         packs = [[each] for each in plain.get("packs", ())]
-        return cls(sums, plain["tokens"], seen, plain["steps"], packs)
+        return cls(sums, plain["tokens"], plain["steps"], packs, seen)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, so that the log goes on as if nothing had happened."""
