@@ -132,7 +132,7 @@ class Running:
             self.shown.task("train", total=last, done=learner.step) as bar,
             tracer.until_the_end(),
         ):
-            lines = read_log(self.path) if self.ranks.is_first else []
+            lines = self._read_lines()
             watch = LossWatch.over(lines)
             teller = Teller(self.path, self.stream, learner, loader, log, audience, bar, watch)
             referee = Referee.over(config, self.validated, lines)
@@ -166,12 +166,17 @@ class Running:
                     raise KeyboardInterrupt
             audience.ended("stopped" if referee.is_over else "done")
 
+    def _read_lines(self) -> list[dict[str, Any]]:
+        """Return the lines of the log up to here, the same on all ranks."""
+        lines = read_log(self.path) if self.ranks.is_first else []
+        return self.ranks.gather(lines)[0]
+
     def _is_due(self, teller: Teller, referee: Referee) -> bool:
         """Return whether to evaluate now; the first rank decides, since clocks may differ."""
         step = self.learner.step
         if not referee.is_turn(step):
             return False
-        is_due = self.ranks.is_first and referee.is_due(step, teller.row_s)
+        is_due = self.ranks.is_first and referee.affords(teller.row_s)
         return self.ranks.add_up([float(is_due)])[0] > 0
 
     def _is_saved(self, last: int, *, is_stopped: bool) -> bool:
@@ -195,7 +200,7 @@ class Running:
         with told_evaluation_memory(self.path, config.evaluate_rows, learner.step):
             if self.evaluator is None:
                 model = self.model(whole)
-                self.evaluator = Evaluator.make(self.stream, learner, whole, model)
+                self.evaluator = Evaluator.make(self.stream, learner, model)
                 for remark in self.evaluator.remarks:
                     self.shown.say(remark)
             found = self.evaluator.evaluate(whole)

@@ -10,7 +10,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,14 @@ class Teller:
         )
         num_labels = sum(int(np.count_nonzero(pack.weights)) for pack in packs)
         flops = count_flops(self.stream.model, source, target, num_labels, self._num_ids)
-        # All ranks have equally many packs, and about as much in them.
-        number = self.learner.ranks.number
-        tokens = int(source.sum() + target.sum())
-        amount = Amount(number * tokens, number * len(source), number * flops.total)
+        amount = Amount(int(source.sum() + target.sum()), len(source), flops.total)
         self.clock.end_step(self.learner.step, amount)
         self.bar.advance()
 
     def write_line(self) -> None:
         """Write a line of the log on what happened since the last one."""
-        learner, times = self.learner, self.clock.read()
+        learner = self.learner
+        times = self._of_all(self.clock.read())
         line = learner.measure(self.stream.losses, waited_s=self._waited_s)
         self._waited_s = 0.0
         self._add_progress(line["mixture"])
@@ -130,6 +128,14 @@ class Teller:
         """About how many seconds it takes to learn from a row."""
         return self._done_s / max(self._done.samples, 1)
 
+    def _of_all(self, times: Times) -> Times:
+        """Return ``times`` of this rank with what all ranks learned from in them, told together."""
+        ranks = self.learner.ranks
+        if ranks.number == 1:
+            return times
+        tokens, samples, flops = ranks.add_up([float(number) for number in times.amount])
+        return replace(times, amount=Amount(int(tokens), int(samples), flops))
+
     def _add_progress(self, mixture: dict[str, dict[str, Any]]) -> None:
         """Add, for each task, the share of samples that was asked for, and how often its rows were seen."""
         asked, seen = self.stream.blend.at(self.learner.step - 1), self.loader.num_seen
@@ -140,7 +146,11 @@ class Teller:
 
     def _describe_speed(self, times: Times) -> dict[str, float | None]:
         flops_per_s = times.rate(times.amount.flops)
-        mfu = None if self._peak is None or flops_per_s is None else flops_per_s / self._peak
+        mfu = (
+            None
+            if self._peak is None or flops_per_s is None
+            else flops_per_s / self._peak / self.learner.ranks.number
+        )
         total_s = sum(times.step_s)
         return {
             "tokens_per_s": times.rate(times.amount.tokens),

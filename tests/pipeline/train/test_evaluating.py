@@ -23,8 +23,15 @@ from taskloom.pipeline.trainer.run_log import read_log
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from taskloom.storage.store import Store
 
+from .launching import run_ranks
 from .stores import CONFIG, MODEL, are_equal, make_tasks
 
+_GO = """
+import json, sys
+from pathlib import Path
+from tests.pipeline.train.test_evaluating import go
+go(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
+"""
 SLOTS = {"IMAGE": {"size": 16, "patch": 8}}
 ALWAYS: dict[str, Any] = {"evaluate_every": 10, "evaluate_share": 1.0, "evaluate_rows": 8}
 
@@ -192,6 +199,36 @@ def test_the_header_says_which_tasks_are_evaluated_and_how_often(
     assert run.header[-1].startswith("evaluated every 250 steps on up to 64 rows of digits, in at")
     never = go(store, tmp_path, steps=1, evaluate_every=0)
     assert never.header[-1] == "not evaluated while training: evaluate_every is 0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, id="copies"),
+        pytest.param({"sharding": "full", "ema": 0.5}, id="shares and their average"),
+    ],
+)
+def test_ranks_are_evaluated_and_told_of_as_one_is(
+    more: dict[str, Any], store: Path, tmp_path: Path
+) -> None:
+    settings = ALWAYS | {"steps": 20, "packs_per_step": 2} | more
+    go(store, tmp_path / "one", **settings)
+    run_ranks(_GO, 2, str(store), str(tmp_path / "two"), json.dumps(settings))
+    one, two = (read_log(tmp_path / name) for name in ("one", "two"))
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [10, 10, 20, 20]
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours.get("mixture") == theirs.get("mixture")
+        assert ours.get("packs") == theirs.get("packs")
+        tasks = ours.get("tasks") or ours["evaluation"]["tasks"]
+        for task, numbers in tasks.items():
+            found = theirs.get("tasks") or theirs["evaluation"]["tasks"]
+            assert found[task]["loss"] == pytest.approx(numbers["loss"], rel=1e-3)
+            if "gradient_share" in numbers:
+                shares = (found[task]["gradient_share"], numbers["gradient_share"])
+                assert shares[0] == pytest.approx(shares[1], rel=1e-2)
+    samples = [sorted(p.name for p in (tmp_path / n / "samples").iterdir()) for n in ("one", "two")]
+    assert samples[0] == samples[1]
 
 
 def judged(values: list[float], stop_after: int, metric: str) -> Iterator[tuple[bool, bool]]:

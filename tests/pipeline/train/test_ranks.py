@@ -253,9 +253,9 @@ def test_one_rank_of_a_launcher_is_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_ranks_keep_of_a_tally_is_all_of_it_together() -> None:
     sums = {"losses": torch.ones(2), "gradient_norm": torch.ones(())}
-    whole = Tally(sums, tokens=7, seen={"digits": [2, 7]}, steps=1, packs=[["a"]])
+    whole = Tally(sums, 7, 1, [["a"]], {"caption": [3, 7]})
     shares = [whole.share(Ranks(rank=rank, number=2)) for rank in range(2)]
     assert torch.stack([each.sums["losses"] for each in shares]).sum(0).tolist() == [1.0, 1.0]
     assert [each.tokens for each in shares] == [7, 0]
-    assert [each.seen for each in shares] == [{"digits": [2, 7]}, {}]
     assert [each.packs for each in shares] == [[["a"]], [[]]]
+    assert [each.seen for each in shares] == [{"caption": [3, 7]}, {}]
