@@ -41,7 +41,7 @@ from taskloom.ops.device.decode.search import Search
 from taskloom.ops.device.decode.turn import turn_table
 from taskloom.ops.device.relative.presets import PRESETS
 from taskloom.ops.recipe.text import BLOCK
-from taskloom.pipeline.answerer.evaluation import unanswered
+from taskloom.pipeline.answerer.exam import unanswered
 from taskloom.pipeline.answerer.inference import Model
 from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.model.record import used_artifacts

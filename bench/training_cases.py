@@ -30,7 +30,8 @@ from training_setting import Setting
 
 from taskloom.ops.architecture import VOCABULARY_SCOPE
 from taskloom.pipeline.loader.stream import Stream
-from taskloom.pipeline.model.flops import count_flops, find_peak
+from taskloom.pipeline.model.flops import count_flops
+from taskloom.pipeline.model.hardware import peak_flops
 from taskloom.storage.pack import Pack
 
 GOALS: Final = {"base": 0.30, "large": 0.35}
@@ -73,7 +74,7 @@ class Texts:
             sum(int((each.weights > 0).sum()) for each in documents),
             num_ids,
         )
-        peak = find_peak(self.setting.device_name)
+        peak = peak_flops(self.setting.device_name)
         share, strict = (
             None if peak is None else round(each / seconds / peak, 4)
             for each in (flops.total, flops.strict)

@@ -194,7 +194,7 @@ _LEAST: Final = {
     "evaluate_rows": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
-    "rank_timeout_s": 1,
+    "rank_timeout_s": 3,
     "loader_timeout_s": 1,
 }
 _SHARES: Final = ("final_rate", "evaluate_share")

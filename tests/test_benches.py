@@ -63,6 +63,12 @@ def test_the_bench_of_checksums_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_recipe_bench_tells_what_each_part_adds(tmp_path: Path) -> None:
+    report = run(tmp_path, "bench_recipe.py", "--rounds", "1", "--rows", "600")
+    assert set(report["claims"]) < set(report["added to a step"])
+
+
+@pytest.mark.slow
 def test_the_page_bench_folds_opens_and_tells_how_it_grows(tmp_path: Path) -> None:
     report = run(tmp_path, "bench_page.py", "--tasks", "100", "--rounds", "1")
     assert report["whole"]["boxes"] < 40
@@ -177,3 +183,11 @@ def test_the_bench_of_training_on_a_gpu_can_be_tried_without_one(tmp_path: Path)
     assert not any(failed.values()), failed
     assert report["cases"]["mfu"]["base"]["documents of each pack"] == [2]
     assert report["cases"]["eager"]["base"]["compared"]["agrees"]
+
+
+@pytest.mark.slow
+def test_the_bench_of_layers_counts_what_steps_keep(tmp_path: Path) -> None:
+    cases = run(tmp_path, "bench_layers.py", "--rounds", "1", "--width", "64")["cases"]
+    assert cases["recompute"]["MB kept"] < cases["keep"]["MB kept"] / 2
+    learned = {name: case["parameters that learn"] for name, case in cases.items()}
+    assert learned["low-rank pairs"] < learned["keep"] < learned["per_modality"]

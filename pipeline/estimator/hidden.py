@@ -37,17 +37,19 @@ class Attended(NamedTuple):
     Attributes:
         saved: From the way there to the way back, beside what the op of a GPU saves.
         within: While the gradient is computed.
+        planned: Throughout, for all layers: told with the first call alone.
     """
 
     saved: int = 0
     within: int = 0
+    planned: int = 0
 
 
 class Hidden:
     """What ops hold on a GPU."""
 
-    def attended(self, args: tuple[Any, ...]) -> Attended:  # noqa: ARG002
-        """Return what a call of attention holds; its kernels hold next to nothing."""
+    def attended(self, node: str, args: tuple[Any, ...]) -> Attended:  # noqa: ARG002
+        """Return what a call of attention in ``node`` holds; its kernels hold next to nothing."""
         return Attended()
 
     def scores(self, hidden_NC: Tensor, weight_VC: Tensor) -> int:
@@ -64,7 +66,7 @@ class Hidden:
 
 @dataclass(slots=True, eq=False)
 class HiddenOnHost:
-    """What they hold on the host, whose calls of attention follow one another as in ``work``.
+    """What they hold on the host, where the calls of attention of every layer are those in ``work``.
 
     Attributes:
         plan: The plan.
@@ -75,24 +77,27 @@ class HiddenOnHost:
     plan: Plan
     pack: Pack
     work: PackWork
-    _calls: Iterator[tuple[str, str]] = field(init=False)
+    _units: dict[str, Iterator[str]] = field(init=False)
     _planned: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     def __post_init__(self) -> None:
-        forward = [p for p in self.work.parts if p.is_attention and not p.is_backward]
-        self._calls = cycle([(part.node, part.unit) for part in forward])
+        units: dict[str, dict[str, None]] = {}
+        for part in self.work.parts:
+            if part.is_attention and not part.is_backward:
+                units.setdefault(part.node, {})[part.unit] = None
+        # All layers of a node see the same streams, in the same order.
+        self._units = {node: cycle(theirs) for node, theirs in units.items()}
 
-    def attended(self, args: tuple[Any, ...]) -> Attended:
-        """Return what the next call of attention holds, given its arguments."""
+    def attended(self, node: str, args: tuple[Any, ...]) -> Attended:
+        """Return what the next call of attention in ``node`` holds, given its arguments."""
         _, q_NHD, k_MHD, v_MHD, table_HR, *_ = args
-        node, unit = next(self._calls)
+        unit = next(self._units[node])
         name = unit.removesuffix(" keys")
         ranges = (getattr(self.pack, f"{name}_{end}") for end in ("lo", "hi"))
         lo_N, hi_N = (torch.from_numpy(array) for array in ranges)
         params: Any = self.plan.graph[node].params
         spec = _spec_of(name, params, is_relative=table_HR is not None)
         spec = choose_backend(lo_N, hi_N, len(k_MHD), spec)
-        # What ranges decide is held once for all layers: told with the first, whose gradient is the last.
         is_first = (node, unit) not in self._planned
         self._planned.add((node, unit))
         if spec.backend == "blockwise" and not spec.window:
@@ -123,14 +128,14 @@ def _in_windows(
     """Return what attention in windows holds, or in one that is as wide as the keys."""
     num_queries, num_keys = len(q_NHD), len(k_MHD)
     window = min(spec.window, num_keys) or num_keys
-    saved = num_queries * window * SINGLE if is_first else 0
+    planned = num_queries * window * SINGLE if is_first else 0
     # What comes out is held before and after queries that see nothing are put to 0.
-    saved += q_NHD[:, :, 0].numel() * v_MHD.shape[2] * q_NHD.itemsize
+    saved = q_NHD[:, :, 0].numel() * v_MHD.shape[2] * q_NHD.itemsize
     if spec.window and not spec.is_diagonal:
         # Windows of keys and values are copies, and nobody holds what they are copied from.
         gathered = -(-num_queries // spec.tile) * window * (k_MHD[0].numel() + v_MHD[0].numel())
         saved += gathered * k_MHD.itemsize - v_MHD.untyped_storage().nbytes()
-    return Attended(saved)
+    return Attended(saved, planned=planned)
 
 
 def _in_blocks(
@@ -143,11 +148,11 @@ def _in_blocks(
     scores = [chunk.size for chunk in blocks.chunks]
     num_queries = sum(len(stage.query_X) for stage in stages)
     num_keys = sum(len(stage.key_Y) for stage in stages)
-    saved = 0
+    saved = planned = 0
     if is_first:
-        saved += _INDEX * (2 * num_queries + num_keys)
+        planned += _INDEX * (2 * num_queries + num_keys)
     if is_first and blocks.keeps:
-        saved += sum(scores) * (_INDEX if is_relative else SINGLE)
+        planned += sum(scores) * (_INDEX if is_relative else SINGLE)
     gathered = SINGLE * (num_queries * qk_size + num_keys * (qk_size + v_size))
     if blocks.keeps:
         # They take the place of what they are gathered from, which nobody else holds.
@@ -159,4 +164,4 @@ def _in_blocks(
         3 * num_heads * SINGLE + (_INDEX if is_relative else SINGLE)
     )
     own = SINGLE * num_queries * v_size
-    return Attended(saved, (1 if blocks.keeps else 2) * most + own + of_chunk)
+    return Attended(saved, (1 if blocks.keeps else 2) * most + own + of_chunk, planned)

@@ -140,7 +140,10 @@ class LiveBytes(TorchDispatchMode):
         """Add what a call holds that is not seen."""
         ours, node = torch.ops.taskloom_ops, self._where.node
         if packet is ours.attention:
-            attended = self._hidden.attended(args)
+            attended = self._hidden.attended(node, args)
+            self._change(Holder(Use.SAVED, node), attended.planned)
+            if self._where.forgets:
+                return
             self._attended.append((Holder(Use.SAVED, node), attended))
             self._change(Holder(Use.SAVED, node), attended.saved)
         elif packet is ours.attention_backward:

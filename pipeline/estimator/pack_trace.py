@@ -17,7 +17,7 @@ from ..model.work import PackWork, program_on_meta, trace_work
 from ..planner.planning import Plan
 from ..settings import TrainConfig
 from ..trainer.optimizer import kinds_of
-from ..trainer.scopes import assign_rules, freeze
+from ..trainer.scopes import apply_rules, assign_rules
 from .hidden import Hidden, HiddenOnHost
 from .live_bytes import Held, LiveBytes
 
@@ -96,15 +96,18 @@ def trace_pack(
     """
 
     def prepare(program: Program, where: Whereabouts) -> None:
-        freeze(program, assign_rules(program, config.scopes))
+        apply_rules(program, assign_rules(program, config.scopes))
+        follow_activations(program, where)
+
+    def follow_activations(program: Program, where: Whereabouts) -> None:
         if config.activations != "keep":
             _recompute_layers(program, where)
 
     program, where = program_on_meta(plan), Whereabouts()
-    freeze(program, assign_rules(program, config.scopes))
+    apply_rules(program, assign_rules(program, config.scopes))
     sizes = ProgramSizes.of(program)
     working = working_copy(plan, program, config.precision)
-    prepare(working, where)
+    follow_activations(working, where)
     work = trace_work(plan, pack, prepare)
     live = LiveBytes(where, HiddenOnHost(plan, pack, work) if on_host else Hidden())
     live.leave_out(program)

@@ -1,4 +1,4 @@
-"""What a training step has to compute, and what a device could.
+"""What a training step has to compute.
 
 Counted are matrix products, two FLOP for each multiplication with an addition, once forward and twice
 backward: linear layers of either stack for each of its tokens, keys and values of the source in every layer of
@@ -17,14 +17,10 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ...ops.device.config import ModelConfig
 
 Lengths: TypeAlias = npt.NDArray[np.integer]
-
-PEAKS: Final = {"H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
-"""FLOP/s in bfloat16, dense, as the maker tells them; by what the name of a GPU contains."""
 
 _PASSES: Final = 3
 """The backward pass is two forward ones: a gradient of either factor."""
@@ -91,13 +87,3 @@ def count_flops(
         head=per_flop * num_labels * width * num_ids,
         repeated=per_pair * (pairs - pairs_once),
     )
-
-
-def find_peak(name: str) -> float | None:
-    """Return the peak of the GPU called ``name``, in FLOP/s; None where it is not known."""
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
-
-
-def peak_flops(device: torch.device) -> float | None:
-    """Return the peak of ``device`` in bfloat16, in FLOP/s; None where it is not known, as of a CPU."""
-    return find_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

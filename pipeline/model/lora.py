@@ -27,8 +27,8 @@ def add_lora(program: nn.Module, names: Collection[str], *, rank: int, alpha: fl
         alpha: What a pair adds is multiplied by this over the rank.
 
     Raises:
-        TrainingError: No weight of a linear layer is among the names, or one is unknown (T0790); or the rank is
-            no positive number (T0791).
+        TrainingError: No weight of a linear layer is among the names, one has a pair already, or a name is
+            unknown (T0790); or the rank is no positive number (T0791).
     """
     if rank < 1 or not alpha > 0:
         message = f"rank and alpha of a low-rank pair must be positive, got {rank} and {alpha}"
@@ -45,6 +45,10 @@ def add_lora(program: nn.Module, names: Collection[str], *, rank: int, alpha: fl
         message = "low-rank pairs go beside weights of linear layers, and none of these is one"
         told = ", ".join(sorted(names)[:3]) or "nothing was named"
         raise TrainingError.of("T0790", message, f"named: {told}")
+    paired = [name for name in layers if isinstance(program.get_submodule(name), LoraLinear)]
+    if paired:
+        message = f"a low-rank pair is beside {paired[0]} already"
+        raise TrainingError.of("T0790", message, "let one rule name each part of the model")
     for name in names:
         parameters[name].requires_grad = False
     for name in layers:

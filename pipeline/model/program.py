@@ -150,16 +150,16 @@ class Program(nn.Module):
             for name, module in self.scopes.items()
         }
 
-    @property
-    def num_losses(self) -> int:
-        """Losses that are summed apart."""
-        return len(self._plan.scored)
-
     def set_activations(self, activations: Activations) -> None:
         """Let every layer keep so much for its backward pass; to be said before layers are compiled."""
         for module in self.modules():
             if isinstance(module, LAYERS):
                 set_activations(module, activations)
+
+    @property
+    def num_losses(self) -> int:
+        """Losses that are summed apart."""
+        return len(self._plan.scored)
 
     def compile_layers(self, backend: Backend = "inductor") -> None:
         """Compile every layer in place: one static graph per class of layers."""

@@ -51,10 +51,10 @@ def run_record(mixture: Mixture, stream: Stream) -> dict[str, Any]:
     """Return what every checkpoint of a run records: its model, and what it is a run of."""
     # Settings of which no parameter depends; threads and device change no more than rounding.
     free = {"log_every", "checkpoint_every", "keep_checkpoints", "threads", "device", "compile"}
+    free |= {"activations"}
     # How a run is watched; where it is evaluated changes nothing of what is learned, but may end it.
     free |= {"log_to", "evaluate_every", "evaluate_rows", "evaluate_share", "metric", "stop_after"}
     free |= {"profile"}
-    free |= {"activations"}
     # What a run begins with is no longer asked for when it goes on.
     free |= {"loader_timeout_s", "loader_workers", "weights"}
     free |= {"keep_every", "keep_best", "mirror", "sharding", "rank_timeout_s"}

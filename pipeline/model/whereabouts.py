@@ -27,11 +27,13 @@ class Whereabouts:
         node: Address of the node; empty between nodes.
         is_backward: Whether its gradient is computed.
         repeats: Whether what is computed was computed before, and not kept.
+        forgets: Whether what is computed is not kept, and will be computed again.
     """
 
     node: str = ""
     is_backward: bool = False
     repeats: bool = False
+    forgets: bool = False
     _known: set[Any] = field(default_factory=set[Any])
 
     def begin(self, node: Node) -> None:
@@ -49,12 +51,12 @@ class Whereabouts:
         self.node, self.is_backward = "", False
 
     def repeat(self, call: Callable[..., T], *args: Any) -> T:
-        """Call, and say meanwhile that it is a repetition if it is on the way back."""
-        self.repeats = self.is_backward
+        """Call what is called on the way there, and again on the way back."""
+        self.repeats, self.forgets = self.is_backward, not self.is_backward
         try:
             return call(*args)
         finally:
-            self.repeats = False
+            self.repeats = self.forgets = False
 
     def _go_back(self, address: str, _: object) -> None:
         self.node, self.is_backward = address, True

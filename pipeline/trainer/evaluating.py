@@ -99,7 +99,8 @@ class Evaluator:
     Attributes:
         stream: What it learns from.
         learner: The learner.
-        model: What it has come to, as a model.
+        program: What it has come to, whole.
+        model: The same as a model, which shares its parameters.
         rows: Rows of each task that has any in the split ``valid``, usable ones.
         packs: Their documents.
         exams: What is asked of the tasks that write.
@@ -108,6 +109,7 @@ class Evaluator:
 
     stream: Stream
     learner: Learner
+    program: Program
     model: Model
     rows: Mapping[str, npt.NDArray[np.int64]]
     packs: Sequence[Pack]
@@ -116,7 +118,7 @@ class Evaluator:
     _prompts: dict[tuple[str, int], Sample] = field(default_factory=dict[tuple[str, int], Sample])
 
     @classmethod
-    def make(cls, stream: Stream, learner: Learner, model: Model) -> Self:
+    def make(cls, stream: Stream, learner: Learner, program: Program, model: Model) -> Self:
         """Return the evaluator of a run; there must be rows to evaluate on."""
         exams: dict[str, tuple[Exam, Writer]] = {}
         rows: dict[str, npt.NDArray[np.int64]] = {}
@@ -131,16 +133,16 @@ class Evaluator:
                 rows[task] = stream.dataset.rows(task, "valid").usable[:number]
             else:
                 exams[task], rows[task] = (exam, writer), exam.usable
-        return cls(stream, learner, model, rows, _pack(stream, rows), exams, remarks)
+        packs = _pack(stream, rows)
+        return cls(stream, learner, program, model, rows, packs, exams, remarks)
 
     def evaluate(self, program: Program) -> Evaluated:
-        """Return how every task does with what the run has come to, ``program``."""
+        """Return how every task does with the parameters of ``program``."""
         began = time.perf_counter()
-        if not _are_same(program, self.model.program):
-            # It was put together anew, of what ranks share or of pairs of matrices.
-            self.model.program.load_state_dict(program.state_dict(), strict=False)
-        with self._as_in_use(program):
-            losses = self._losses(program)
+        if program is not self.program:
+            self.program.load_state_dict(program.state_dict())
+        with self._as_in_use():
+            losses = self._losses()
             written = {task: exam.sit(writer) for task, (exam, writer) in self.exams.items()}
         scores = [s for task, (exam, _) in self.exams.items() for s in exam.score(written[task])]
         tasks: dict[str, dict[str, Any]] = {name: {"loss": loss} for name, loss in losses.items()}
@@ -158,21 +160,17 @@ class Evaluator:
         )
 
     @contextmanager
-    def _as_in_use(self, program: Program) -> Generator[None]:
+    def _as_in_use(self) -> Generator[None]:
         """Compute as a model in use does, and as one that learns after that."""
-        learner = self.learner
-        devices = [learner.device] if learner.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad():
-            for each in (program, self.model.program):
-                each.eval()
+        device = self.learner.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            self.program.eval()
             try:
                 yield
             finally:
-                # These may be modules that learn, or that they share.
-                for each in (learner.program, learner.working):
-                    each.train()
+                self.program.train(self.program is self.learner.program)
 
-    def _losses(self, program: Program) -> dict[str, float]:
+    def _losses(self) -> dict[str, float]:
         """Return the loss of a label, by name of the loss; those without labels are missing."""
         learner = self.learner
         sums = torch.zeros(2, len(self.stream.losses), device=learner.device)
@@ -180,7 +178,7 @@ class Evaluator:
             inputs = to_inputs(learner.plan, pack, learner.device)
             # Packs have the shape of training, but evaluation is not what was compiled.
             with torch.compiler.set_stance("force_eager"):
-                outputs = program(inputs)
+                outputs = self.program(inputs)
             sums += torch.stack([outputs["losses"], outputs["loss_weights"]]).to(sums.dtype)
         pairs = zip(self.stream.losses, *sums.tolist(), strict=True)
         return {name: loss / weight for name, loss, weight in pairs if weight}
@@ -217,14 +215,6 @@ def _pack(stream: Stream, rows: Mapping[str, npt.NDArray[np.int64]]) -> list[Pac
     }
     columns = add_online_columns(stream.dataset.plan, stream.dataset.columns, None, Crew())
     return list(pack_documents(stream.templates, by_name, columns, stream.capacity, pad_id=PAD))
-
-
-def _are_same(program: Program, other: Program) -> bool:
-    """Return whether two programs share their parameters."""
-    own = dict(other.named_parameters())
-    return all(
-        parameter is own.get(name, parameter) for name, parameter in program.named_parameters()
-    )
 
 
 def _tell(score: TaskScore) -> dict[str, Any]:

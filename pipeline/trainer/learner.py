@@ -126,7 +126,7 @@ class Learner:
             device,
             is_compiled,
             ranks,
-            called=replicate(working, program) if is_replicated else None,
+            called=replicate(working, program, ranks.watch) if is_replicated else None,
             average=average,
             balance=make_balance(config.balance, plan, device, ranks.add_up_tensor),
         )
@@ -207,14 +207,15 @@ class Learner:
         divisors, is_stopping = self._agree(packs, is_stopping=is_stopping)
         # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
         is_settled = self.is_compiled and is_usual
+        is_shared = self.called is None
         with torch.compiler.set_stance("fail_on_recompile" if is_settled else "default"):
             if self.balance is not None:
                 self.balance.begin(packs, is_measured=self.working.probe is not None)
             for number, pack in enumerate(packs):
                 is_last = number == len(packs) - 1
                 doing = f"learning pack {number + 1} of {len(packs)}"
-                doing += " and waiting for gradients of other ranks" if is_last else ""
-                watch.enter(doing, limit_s=limit_s, is_waiting=is_last, is_usual=is_usual)
+                # Ranks that share parameters wait for each other in every layer.
+                watch.enter(doing, limit_s=limit_s, is_waiting=is_shared, is_usual=is_usual)
                 self._draw_for(self.step, number, len(packs))
                 with self._summed(is_last=is_last):
                     self._learn(pack, divisors, is_only=len(packs) == 1)

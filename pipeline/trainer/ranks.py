@@ -19,13 +19,17 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from ...graph.errors import TrainingError
+from ..model.program import choose_device
 from ..settings import TrainConfig
 from .watch import PATIENCE_S, Watch
 
 _T = TypeVar("_T")
 
 _NAMES: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-"""What a launcher says."""
+"""What a launcher says of a rank."""
+
+_WHERE: Final = ("MASTER_ADDR", "MASTER_PORT")
+"""Where it says that ranks meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,6 @@ class Ranks:
     Attributes:
         rank: Its number, from 0.
         number: How many there are.
-        local: Its number on its machine.
         group: All of them; None where there is one.
         saving: All of them once more, for what is written in the background.
         watch: Where it says what it does.
@@ -43,7 +46,6 @@ class Ranks:
 
     rank: int = 0
     number: int = 1
-    local: int = 0
     group: Any = None
     saving: Any = None
     watch: Watch = field(default_factory=Watch)
@@ -52,15 +54,6 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this is the one that writes and shows for all."""
         return self.rank == 0
-
-    def device(self, device: torch.device) -> torch.device:
-        """Return which of the devices of one kind is that of this rank."""
-        index: Any = device.index
-        if self.number == 1 or device.type != "cuda" or index is not None:
-            return device
-        device = torch.device("cuda", self.local)
-        torch.cuda.set_device(device)
-        return device
 
     def refuse_uneven(self, num_packs: int) -> None:
         """Check that every rank gets as many of the packs of a step.
@@ -106,6 +99,20 @@ class Ranks:
             distributed.barrier(group=self.group)
 
 
+def choose_own_device(name: str) -> torch.device:
+    """Return the device called ``name``; of several GPUs of this machine that of this rank.
+
+    Raises:
+        TrainingError: There is no such device, or what the launcher says makes no sense (T0761).
+    """
+    _, number, local = _read_environment()
+    if number > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        # Before anything is asked of a GPU: it would be the first one, and keep memory there.
+        torch.cuda.set_device(local)
+        return choose_device(f"cuda:{local}")
+    return choose_device(name)
+
+
 @contextmanager
 def join_ranks(config: TrainConfig, device: torch.device) -> Generator[Ranks]:
     """Take part in the run that a launcher has started this process for; alone if there is none.
@@ -117,7 +124,7 @@ def join_ranks(config: TrainConfig, device: torch.device) -> Generator[Ranks]:
     Raises:
         TrainingError: What the launcher says makes no sense (T0761), or another rank is gone (T0762).
     """
-    rank, number, local = _read_environment()
+    rank, number, _ = _read_environment()
     if number == 1:
         yield Ranks()
         return
@@ -134,13 +141,14 @@ def join_ranks(config: TrainConfig, device: torch.device) -> Generator[Ranks]:
         world_size=number,
         # Longer than whatever the watch waits for: it tells more.
         timeout=timedelta(seconds=2 * PATIENCE_S + config.loader_timeout_s),
+        device_id=device if device.type == "cuda" else None,
     )
     watch = Watch(rank, number, PrefixStore(prefix, store.clone()), config.rank_timeout_s)
     try:
         group = distributed.new_group(backend="gloo")
         saving = distributed.new_group(backend="gloo")
         watch.start()
-        yield Ranks(rank=rank, number=number, local=local, group=group, saving=saving, watch=watch)
+        yield Ranks(rank=rank, number=number, group=group, saving=saving, watch=watch)
     except (RuntimeError, ConnectionError) as error:
         if (gone := _explain_gone(watch, error)) is not None:
             raise gone from error
@@ -162,6 +170,10 @@ def _read_environment() -> tuple[int, int, int]:
     if not 0 <= rank < number:
         said = ", ".join(f"{n}={t}" for n, t in zip(_NAMES, told, strict=True) if t is not None)
         message = f"the environment says {said}, which names no rank"
+        help_ = "start it with torchrun, or unset these variables to train in one process"
+        raise TrainingError.of("T0761", message, help_)
+    if number > 1 and (missing := [name for name in _WHERE if not os.environ.get(name)]):
+        message = f"the environment says RANK={rank} of {number}, but no {' and no '.join(missing)}"
         help_ = "start it with torchrun, or unset these variables to train in one process"
         raise TrainingError.of("T0761", message, help_)
     return rank, number, local

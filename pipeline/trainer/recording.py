@@ -26,10 +26,10 @@ from ..model.program import Program
 from ..model.signal import Signals
 
 SUMS: Final = ("losses", "loss_weights")
-"""What is told of the losses of a pack."""
+"""What a program tells of a pack, by loss."""
 
 TOLD: Final = (*SUMS, "signals")
-"""What is told of a pack."""
+"""What is told of a pack that is learned."""
 
 _T = TypeVar("_T")
 
@@ -54,7 +54,7 @@ def teach(
         divisors: What each loss is divided by, by its op.
         called: What is called in place of ``working``, which is inside it.
     """
-    zeros = torch.zeros(working.num_losses, device=inputs["labels"].device)
+    zeros = torch.zeros(program.num_losses, device=inputs["labels"].device)
     working.signals = Signals(zeros)
     try:
         outputs = (called or working)(inputs, divisors)

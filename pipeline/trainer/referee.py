@@ -79,17 +79,20 @@ class Referee:
         return told
 
     def is_turn(self, step: int) -> bool:
-        """Return whether an evaluation may come after ``step``."""
-        every = self.config.evaluate_every
-        return bool(every and self.tasks) and step % every == 0
+        """Return whether there may be an evaluation after ``step``."""
+        config = self.config
+        return bool(config.evaluate_every and self.tasks) and step % config.evaluate_every == 0
 
-    def affords(self, row_s: float) -> bool:
-        """Return whether an evaluation now would be within its share of the time.
+    def is_due(self, step: int, row_s: float) -> bool:
+        """Return whether to evaluate after ``step``.
 
         Args:
+            step: The step.
             row_s: Seconds that learning from a row takes, about.
         """
         config = self.config
+        if not self.is_turn(step):
+            return False
         if config.evaluate_share >= 1:
             return True
         guess_s = _GUESS * row_s * config.evaluate_rows * len(self.tasks)

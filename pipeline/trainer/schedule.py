@@ -23,7 +23,8 @@ def share_at(config: TrainConfig, step: int) -> float:
     warmup = count_warmup(config)
     if step < warmup:
         return (step + 1) / warmup
-    progress = min((step - warmup) / max(1, config.steps - warmup), 1.0)
+    # A warm-up that takes all of a run ends where the run does.
+    progress = 1.0 if step >= config.steps else (step - warmup) / (config.steps - warmup)
     if config.schedule == "constant":
         return 1.0
     if config.schedule == "cosine":

@@ -52,16 +52,17 @@ class Stepper:
         self._steps = timed(self.loader)
 
     def take(self, interrupted: Callable[[], bool]) -> bool:
-        """Take a step; return whether somebody has asked to stop.
+        """Take a step, and return whether somebody has asked to stop.
 
         Args:
-            interrupted: Says whether somebody has asked this rank to.
+            interrupted: Says whether this process was asked to.
 
         Raises:
             TrainingError: The memory does not suffice.
         """
         learner, meter, step = self.learner, self._meter, self.learner.step + 1
-        self._enter("waiting for packs", step)
+        ranks, limit_s = learner.ranks, self.stream.config.loader_timeout_s
+        ranks.watch.enter("waiting for packs", step=step, limit_s=limit_s)
         packs, waited_s = next(self._steps)
         self.teller.waited(waited_s)
         self.tracer.begin(step)
@@ -82,7 +83,7 @@ class Stepper:
         self._is_first = False
         # Ranks have agreed before the step on what each of them knew then. Alone, the last moment counts; it is
         # asked once a step, or an interrupt might go by unsaved.
-        return interrupted() if learner.ranks.number == 1 else is_stopped
+        return interrupted() if ranks.number == 1 else is_stopped
 
     def _end_measuring(self) -> None:
         if self.learner.ranks.is_first:
@@ -91,10 +92,6 @@ class Stepper:
             self.shown.say(line)
         # Not before: steps are measured as they come, and need the memory that a recording keeps.
         self.learner.record()
-
-    def _enter(self, doing: str, step: int) -> None:
-        limit_s = self.stream.config.loader_timeout_s
-        self.learner.ranks.watch.enter(doing, step=step, limit_s=limit_s, is_waiting=False)
 
     def _doing(self) -> str:
         """Return what a step is at."""

@@ -18,17 +18,19 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from ..model.program import Program
+from .watch import Watch
 
 _ALL_MB: Final = 1 << 20
 """More than the gradients of a model take: all are in one bucket."""
 
 
-def replicate(working: Program, program: Program) -> nn.Module:
+def replicate(working: Program, program: Program, watch: Watch) -> nn.Module:
     """Return what is called in place of ``working`` so that gradients of all ranks are added up.
 
     Args:
         working: What computes.
         program: What learns.
+        watch: Where it is said that a rank waits for others.
     """
     # They are constants, which would be sent again in every step.
     buffers = [name for name, _ in working.named_buffers()]
@@ -40,8 +42,14 @@ def replicate(working: Program, program: Program) -> nn.Module:
     )
     masters = dict(zip(working.parameters(), program.parameters(), strict=True))
     sum_bucket = _sum_bucket if working is program else _sum_in_masters
-    # Through a function without annotations: torch compares them with types, and ours are texts.
-    parallel.register_comm_hook(masters, lambda own, bucket: sum_bucket(own, bucket))  # noqa: PLW0108
+
+    def sum_up(own: Any, bucket: Any) -> Any:
+        # All that this rank has to learn is learned.
+        watch.wait("waiting for gradients of other ranks")
+        return sum_bucket(own, bucket)
+
+    sum_up.__annotations__.clear()  # torch compares them with types, and ours are texts
+    parallel.register_comm_hook(masters, sum_up)
     return parallel
 
 

@@ -25,17 +25,17 @@ class Tally:
     Attributes:
         sums: Losses, weights and signals by task, and the norm of the gradient.
         tokens: Tokens that were read and written.
+        seen: Samples and tokens of each task.
         steps: Steps that were taken.
         packs: Fingerprints of the packs of each.
-        seen: Samples and tokens of each task.
         since: When it began.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     tokens: int = 0
+    seen: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     steps: int = 0
     packs: list[list[str]] = field(default_factory=list[list[str]])
-    seen: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     since: float = field(default_factory=time.perf_counter)
 
     @classmethod
@@ -52,9 +52,9 @@ class Tally:
             places = [was.index(name) if name in was else len(was) for name in now]
             for name in _BY_LOSS & sums.keys():
                 sums[name] = torch.cat([sums[name], sums[name].new_zeros(1)])[places]
-        seen = {task: [*counts] for task, counts in plain.get("seen", {}).items()}
         packs = [[each] for each in plain.get("packs", ())]
-        return cls(sums, plain["tokens"], plain["steps"], packs, seen)
+        seen = {task: [*counts] for task, counts in plain.get("seen", {}).items()}
+        return cls(sums, plain["tokens"], seen, plain["steps"], packs)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, so that the log goes on as if nothing had happened."""
@@ -67,18 +67,22 @@ class Tally:
         """Return what happened on all ``ranks`` together, the same on each of them."""
         if ranks.number == 1:
             return self
-        shares = ranks.gather((self.packs, self.seen, self.tokens))
-        prints = [packs for packs, _, _ in shares]
-        steps = [[one for share in step for one in share] for step in zip(*prints, strict=True)]
+        shares = ranks.gather((self.packs, self.seen))
+        packs = zip(*(packs for packs, _ in shares), strict=True)
         sums = {
             name: ranks.add_up_tensor(total) if name in _BY_LOSS else total
             for name, total in self.sums.items()
         }
         seen: dict[str, list[int]] = {}
-        for _, share, _ in shares:
-            _add_counts(seen, share)
-        tokens = sum(number for _, _, number in shares)
-        return replace(self, sums=sums, tokens=tokens, seen=seen, packs=steps)
+        for _, own in shares:
+            _add_up(seen, own)
+        return replace(
+            self,
+            sums=sums,
+            tokens=int(ranks.add_up([self.tokens])[0]),
+            seen=seen,
+            packs=[[one for share in step for one in share] for step in packs],
+        )
 
     def share(self, ranks: Ranks) -> Tally:
         """Return what one of ``ranks`` keeps of it so that all of them together have it: all or nothing."""
@@ -112,8 +116,8 @@ class Tally:
         samples = np.bincount(numbers, minlength=len(tasks)).tolist()
         tokens = np.bincount(numbers, weights=lengths, minlength=len(tasks)).astype(int).tolist()
         self.tokens += sum(tokens)
-        for task, *counts in zip(tasks, samples, tokens, strict=True):
-            _add_counts(self.seen, {task: counts})
+        for task, *more in zip(tasks, samples, tokens, strict=True):
+            _add_up(self.seen, {task: more})
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return which sum is no longer a finite number, and of which of ``tasks``; empty if none is."""
@@ -163,8 +167,8 @@ class Tally:
         }
 
 
-def _add_counts(seen: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
-    """Add samples and tokens of tasks to ``seen``."""
+def _add_up(seen: dict[str, list[int]], more: Mapping[str, Sequence[int]]) -> None:
+    """Add the samples and tokens of each task in ``more`` to those in ``seen``."""
     for task, counts in more.items():
         before = seen.get(task, [0, 0])
         seen[task] = [one + other for one, other in zip(before, counts, strict=True)]

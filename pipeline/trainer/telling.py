@@ -10,7 +10,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from ...storage.checkpoint import list_checkpoints
 from ...storage.loader import Loader
 from ...storage.pack import Pack
 from ..loader.stream import Stream
-from ..model.flops import count_flops, peak_flops
+from ..model.flops import count_flops
+from ..model.hardware import peak_flops
 from ..progress import Bar
 from .evaluating import Evaluated
 from .learner import Learner
@@ -72,7 +73,7 @@ class Teller:
     def __post_init__(self) -> None:
         self.clock = StepClock(self.learner.device)
         self._num_ids = len(self.learner.program.scope(VOCABULARY_SCOPE).weight_VC)
-        self._peak = peak_flops(self.learner.device)
+        self._peak = _peak_of(self.learner)
 
     def waited(self, seconds: float) -> None:
         """Take note of a wait for packs."""
@@ -87,14 +88,16 @@ class Teller:
         )
         num_labels = sum(int(np.count_nonzero(pack.weights)) for pack in packs)
         flops = count_flops(self.stream.model, source, target, num_labels, self._num_ids)
-        amount = Amount(int(source.sum() + target.sum()), len(source), flops.total)
+        # All ranks have equally many packs, and about as much in them.
+        number = self.learner.ranks.number
+        tokens = int(source.sum() + target.sum())
+        amount = Amount(number * tokens, number * len(source), number * flops.total)
         self.clock.end_step(self.learner.step, amount)
         self.bar.advance()
 
     def write_line(self) -> None:
         """Write a line of the log on what happened since the last one."""
-        learner = self.learner
-        times = self._of_all(self.clock.read())
+        learner, times = self.learner, self.clock.read()
         line = learner.measure(self.stream.losses, waited_s=self._waited_s)
         self._waited_s = 0.0
         self._add_progress(line["mixture"])
@@ -127,14 +130,6 @@ class Teller:
         """About how many seconds it takes to learn from a row."""
         return self._done_s / max(self._done.samples, 1)
 
-    def _of_all(self, times: Times) -> Times:
-        """Return ``times`` of this rank with what all ranks learned from in them, told together."""
-        ranks = self.learner.ranks
-        if ranks.number == 1:
-            return times
-        tokens, samples, flops = ranks.add_up([float(number) for number in times.amount])
-        return replace(times, amount=Amount(int(tokens), int(samples), flops))
-
     def _add_progress(self, mixture: dict[str, dict[str, Any]]) -> None:
         """Add, for each task, the share of samples that was asked for, and how often its rows were seen."""
         asked, seen = self.stream.blend.at(self.learner.step - 1), self.loader.num_seen
@@ -145,11 +140,7 @@ class Teller:
 
     def _describe_speed(self, times: Times) -> dict[str, float | None]:
         flops_per_s = times.rate(times.amount.flops)
-        mfu = (
-            None
-            if self._peak is None or flops_per_s is None
-            else flops_per_s / self._peak / self.learner.ranks.number
-        )
+        mfu = None if self._peak is None or flops_per_s is None else flops_per_s / self._peak
         total_s = sum(times.step_s)
         return {
             "tokens_per_s": times.rate(times.amount.tokens),
@@ -174,6 +165,14 @@ class Teller:
         warnings.warn(
             TaskloomWarning(Problem("T0782", message, help_, severity="warning")), stacklevel=2
         )
+
+
+def _peak_of(learner: Learner) -> float | None:
+    """Return the peak of all devices of a run, in FLOP/s; None where it is not known, as of a CPU."""
+    if learner.device.type != "cuda":
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(learner.device))
+    return None if peak is None else peak * learner.ranks.number
 
 
 def _describe_memory(device: torch.device) -> dict[str, int]:

@@ -80,12 +80,14 @@ class Watch:
         num_ranks: How many there are.
         store: What all of them share; None where there is one rank.
         limit_s: Seconds without a sign after which a rank is given up.
+        every_s: Seconds between two signs.
     """
 
     rank: int = 0
     num_ranks: int = 1
     store: Any = None
     limit_s: float = 0.0
+    every_s: float = 1.0
     _step: int = 0
     _doing: str = "beginning"
     _began: float = field(default_factory=time.monotonic)
@@ -128,6 +130,10 @@ class Watch:
         self._allowed_s = limit_s or max(self.limit_s, _TIMES * self._usual_s)
         self._step = self._step if step is None else step
         self._began = now
+
+    def wait(self, doing: str) -> None:
+        """Say that this rank goes on to wait for others, in the time that it was given for its work."""
+        self._doing, self._is_waiting = doing, True
 
     def sign(self, number: int) -> Sign:
         """Return what this rank says of itself when it does so for time ``number``."""
@@ -188,16 +194,11 @@ class Watch:
             return "waits for others, as all do", late
         return None
 
-    @property
-    def _every_s(self) -> float:
-        """Seconds between two signs."""
-        return min(1.0, self.limit_s / 5)
-
     def _run(self) -> None:
         number, is_watcher = 0, self.rank % (1 + (self.num_ranks - 1) // _MAX_WATCHERS) == 0
         # The store is gone when the launcher is: then there is nobody left to tell.
         with suppress(RuntimeError):
-            while not self._is_over.wait(self._every_s):
+            while not self._is_over.wait(self.every_s):
                 self._tell(number := number + 1)
                 if is_watcher and (told := self.judge(self.read(), time.monotonic())):
                     self._end(*told)
@@ -212,7 +213,7 @@ class Watch:
             sys.stderr.write(f"{_explain(what, signs, self.limit_s)}\n")
             sys.stderr.flush()
         else:
-            time.sleep(self._every_s)  # for the one that tells
+            time.sleep(self.every_s)  # for the one that tells
         for sign in signs:
             # A stopped process does not hear that it should end, and the launcher would wait for it.
             if what == "gave no sign" and sign.host == socket.gethostname():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,6 +34,7 @@ def draw(rate: float, num_layers: int, lo_N: Tensor, seed: int = 0) -> Tensor:
 
 
 @given(st.floats(0.01, 0.9), st.integers(1, 6), st.integers(0, 1000))
+@settings(deadline=None, max_examples=40)
 def test_what_is_added_is_as_much_on_average(rate: float, num_layers: int, seed: int) -> None:
     num_documents = 4000
     factors_LSN = draw(rate, num_layers, torch.arange(num_documents), seed)

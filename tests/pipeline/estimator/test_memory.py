@@ -85,12 +85,16 @@ def test_planned_memory_is_measured_memory_within_a_tenth(
     assert step == pytest.approx(most, rel=0.1)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_averages_optimizers_and_frozen_scopes_take_what_is_planned(
-    open_small: OpenStream, optimizer: str
+@pytest.mark.parametrize(
+    ("optimizer", "activations"),
+    [("muon", "recompute"), slowly("muon", "keep"), slowly("adamw", "recompute")],
+)
+def test_settings_of_a_run_take_what_is_planned_for_them(
+    open_small: OpenStream, optimizer: str, activations: str
 ) -> None:
-    frozen = {"encoder": ScopeRule(learn="frozen")}
-    stream = open_small("texts", "rotary", optimizer=optimizer, ema=0.9, scopes=frozen)
+    settings: dict[str, Any] = {"optimizer": optimizer, "activations": activations, "ema": 0.9}
+    frozen = {"encoder.layers.0": ScopeRule(learn="frozen")}
+    stream = open_small("texts", "dropout", scopes=frozen, **settings)
     with stream.loader() as loader:
         packs = list(next(iter(loader)))
     kept, most = measure(stream, packs)

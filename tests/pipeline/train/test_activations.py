@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
@@ -111,18 +112,33 @@ def test_nothing_is_computed_again_in_evaluation(deep: Stream, pack: Pack) -> No
     assert all(torch.equal(answer, answers[0]) for answer in answers)
 
 
+@pytest.mark.parametrize("choice", CHOICES[1:])
+def test_a_copy_computes_with_parameters_of_its_own(
+    deep: Stream, pack: Pack, choice: Activations
+) -> None:
+    program = make_program(deep.plan, choice)
+    expected, _ = learn(program, deep.plan, pack)
+    copied = deepcopy(program)
+    with torch.no_grad():
+        for parameter in program.parameters():
+            parameter.zero_()
+    copied.zero_grad()
+    assert are_equal(learn(copied, deep.plan, pack)[0], expected)
+
+
 def test_a_run_goes_on_with_another_choice(store_dir: Path, tmp_path: Path) -> None:
     ends: list[dict[str, Tensor]] = []
-    for choice in CHOICES:
-        out, mixture = tmp_path / choice, make_mixture(has_rows=False)
-        settings: dict[str, Any] = {"steps": 4, "progress": False, "config": CONFIG}
-        train(mixture, store_dir, out=out, model=MODEL, stop_at=2, **settings)
-        train(mixture, store_dir, out=out, model=MODEL, activations=choice, **settings)
+    for choices in (("keep",), CHOICES):
+        out, mixture = tmp_path / choices[-1], make_mixture(has_rows=False)
+        settings: dict[str, Any] = {"steps": 3, "progress": False, "config": CONFIG}
+        for number, choice in enumerate(choices, start=1):
+            stop = 3 if choice == choices[-1] else number
+            settings |= {"stop_at": stop, "activations": choice}
+            train(mixture, store_dir, out=out, model=MODEL, **settings)
         path = latest_checkpoint(out)
         assert path is not None
         ends.append(dict(read_checkpoint(path).tensors))
-    assert are_equal(ends[0], ends[1])
-    assert are_equal(ends[0], ends[2])
+    assert are_equal(*ends)
 
 
 @pytest.fixture

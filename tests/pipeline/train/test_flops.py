@@ -9,12 +9,11 @@ import hypothesis.strategies as st
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given
 
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Run
-from taskloom.pipeline.model.flops import count_flops, find_peak, peak_flops
+from taskloom.pipeline.model.flops import count_flops
 from taskloom.pipeline.trainer.run_log import read_log
 
 Ints = npt.NDArray[np.int64]
@@ -56,16 +55,6 @@ def test_the_count_is_that_of_the_products_of_every_layer() -> None:
     # Two FLOP for a product with a sum; once forward, twice backward.
     assert counted.total == 6 * (encoder + decoder + across + head)
     assert counted.positions == counted.repeated == 0
-
-
-@pytest.mark.parametrize("name", ["NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA A100-SXM4-80GB"])
-def test_the_peak_of_a_known_gpu_is_found_by_its_name(name: str) -> None:
-    assert find_peak(name) is not None
-
-
-def test_of_a_cpu_and_of_an_unknown_gpu_no_peak_is_told() -> None:
-    assert peak_flops(torch.device("cpu")) is None
-    assert find_peak("Some GPU") is None
 
 
 def test_what_steps_computed_is_about_what_the_header_says(run: Run) -> None:

@@ -37,6 +37,20 @@ continue_run(store, out, **json.loads(settings))
 """
 
 
+_HANG = f"""
+import os, time
+from taskloom.pipeline.trainer import learner
+draw = learner.draw_for_pack
+def hang(seed, step, *rest):
+    if step == 6 and os.environ["RANK"] == "1":
+        time.sleep(1e6)
+    draw(seed, step, *rest)
+learner.draw_for_pack = hang
+{_TRAIN}
+"""
+"""In the seventh step the second rank hangs, but for its threads."""
+
+
 def arguments(store: Path, out: Path, **settings: Any) -> tuple[str, ...]:
     """Return what the code is called with; ranks write their pids beside the run."""
     pids = pids_of(out)
@@ -219,6 +233,21 @@ def test_a_hung_rank_ends_the_run_and_is_named(store_dir: Path, tmp_path: Path, 
     )
     assert re.search(rf"T0763.*rank {rank} gave no sign for 5 s", errors)
     assert re.search(place, errors)
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_get_on_ends_the_run_and_those_that_wait_are_not_blamed(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings = STEPS | {"steps": 100_000, "log_every": 1, "checkpoint_every": 100_000}
+    process = start_ranks(_HANG, 2, *arguments(store_dir, out, **settings, rank_timeout_s=5.0))
+    pid = read_pid(out, 0, 1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode
+    assert re.search(r"T0763.*rank 1 does not get on for \d+ s", errors), errors
+    assert re.search(rf"rank 1 \(process {pid} on .*\) was learning pack 1 of 2 at step 7", errors)
+    assert "rank 0" not in errors[errors.index("T0763") : errors.index("the same command")]
 
 
 @pytest.mark.slow

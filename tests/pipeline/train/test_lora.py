@@ -150,6 +150,7 @@ def test_weights_of_one_modality_may_have_pairs(store_dir: Path, position: str) 
     torch.testing.assert_close(loss_of(program, stream.plan, pack), paired, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_layers_with_pairs_compile(stream: Stream, pack: Pack) -> None:
@@ -184,3 +185,12 @@ def test_what_cannot_have_pairs_is_refused(
     with pytest.raises(TrainingError, match=r"no parameter scopes\.nothing"):
         add_lora(program, ["scopes.nothing"], rank=2, alpha=1.0)
     assert all(parameter.requires_grad for parameter in program.parameters())
+
+
+def test_a_layer_has_one_pair(stream: Stream) -> None:
+    program = make_program(stream.plan)
+    pair_up(program, "decoder.layers.0.ffn.up", moved=True)
+    known = set(program.state_dict())
+    with pytest.raises(TrainingError, match=r"beside scopes\.decoder\.layers\.0\.ffn\.up already"):
+        pair_up(program, "decoder")
+    assert set(program.state_dict()) == known

@@ -231,6 +231,18 @@ def test_an_environment_that_names_no_rank_is_refused(
         pass
 
 
+def test_ranks_that_are_not_told_where_to_meet_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a scheduler sets the variables of ranks without starting any."""
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=r"T0761.* no MASTER_PORT"), join_ranks(CONFIG, CPU):
+        pass
+
+
 def test_one_rank_of_a_launcher_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
@@ -241,9 +253,9 @@ def test_one_rank_of_a_launcher_is_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_ranks_keep_of_a_tally_is_all_of_it_together() -> None:
     sums = {"losses": torch.ones(2), "gradient_norm": torch.ones(())}
-    whole = Tally(sums, 7, 1, [["a"]], {"caption": [3, 7]})
+    whole = Tally(sums, tokens=7, seen={"digits": [2, 7]}, steps=1, packs=[["a"]])
     shares = [whole.share(Ranks(rank=rank, number=2)) for rank in range(2)]
     assert torch.stack([each.sums["losses"] for each in shares]).sum(0).tolist() == [1.0, 1.0]
     assert [each.tokens for each in shares] == [7, 0]
+    assert [each.seen for each in shares] == [{"digits": [2, 7]}, {}]
     assert [each.packs for each in shares] == [[["a"]], [[]]]
-    assert [each.seen for each in shares] == [{"caption": [3, 7]}, {}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskloom.pipeline.settings import TrainConfig
@@ -56,6 +56,7 @@ def test_no_step_is_larger_than_the_schedule_is_steep(config: TrainConfig) -> No
 
 
 @given(configs())
+@example(TrainConfig(steps=2, warmup=0.95))
 def test_it_comes_to_what_is_left_when_the_run_ends(config: TrainConfig) -> None:
     end = share_at(config, config.steps)
     assert end == pytest.approx(1 if config.schedule == "constant" else config.final_rate)

@@ -97,11 +97,22 @@ def test_work_may_take_a_few_times_as_long_as_it_took_before(
     assert limits == [PATIENCE_S, LIMIT_S, LIMIT_S, 240.0, 240.0]
 
 
+def test_a_rank_that_has_done_its_work_waits_in_the_time_it_was_given() -> None:
+    watch = watch_of(1)
+    watch.enter("learning", limit_s=77.0)
+    before = watch.sign(0)
+    watch.wait("waiting")
+    after = watch.sign(0)
+    assert (after.doing, after.is_waiting, after.limit_s) == ("waiting", True, 77.0)
+    assert after.since_s >= before.since_s
+
+
 @pytest.fixture
 def watches() -> Iterator[list[Watch]]:
     """Two ranks that give signs."""
     store = HashStore()
-    made = [Watch(rank, 2, store, 0.5) for rank in range(2)]
+    # A limit that no busy machine comes to: a watch that runs ends the process.
+    made = [Watch(rank, 2, store, 600.0, every_s=0.1) for rank in range(2)]
     for each in made:
         each.start()
     yield made

@@ -1,0 +1,253 @@
+"""A run on its way: steps, and what is told, evaluated and saved between them.
+
+Of many ranks all come along here, since much of it they do together: they agree on when to stop and to
+evaluate, and add up what they tell. The first one writes and speaks for all.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...graph.errors import TrainingError
+from ...storage.checkpoint import latest_checkpoint, read_checkpoint
+from ...storage.files import local_path
+from ...storage.loader import Loader
+from ..answerer.inference import Model
+from ..loader.stream import Stream
+from ..model.cost import Cost
+from ..model.program import Program
+from ..model.record import refuse_other_run, used_artifacts
+from ..progress import Shown
+from ..settings import profiled_steps
+from ..task import Mixture, Task
+from .blame import NAME as NOT_FINITE
+from .blame import find_documents
+from .evaluating import Evaluator
+from .interrupt import deferred_interrupts
+from .learner import Learner
+from .listener.listening import Audience
+from .loss_watch import LossWatch
+from .memory import NAME as OUT_OF_MEMORY
+from .memory import told_evaluation_memory
+from .profiling import NAME as TRACE
+from .profiling import Tracer
+from .ranks import Ranks
+from .recipe import tell_recipe
+from .referee import Referee
+from .run_log import open_log, read_log
+from .saving import Saver
+from .step_part import EVALUATING, SAVING, TELLING
+from .stepping import Stepper
+from .telling import Teller
+from .watch import PATIENCE_S
+
+
+@dataclass(slots=True)
+class Running:
+    """A run on its way, its directory, where it is shown, and the tasks that can be evaluated."""
+
+    path: Path
+    mixture: Mixture
+    stream: Stream
+    record: Mapping[str, Any]
+    learner: Learner
+    saver: Saver
+    shown: Shown
+    validated: Sequence[str]
+    evaluator: Evaluator | None = None
+
+    def header(self, loader: Loader) -> list[str]:
+        """Return what it learns from and with, and how it is evaluated, in sentences.
+
+        Raises:
+            TrainingError: It cannot be evaluated as the settings want it.
+        """
+        learner = self.learner
+        return [
+            *self.stream.header(loader, learner.program.num_parameters, learner.remark),
+            *tell_recipe(learner),
+            *Cost.of(self.stream, loader).sentences(),
+            Referee.over(self.stream.config, self.validated, ()).remark,
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what listeners are told of it when it begins."""
+        config, model = asdict(self.stream.config), asdict(self.stream.model)
+        sizes = self.learner.program.num_parameters
+        return {"step": self.learner.step, "settings": config, "model": model, "parameters": sizes}
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who takes part in it."""
+        return self.learner.ranks
+
+    def begin(self) -> Loader:
+        """Go to the last checkpoint, if there is one, and return the loader that goes on from there.
+
+        Raises:
+            CheckpointError: The directory holds another run, or a damaged one.
+        """
+        loader = self._open_loader()
+        checkpoint = latest_checkpoint(self.path)
+        if checkpoint is None:
+            self._begin_anew()
+            return loader
+        saved = read_checkpoint(checkpoint, with_training=True)
+        refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
+        self.learner.restore(saved)
+        if self.ranks.is_first:
+            for name in (NOT_FINITE, OUT_OF_MEMORY):
+                (self.path / name).unlink(missing_ok=True)
+        return self._open_loader(saved.record["loader"])
+
+    def _open_loader(self, state: Mapping[str, Any] | None = None) -> Loader:
+        """Return a loader of this rank's share, which begins, or goes on at ``state``."""
+        return self.stream.loader(state, rank=self.ranks.rank, num_ranks=self.ranks.number)
+
+    def _begin_anew(self) -> None:
+        """Take over the weights that the settings name, and say what they lack."""
+        weights = self.stream.config.weights
+        if not weights:
+            return
+        taken = self.learner.begin_with(local_path(weights), used_artifacts(self.stream))
+        self.shown.say(
+            f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
+        )
+        for name in taken.missing:
+            self.shown.say(f"  begins anew: {name}")
+
+    def go(self, loader: Loader, last: int, audience: Audience) -> None:
+        """Take steps until ``last``, writing the log and checkpoints, unless nothing gets better before."""
+        learner, config = self.learner, self.stream.config
+        profiled = profiled_steps(config.profile) if self.ranks.is_first else None
+        tracer = Tracer(profiled, self.path / TRACE, learner.device)
+        with (
+            deferred_interrupts() as interrupted,
+            open_log(self.path, learner.step, is_kept=self.ranks.is_first) as log,
+            self.shown.task("train", total=last, done=learner.step) as bar,
+            tracer.until_the_end(),
+        ):
+            lines = read_log(self.path) if self.ranks.is_first else []
+            watch = LossWatch.over(lines)
+            teller = Teller(self.path, self.stream, learner, loader, log, audience, bar, watch)
+            referee = Referee.over(config, self.validated, lines)
+            stepper = Stepper(
+                self.path, self.stream, learner, loader, teller, tracer, self.shown, last
+            )
+            checked = (learner.step, loader.state())
+            while learner.step < last and not referee.is_over:
+                is_stopped = stepper.take(interrupted)
+                self._enter("telling of the steps", is_waiting=True)
+                is_logged = learner.step == config.steps or learner.step % config.log_every == 0
+                is_due = not is_stopped and self._is_due(teller, referee)
+                is_saved = self._is_saved(last, is_stopped=is_stopped)
+                is_saved |= is_due and bool(config.keep_best)
+                if is_logged or is_due or is_saved:
+                    with teller.clock.part(TELLING):
+                        self._refuse_no_number(checked)
+                        checked = learner.step, loader.state()
+                if is_logged:
+                    with teller.clock.part(TELLING):
+                        teller.write_line()
+                if is_due:
+                    self._evaluate(teller, referee)
+                if is_saved or referee.is_over:
+                    is_last = is_stopped or referee.is_over or learner.step == last
+                    with teller.clock.part(SAVING):
+                        self._save(loader, is_last=is_last)
+                    audience.saved(self.path, learner.step)
+                if is_stopped:
+                    self.shown.say(f"interrupted, and saved at step {learner.step:,}")
+                    raise KeyboardInterrupt
+            audience.ended("stopped" if referee.is_over else "done")
+
+    def _is_due(self, teller: Teller, referee: Referee) -> bool:
+        """Return whether to evaluate now; the first rank decides, since clocks may differ."""
+        step = self.learner.step
+        if not referee.is_turn(step):
+            return False
+        is_due = self.ranks.is_first and referee.is_due(step, teller.row_s)
+        return self.ranks.add_up([float(is_due)])[0] > 0
+
+    def _is_saved(self, last: int, *, is_stopped: bool) -> bool:
+        step = self.learner.step
+        return is_stopped or step == last or step % self.stream.config.checkpoint_every == 0
+
+    def _evaluate(self, teller: Teller, referee: Referee) -> None:
+        """Evaluate what has been learned, on the first of all ranks."""
+        self._enter("evaluating", is_waiting=not self.ranks.is_first)
+        with teller.clock.part(EVALUATING):
+            whole = self.learner.whole_result()
+            if self.ranks.is_first:
+                self._judge(whole, teller, referee)
+            (num_over,) = self.ranks.add_up([float(referee.is_over)])
+        referee.is_over = num_over > 0
+
+    def _judge(self, whole: Program, teller: Teller, referee: Referee) -> None:
+        """Evaluate the program ``whole``, and say what comes of it."""
+        began = time.perf_counter()
+        learner, config = self.learner, self.stream.config
+        with told_evaluation_memory(self.path, config.evaluate_rows, learner.step):
+            if self.evaluator is None:
+                model = self.model(whole)
+                self.evaluator = Evaluator.make(self.stream, learner, whole, model)
+                for remark in self.evaluator.remarks:
+                    self.shown.say(remark)
+            found = self.evaluator.evaluate(whole)
+            teller.write_evaluation(referee, found, time.perf_counter() - began)
+        self.saver.note(learner.step, found.metrics)
+        self.shown.say(found.describe(learner.step, config.metric, referee.best))
+        if referee.is_over:
+            value, step = referee.best or (math.nan, 0)
+            self.shown.say(
+                f"stopped at step {learner.step:,}: {config.metric} was best at step {step:,}, "
+                f"{value:.3f}, and not since in {referee.num_worse} evaluations"
+            )
+
+    def _save(self, loader: Loader, *, is_last: bool) -> None:
+        record = {**self.record, "loader": loader.state(), "step": self.learner.step}
+        self.saver.save(record, used_artifacts(self.stream))
+        if is_last:
+            self.saver.finish()
+
+    def _enter(self, doing: str, *, is_waiting: bool) -> None:
+        watch, step = self.ranks.watch, self.learner.step + 1
+        watch.enter(doing, step=step, limit_s=PATIENCE_S, is_waiting=is_waiting)
+
+    def _refuse_no_number(self, checked: tuple[int, Mapping[str, Any]]) -> None:
+        """Raise if some number is no finite one, as all were at the step and loader state ``checked``."""
+        if not (trouble := self.learner.trouble(self.stream.losses)):
+            return
+        step, told = self.learner.step, ""
+        if self.learner.sound_step < step:
+            num_steps = self.learner.sound_step + 1 - checked[0]
+            blamed = find_documents(self.stream, self.learner, checked[1], num_steps)
+            step, told = blamed.step, f"{blamed.tell(blamed.write(self.path, trouble))}\n"
+        message = f"{trouble} is no longer a finite number at step {step:,}"
+        self.saver.finish()
+        self.ranks.meet()  # all have found the same; who ends first ends the run
+        good = latest_checkpoint(self.path)
+        saved = "no checkpoint was written before" if good is None else f"{good} is still good"
+        help_ = f"{told}{saved}\nlower learning_rate, or clip, and train into another directory"
+        raise TrainingError.of("T0731", message, help_)
+
+    def model(self, whole: Program) -> Model:
+        """Return what the run has come to, all of whose parameters are in ``whole``, as a model."""
+        model = Model.make(
+            replace(
+                self.mixture,
+                parts=[Task(t.name, t.instruction) for t in self.mixture.tasks],
+                weights=None,
+            ),
+            self.stream.model,
+            self.stream.pinned,
+            used_artifacts(self.stream),
+            whole,
+        )
+        model.program.to(self.learner.device).eval()
+        return model
