@@ -22,6 +22,7 @@ from .conftest import NUM_ROWS, Built, Project, make_rows
 
 # Listed so that the command line does not grow by accident: adding here is a decision.
 COMMANDS = {
+    "consolidate": {"out", "model", "--json"},
     "build": {"project", "--dry-run", "--workers", "--max-errors", "--json"},
     "diff": {"old", "new", "--out", "-o", "--store"},
     "error": {"code"},
