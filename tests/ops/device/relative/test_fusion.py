@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def make_shape(**scales: bool) -> RelativeShape:
+def make_shape(**scales: Any) -> RelativeShape:
     return RelativeShape(
         width=WIDTH,
         num_heads=4,
