@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import torch
-from eager_ofasys import Batch, EagerOfasys
+from eager_ofasys import Batch, EagerOfasys, Manner
 from steps import SMOOTHING
 from torch import Tensor, nn
 
@@ -18,13 +18,24 @@ CLIP: Final = 1.0
 class EagerLearner:
     """Parameters of OFASys in half precision, and those in single precision that an optimizer steps."""
 
-    def __init__(self, state: Mapping[str, Tensor], num_heads: int) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, Tensor],
+        num_heads: int,
+        manner: Manner = Manner(),  # noqa: B008 - it is frozen
+        *,
+        is_compiled: bool = False,
+    ) -> None:
         """Begin with the parameters ``state``, in float32 and by the names of OFASys."""
         values = [each.detach() for each in state.values()]
         self._masters = nn.ParameterList(values)
         self._working = nn.ParameterList([each.bfloat16() for each in values])
         used = dict(zip(state, self._working, strict=True))
-        self._model = EagerOfasys(state=used, num_heads=num_heads)
+        charge = EagerOfasys(state=used, num_heads=num_heads, manner=manner).charge
+        # Batches have many shapes: one program serves them all.
+        self._charge = (
+            torch.compile(charge, dynamic=True, fullgraph=True) if is_compiled else charge
+        )
         self._optimizer = torch.optim.AdamW(
             self._masters.parameters(),
             lr=1e-4,
@@ -36,7 +47,7 @@ class EagerLearner:
     def take(self, batch: Batch) -> None:
         """Take one step on ``batch``."""
         self.clear()
-        (self._model.charge(batch, SMOOTHING) / batch.weights.sum()).backward()
+        (self._charge(batch, SMOOTHING) / batch.weights.sum()).backward()
         hand_over(self._working, self._masters)
         nn.utils.clip_grad_norm_(self._masters.parameters(), CLIP)
         self._optimizer.step()

@@ -260,7 +260,9 @@ class EagerOfasys:
         v = self._split(self._linear(f"{name}.v_proj", memory))
         hidden = hidden[:, None, None, :]
         if self.manner.is_fused:
-            mask = bias.masked_fill(hidden, -torch.inf) if hidden.any() else bias
+            # Who looks, waits for the device; what is compiled cannot.
+            is_masked = torch.compiler.is_compiling() or hidden.any()
+            mask = bias.masked_fill(hidden, -torch.inf) if is_masked else bias
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self._scale(q))
         else:
             scores = (q * self._scale(q)) @ k.mT + bias
@@ -292,9 +294,20 @@ class EagerOfasys:
         )
 
 
-@cache
 def bucket_text(device: torch.device) -> Tensor:
-    """Return the row of a table of text for each query and key, of the longest; made once, as in OFASys."""
+    """Return the row of a table of text for each query and key, of the longest; made once, as in OFASys.
+
+    It is kept in a dict: compiled code would look past a cache and make it anew.
+    """
+    if device not in _BUCKETS:
+        _BUCKETS[device] = _make_buckets().to(device)
+    return _BUCKETS[device]
+
+
+_BUCKETS: Final[dict[torch.device, Tensor]] = {}
+
+
+def _make_buckets() -> Tensor:
     index = torch.arange(TEXT_LONGEST)
     behind = index[:, None] - index
     middle = TEXT_BUCKET // 2
@@ -303,7 +316,7 @@ def bucket_text(device: torch.device) -> Tensor:
     # Rounding may carry the last one past the end.
     beyond = (steps.ceil().long() + middle).clamp(max=TEXT_BUCKET - 1)
     buckets = torch.where(behind.abs() <= middle, behind, behind.sign() * beyond)
-    return (buckets + TEXT_BUCKET - 1).to(device)
+    return buckets + TEXT_BUCKET - 1
 
 
 @cache

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from device_time import Stopwatch, free, held, peak_of, reserve, tell_kernels
 from eager_learner import EagerLearner
-from eager_ofasys import Batch, EagerOfasys
+from eager_ofasys import Batch, EagerOfasys, Manner
 from padded import (
     Document,
+    batch_by_length,
     batch_by_task,
     collate,
     copy_state,
@@ -39,6 +40,8 @@ GOALS: Final = {"base": 0.30, "large": 0.35}
 TIMES: Final = 4.0
 MEMORY: Final = 0.35
 ROWS: Final = (32, 64, 128)
+PLAIN: Final = "plain loop"
+"""Of somebody who writes the same model down in torch: SDPA, `torch.compile`, batches of like lengths."""
 WARM_UP: Final = 5
 NUM_UNRECORDED: Final = 2
 """Steps until steps are recorded: one tells whether they can be, one records."""
@@ -167,23 +170,34 @@ def _measure_eager(
 
 
 def beside_eager(setting: Setting, preset: str, num_rounds: int = 3) -> dict[str, Any]:
-    """Return useful tokens a second, ours and OFASys'."""
+    """Return useful tokens a second, ours, OFASys' and those of a plain loop."""
     device, stream = setting.device, setting.open_functions(preset)
     packs = take_packs(stream, setting.num_packs)
     documents_by_pack = [[*take_apart(pack, stream)] for pack in packs]
     documents = [each for own in documents_by_pack for each in own]
     compared = compare_losses(setting, stream, packs[0])
     learner = setting.learner(stream)
-    eager = EagerLearner(copy_state(learner.program), stream.model.num_heads)
+    state, num_heads = copy_state(learner.program), stream.model.num_heads
+    eager = EagerLearner(state, num_heads)
+    manner = Manner(shares_bias=True, is_fused=True)
+    # On a CPU, where the bench is tried, compiling would take longer than all else.
+    plain = EagerLearner(state, num_heads, manner, is_compiled=device.type == "cuda")
     batches = {f"OFASys, {rows}": _batches(documents, rows, device) for rows in ROWS}
+    batches[PLAIN] = [
+        collate(own).to(device) for own in batch_by_length(documents, stream.capacity.source)
+    ]
     ways: dict[str, list[Callable[[], object]]] = {
         "ours": [partial(learner.take, [pack]) for pack in packs],
-        **{way: [partial(eager.take, each) for each in own] for way, own in batches.items()},
+        **{
+            way: [partial((plain if way == PLAIN else eager).take, each) for each in own]
+            for way, own in batches.items()
+        },
     }
 
     def clear() -> None:
         learner.optimizer.zero_grad(set_to_none=True)
-        eager.clear()
+        for each in (eager, plain):
+            each.clear()
 
     peaks, failed = _find_peaks(ways, clear, device)
     work = {way: [Work.of(each) for each in own] for way, own in batches.items()}
@@ -200,7 +214,7 @@ def beside_eager(setting: Setting, preset: str, num_rounds: int = 3) -> dict[str
                 watch.time(call)
             each_round.append(sum(watch.read()[0]))
     medians = {way: median(each) for way, each in took_ms.items()}
-    best = min((way for way in medians if way != "ours"), key=lambda way: medians[way])
+    best = min((way for way in medians if way.startswith("OFASys")), key=lambda way: medians[way])
     times = medians[best] / medians["ours"]
     tokens, source_tokens = count_tokens(documents), sum(d.source_length for d in documents)
     positions = {way: sum(map(count_positions, own)) for way, own in batches.items()}
@@ -222,6 +236,9 @@ def beside_eager(setting: Setting, preset: str, num_rounds: int = 3) -> dict[str
         "failed ways": failed,
         "best of OFASys": best,
         "times as many": round(times, 2),
+        "times as many as a plain loop": (
+            round(medians[PLAIN] / medians["ours"], 2) if PLAIN in medians else None
+        ),
         "holds": times >= TIMES,
     }
 
@@ -286,7 +303,7 @@ def _tell_memory(
     shares = {
         unit: round(told["ours"][unit] / least, 3)
         for unit in ("MB a document", "MB a token")
-        if (least := min(each[unit] for way, each in told.items() if way != "ours"))
+        if (least := min(each[unit] for way, each in told.items() if way.startswith("OFASys")))
     }
     return {
         "largest step beside parameters and optimizer": told,
