@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from ...graph.errors import TrainingError
+from ...graph.errors import CheckpointError, TrainingError
 from ...storage.checkpoint import latest_checkpoint
 from ...storage.files import write_json
 from ...storage.pack import Pack
@@ -22,7 +22,9 @@ _SIGNS: Final = ("out of memory", "not enough memory", "can't allocate memory", 
 
 
 @contextmanager
-def told_memory(run: Path, stream: Stream, packs: Sequence[Pack], step: int) -> Generator[None]:
+def told_memory(
+    run: Path, stream: Stream, packs: Sequence[Pack], step: int, settle: Callable[[], None]
+) -> Generator[None]:
     """Say of a step that does not fit into memory what it is made of.
 
     Args:
@@ -30,6 +32,7 @@ def told_memory(run: Path, stream: Stream, packs: Sequence[Pack], step: int) -> 
         stream: What it learns from.
         packs: What is learned from within.
         step: The step, counted from 1.
+        settle: Waits for a checkpoint that is on its way.
 
     Raises:
         TrainingError: The memory does not suffice (T0781).
@@ -39,6 +42,8 @@ def told_memory(run: Path, stream: Stream, packs: Sequence[Pack], step: int) -> 
     except (MemoryError, RuntimeError) as error:
         if not _is_short(error):
             raise
+        with suppress(CheckpointError):
+            settle()
         raise _refuse(run, stream, packs, step, error) from error
 
 

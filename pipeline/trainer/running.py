@@ -137,7 +137,15 @@ class Running:
             teller = Teller(self.path, self.stream, learner, loader, log, audience, bar, watch)
             referee = Referee.over(config, self.validated, lines)
             stepper = Stepper(
-                self.path, self.stream, learner, loader, teller, tracer, self.shown, last
+                run=self.path,
+                stream=self.stream,
+                learner=learner,
+                loader=loader,
+                teller=teller,
+                tracer=tracer,
+                shown=self.shown,
+                last=last,
+                settle=self.saver.finish,
             )
             checked = (learner.step, loader.state())
             while learner.step < last and not referee.is_over:

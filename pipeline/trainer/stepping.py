@@ -32,6 +32,7 @@ class Stepper:
         tracer: Traces some.
         shown: Where remarks are shown.
         last: The last step.
+        settle: Waits for a checkpoint that is on its way.
     """
 
     run: Path
@@ -42,6 +43,7 @@ class Stepper:
     tracer: Tracer
     shown: Shown
     last: int
+    settle: Callable[[], None]
     _meter: StepMeter = field(init=False)
     _steps: Iterator[tuple[Sequence[Pack], float]] = field(init=False)
     _is_first: bool = True
@@ -67,7 +69,7 @@ class Stepper:
         self.tracer.begin(step)
         with (
             self.teller.clock.part(self._doing()),
-            told_memory(self.run, self.stream, packs, step),
+            told_memory(self.run, self.stream, packs, step, self.settle),
             meter.around(packs, waited_s),
         ):
             is_stopped = learner.take(packs, is_stopping=interrupted())
