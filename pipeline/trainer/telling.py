@@ -20,7 +20,7 @@ import torch
 from ...graph.errors import Problem, TaskloomWarning
 from ...graph.render.quantity import write_bytes, write_share
 from ...ops.architecture import VOCABULARY_SCOPE
-from ...storage.checkpoint import list_checkpoints
+from ...storage.checkpoint import list_checkpoints, step_of
 from ...storage.loader import Loader
 from ...storage.pack import Pack
 from ..loader.stream import Stream
@@ -146,11 +146,7 @@ class Teller:
 
     def _describe_speed(self, times: Times) -> dict[str, float | None]:
         flops_per_s = times.rate(times.amount.flops)
-        mfu = (
-            None
-            if self._peak is None or flops_per_s is None
-            else flops_per_s / self._peak / self.learner.ranks.number
-        )
+        mfu = None if self._peak is None or flops_per_s is None else flops_per_s / self._peak
         total_s = sum(times.step_s)
         return {
             "tokens_per_s": times.rate(times.amount.tokens),
@@ -165,7 +161,7 @@ class Teller:
         if begun is None or not self.learner.ranks.is_first:
             return
         line["diverges_since"] = begun
-        good = [path for path in list_checkpoints(self.run) if int(path.name[5:]) < begun]
+        good = [path for path in list_checkpoints(self.run) if step_of(path) < begun]
         saved = f"the last checkpoint before it is {good[-1]}" if good else "no checkpoint is older"
         message = (
             f"the loss is far above where it was since step {begun:,}: {line['loss']:.3f}, "
