@@ -31,10 +31,8 @@ from ..loader.packing import to_inputs
 from ..loader.stream import Stream
 from ..model.program import Program
 from .learner import Learner
+from .metric import METRICS
 from .sample import Sample, find_prompts
-
-METRICS = ("corrected", "score", "loss")
-"""What evaluations tell of each task, and of all tasks in the mean."""
 
 NUM_SAMPLES = 4
 """Rows of each task whose answers are kept for people to look at."""

@@ -14,7 +14,8 @@ from typing import Any
 
 from ...graph.errors import TrainingError, suggest
 from ..settings import TrainConfig
-from .evaluating import METRICS, Evaluated
+from .evaluating import Evaluated
+from .metric import METRICS, sign_of
 
 _GUESS = 2.0
 """A row that is evaluated, in rows that are learned from, while nobody knows better."""
@@ -121,7 +122,7 @@ class Referee:
         """Take note of a value, and return whether it is the best."""
         if value is None:
             return False
-        sign = -1 if self.config.metric.rpartition(".")[2] == "loss" else 1
+        sign = sign_of(self.config.metric)
         if self.best is None or sign * value > sign * self.best[0]:
             self.best, self.num_worse = (value, step), 0
             return True

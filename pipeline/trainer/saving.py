@@ -31,14 +31,12 @@ from ...storage.remote import RemoteFolder
 from ...storage.saving import Writing, begin_checkpoint
 from ..settings import TrainConfig
 from .learner import Learner
+from .metric import sign_of
 from .ranks import Ranks
 from .watch import PATIENCE_S
 
 NAME: Final = "best.json"
 """File of a run that has the values of the metric whose best checkpoint is kept."""
-
-_LOWER: Final = ("loss", "perplexity", "error", "distance")
-"""Words in the names of metrics of which less is better."""
 
 
 @dataclass(slots=True)
@@ -98,7 +96,7 @@ class Saver:
 
         Args:
             step: The step; where no checkpoint is written, nothing comes of it.
-            metrics: Values by name; of one that is called a loss less is better, of others more.
+            metrics: Values by name.
         """
         name = self.config.keep_best
         if not self.learner.ranks.is_first or name not in metrics:
@@ -130,9 +128,9 @@ class Saver:
         if not self.config.keep_best:
             return None
         values = self._read_values()
-        sign = 1 if any(word in self.config.keep_best for word in _LOWER) else -1
+        sign = sign_of(self.config.keep_best)
         known = [step for step in steps if step in values]
-        return min(known, key=lambda step: sign * values[step], default=None)
+        return max(known, key=lambda step: sign * values[step], default=None)
 
     def _read_values(self) -> dict[int, float]:
         """Return the values so far, those from before the run was gone on with included."""

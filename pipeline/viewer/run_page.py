@@ -21,6 +21,7 @@ from ...graph.render.quantity import (
     write_seconds,
     write_share,
 )
+from ..trainer.metric import sign_of
 from ..trainer.step_part import WAITING
 from .run_answers import draw_answers
 from .run_curves import draw_losses, draw_tasks
@@ -122,8 +123,7 @@ def _best(facts: RunFacts) -> tuple[str, float, int]:
     metric = facts.evaluations[-1]["evaluation"]["metric"]
     known = [(e["evaluation"].get("value"), e["step"]) for e in facts.evaluations]
     values = [(value, step) for value, step in known if value is not None] or [(float("nan"), 0)]
-    sign = -1 if metric.endswith("loss") else 1
-    return metric, *max(values, key=lambda each: sign * each[0])
+    return metric, *max(values, key=lambda each: sign_of(metric) * each[0])
 
 
 def _header(facts: RunFacts) -> str:

@@ -69,6 +69,7 @@ def test_the_last_checkpoints_and_every_so_many_steps_are_kept(
     [
         pytest.param("loss", 20, id="lowest loss"),
         pytest.param("spell.exact", 10, id="highest of others"),
+        pytest.param("error_of_loss.score", 10, id="whatever the task is called"),
     ],
 )
 def test_the_best_checkpoint_is_kept_also_when_the_run_was_gone_on_with(
