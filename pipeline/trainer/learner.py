@@ -307,7 +307,7 @@ class Learner:
 
     def trouble(self, tasks: Sequence[str]) -> str:
         """Return what is no longer a finite number since the last line of the log; empty if all is well."""
-        if told := self.tally.of_all(self.ranks).trouble(tasks):
+        if told := self.tally.trouble(tasks, self.ranks):
             return told
         are_finite = torch.stack([local(p).isfinite().all() for p in self.program.parameters()])
         (num_bad,) = self.ranks.add_up([float(not are_finite.all())])

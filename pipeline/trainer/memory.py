@@ -37,14 +37,14 @@ def told_memory(
     Raises:
         TrainingError: The memory does not suffice (T0781).
     """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not _is_short(error):
-            raise
+
+    def refuse(error: BaseException) -> TrainingError:
         with suppress(CheckpointError):
             settle()
-        raise _refuse(run, stream, packs, step, error) from error
+        return _refuse(run, stream, packs, step, error)
+
+    with _told(refuse):
+        yield
 
 
 @contextmanager
@@ -59,17 +59,28 @@ def told_evaluation_memory(run: Path, num_rows: int, step: int) -> Generator[Non
     Raises:
         TrainingError: The memory does not suffice (T0781).
     """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not _is_short(error):
-            raise
+
+    def refuse(error: BaseException) -> TrainingError:
         message = f"the evaluation after step {step:,} does not fit into memory"
         help_ = (
             f"{_first_line(error)}\nstep {step:,} was good; {_tell_saved(run)}\n"
             f"lower evaluate_rows, which is {num_rows:,}, and train on"
         )
-        raise TrainingError.of("T0781", message, help_) from error
+        return TrainingError.of("T0781", message, help_)
+
+    with _told(refuse):
+        yield
+
+
+@contextmanager
+def _told(refuse: Callable[[BaseException], TrainingError]) -> Generator[None]:
+    """Raise what ``refuse`` makes of an error within that says that the memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_short(error):
+            raise
+        raise refuse(error) from error
 
 
 def _is_short(error: BaseException) -> bool:

@@ -70,15 +70,18 @@ class Tally:
         shares = ranks.gather((self.packs, self.seen, self.tokens))
         prints = [packs for packs, _, _ in shares]
         steps = [[one for share in step for one in share] for step in zip(*prints, strict=True)]
-        sums = {
-            name: ranks.add_up_tensor(total) if name in _BY_LOSS else total
-            for name, total in self.sums.items()
-        }
         seen: dict[str, list[int]] = {}
         for _, share, _ in shares:
             _add_counts(seen, share)
         tokens = sum(number for _, _, number in shares)
-        return replace(self, sums=sums, tokens=tokens, seen=seen, packs=steps)
+        return replace(self, sums=self._add_up(ranks), tokens=tokens, seen=seen, packs=steps)
+
+    def _add_up(self, ranks: Ranks) -> dict[str, Tensor]:
+        """Return the sums of all ``ranks`` together."""
+        return {
+            name: ranks.add_up_tensor(total) if name in _BY_LOSS else total
+            for name, total in self.sums.items()
+        }
 
     def share(self, ranks: Ranks) -> Tally:
         """Return what one of ``ranks`` keeps of it so that all of them together have it: all or nothing."""
@@ -115,13 +118,14 @@ class Tally:
         for task, *counts in zip(tasks, samples, tokens, strict=True):
             _add_counts(self.seen, {task: counts})
 
-    def trouble(self, tasks: Sequence[str]) -> str:
-        """Return which sum is no longer a finite number, and of which of ``tasks``; empty if none is."""
-        is_finite = self.sums["losses"].isfinite().tolist()
+    def trouble(self, tasks: Sequence[str], ranks: Ranks) -> str:
+        """Return which sum over ``ranks`` is no longer finite, and of which of ``tasks``; empty if none is."""
+        sums = self._add_up(ranks)
+        is_finite = sums["losses"].isfinite().tolist()
         if bad := [task for task, is_well in zip(tasks, is_finite, strict=True) if not is_well]:
             return f"the loss of {', '.join(bad)}"
-        if not self.sums["gradient_norm"].isfinite():
-            weights = self.sums["loss_weights"].tolist()
+        if not sums["gradient_norm"].isfinite():
+            weights = sums["loss_weights"].tolist()
             seen = [task for task, weight in zip(tasks, weights, strict=True) if weight]
             return f"the gradient of {', '.join(seen)}"
         return ""
