@@ -29,6 +29,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unhurried")
 
 
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Forget compiled code before and after."""
+    import torch  # noqa: PLC0415 - seconds, for the tests that compile
+
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
 @pytest.fixture(autouse=True)
 def clean_environ() -> Iterator[None]:
     """Run the test without `UNWANTED` variables, and undo what it does to the environment."""

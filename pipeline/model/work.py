@@ -116,11 +116,6 @@ class PackWork:
         )
 
 
-def count_flops(plan: Plan, packs: Sequence[Pack]) -> Flops:
-    """Return what a step on ``packs`` computes, forward and backward; trace once and ask often for speed."""
-    return trace_work(plan, packs[0]).of(packs)
-
-
 def trace_work(plan: Plan, pack: Pack, prepare: Prepare = lambda *_: None) -> PackWork:
     """Return the work of packs that are shaped as ``pack`` is, of a plan for training.
 

@@ -14,6 +14,7 @@ from taskloom.ops.device.config import ModelConfig
 
 # torch's compiler warns about its own code: old decorators, `.grad` of tensors that have none.
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning"),
 ]
@@ -39,14 +40,6 @@ def check(program: Any, compiled: Any, packs: Iterator[dict[str, Tensor]], num_p
             losses.add(loss_and_gradients(compiled, parameters, other)[0].item())
     assert len(losses) == num_packs
     assert all(loss == loss for loss in losses)  # noqa: PLR0124 - not NaN
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    """Forget compiled code before and after."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def test_a_whole_step_is_one_graph_for_fifty_packs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -152,14 +151,6 @@ def test_names_of_weights_say_where_they_come_from() -> None:
     shared, own = (set(EncoderLayer(shape).state_dict()) for shape in (dense, routed))
     assert {shared_name(name) or name for name in own} == shared
     assert len(own) == len(shared) + 2 * (len(NAMES) - 1)
-
-
-@pytest.fixture
-def fresh_compiler() -> Iterator[None]:
-    """Forget compiled code before and after."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("fresh_compiler")

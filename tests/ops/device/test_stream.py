@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,18 +12,13 @@ from taskloom.ops.device.attention.plan import plan_spans
 from .attention_cases import tensors
 
 # torch's compiler warns about its own code.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 LENGTH = 12
 SPEC = AttentionSpec(backend="blockwise", tile=4)
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    """Forget compiled code before and after."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def inputs() -> list[Tensor]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from peak import count_peak
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from taskloom.pipeline.estimator.cluster import Cluster
 from taskloom.pipeline.estimator.run_plan import Case, RunPlan
@@ -22,16 +20,6 @@ from taskloom.storage.pack import Pack
 from .conftest import OpenStream
 
 CPU = torch.device("cpu")
-
-
-def count_peak(call: Callable[[], object]) -> int:
-    """Return the most bytes that ``call`` takes at once beside what there was, as torch's profiler sees it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
-        call()
-    kineto: Any = told.profiler
-    events = [each for each in kineto.kineto_results.events() if each.name() == "[memory]"]
-    ordered = sorted(events, key=lambda each: each.start_ns())
-    return max(itertools.accumulate(each.nbytes() for each in ordered))
 
 
 def count_kept(learner: Learner) -> int:

@@ -21,7 +21,6 @@ from taskloom.pipeline.model.program import Program
 from taskloom.pipeline.model.work import (
     Count,
     add_up_flops,
-    count_flops,
     count_units,
     trace_work,
 )
@@ -123,7 +122,8 @@ def test_useful_flops_are_those_of_plain_formulas(
 
 def test_what_is_executed_is_more_than_what_is_useful(open_small: OpenStream) -> None:
     stream = open_small("texts", "relative")
-    counted = count_flops(stream.plan, [first_pack(stream)])
+    pack = first_pack(stream)
+    counted = trace_work(stream.plan, pack).of([pack])
     assert 1.1 * counted.useful < counted.executed < 3 * counted.useful
 
 

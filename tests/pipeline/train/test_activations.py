@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from itertools import islice, product
@@ -139,14 +138,6 @@ def test_a_run_goes_on_with_another_choice(store_dir: Path, tmp_path: Path) -> N
         assert path is not None
         ends.append(dict(read_checkpoint(path).tensors))
     assert are_equal(*ends)
-
-
-@pytest.fixture
-def fresh_compiler() -> Iterator[None]:
-    """Forget compiled code before and after."""
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.settings import ScopeRule, TrainConfig
 from taskloom.pipeline.trainer.averaging import decay_at
 from taskloom.pipeline.trainer.learner import Learner
-from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store
 
-from .stores import CONFIG, are_equal, continue_run, make_mixture
+from .learning import make_learner, read_last, train_whole_and_in_parts
+from .stores import are_equal, continue_run, make_mixture
 
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {"ema": 0.9, "steps": 12}
@@ -35,19 +34,8 @@ def packs(stream: Stream) -> list[Pack]:
         return [pack for packs in islice(loader, 6) for pack in packs]
 
 
-def make_learner(stream: Stream, **settings: Any) -> Learner:
-    torch.manual_seed(0)
-    return Learner.make(stream.plan, replace(CONFIG, **settings), CPU)
-
-
 def copy_of(learner: Learner) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in learner.program.named_parameters()}
-
-
-def last_of(out: Path) -> Checkpoint:
-    path = latest_checkpoint(out)
-    assert path is not None
-    return read_checkpoint(path, with_training=True)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -107,10 +95,8 @@ def test_what_is_frozen_is_its_own_average(stream: Stream, packs: list[Pack]) ->
 def test_a_run_that_was_stopped_comes_to_the_same_average(
     store_dir: Path, tmp_path: Path, precision: Any
 ) -> None:
-    continue_run(store_dir, tmp_path / "whole", precision=precision, **SETTINGS)
-    for stop in (5, 12):
-        continue_run(store_dir, tmp_path / "parts", stop_at=stop, precision=precision, **SETTINGS)
-    whole, parts = last_of(tmp_path / "whole"), last_of(tmp_path / "parts")
+    settings = SETTINGS | {"precision": precision}
+    whole, parts = train_whole_and_in_parts(store_dir, tmp_path, 5, **settings)
     assert are_equal(whole.tensors, parts.tensors)
     assert are_equal(whole.training, parts.training)
     assert not are_equal(whole.tensors, whole.training["learned"])
@@ -118,7 +104,7 @@ def test_a_run_that_was_stopped_comes_to_the_same_average(
 
 def test_a_run_comes_to_its_average_and_says_so(store_dir: Path, tmp_path: Path) -> None:
     run = continue_run(store_dir, tmp_path, **SETTINGS)
-    kept = last_of(tmp_path)
+    kept = read_last(tmp_path)
     assert are_equal(dict(run.model.program.state_dict()), kept.tensors)
     loaded = Model.load(tmp_path)
     assert are_equal(dict(loaded.program.state_dict()), kept.tensors)
@@ -131,10 +117,10 @@ def test_a_run_that_begins_with_another_begins_with_its_average(
     store_dir: Path, tmp_path: Path
 ) -> None:
     continue_run(store_dir, tmp_path / "first", **SETTINGS)
-    began = last_of(tmp_path / "first").tensors
+    began = read_last(tmp_path / "first").tensors
     settings: dict[str, Any] = {"weights": str(tmp_path / "first"), "learning_rate": 0.0}
     continue_run(store_dir, tmp_path / "second", steps=2, ema=0.5, **settings)
-    second = last_of(tmp_path / "second")
+    second = read_last(tmp_path / "second")
     assert are_equal(second.training["learned"], began)
     assert are_equal(second.tensors, began)
 

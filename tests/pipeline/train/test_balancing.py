@@ -28,13 +28,13 @@ from taskloom.pipeline.trainer.balancers import (
     Seen,
     UncertaintyBalancer,
 )
-from taskloom.pipeline.trainer.learner import Learner
-from taskloom.pipeline.trainer.run_log import read_log
-from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
+from taskloom.pipeline.trainer.run_log import read_header, read_log
+from taskloom.storage.checkpoint import read_checkpoint
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store
 
-from .stores import CONFIG, MODEL, are_equal, continue_run, make_tasks
+from .learning import make_learner, train_whole_and_in_parts
+from .stores import CONFIG, MODEL, are_equal, make_tasks
 
 CPU = torch.device("cpu")
 WAYS = ["initial", "uncertainty", "famo"]
@@ -215,11 +215,6 @@ def packs(stream: Stream) -> list[Pack]:
         return [pack for packs in islice(loader, 8) for pack in packs]
 
 
-def make_learner(stream: Stream, **settings: Any) -> Learner:
-    torch.manual_seed(0)
-    return Learner.make(stream.plan, replace(CONFIG, **settings), CPU)
-
-
 @pytest.fixture(scope="module")
 def still(mixture: Mixture, store_dir: Path) -> Stream:
     """A stream whose program has no dropout."""
@@ -267,15 +262,8 @@ def test_a_run_that_is_balanced_resumes_to_the_bit(
     store_dir: Path, tmp_path: Path, way: str
 ) -> None:
     settings: dict[str, Any] = {"balance": way, "steps": 14, "packs_per_step": 2}
-    header = continue_run(store_dir, tmp_path / "whole", **settings).header
-    assert f"losses of 2 tasks are balanced: {way}" in header
-    for stop in (5, 14):
-        continue_run(store_dir, tmp_path / "parts", stop_at=stop, **settings)
-    whole, parts = (
-        read_checkpoint(path, with_training=True)
-        for name in ("whole", "parts")
-        if (path := latest_checkpoint(tmp_path / name))
-    )
+    whole, parts = train_whole_and_in_parts(store_dir, tmp_path, 5, **settings)
+    assert f"losses of 2 tasks are balanced: {way}" in read_header(tmp_path / "whole")["header"]
     assert are_equal(whole.tensors, parts.tensors)
     assert are_equal(whole.training, parts.training)
     line = read_log(tmp_path / "whole")[-1]

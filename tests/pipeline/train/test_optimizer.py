@@ -18,10 +18,10 @@ from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.trainer.learner import Learner
 from taskloom.pipeline.trainer.optimizer import Kind, Member, Optimizer, make_optimizer
 from taskloom.pipeline.trainer.run_log import read_log
-from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from taskloom.storage.pack import Pack
 
-from .stores import CONFIG, are_equal, continue_run
+from .learning import train_whole_and_in_parts
+from .stores import CONFIG, are_equal
 
 CPU = torch.device("cpu")
 MUON = replace(CONFIG, optimizer="muon")
@@ -180,14 +180,7 @@ def test_a_learner_halts_with_muon_at_a_gradient_that_is_no_number(
 
 def test_a_run_with_muon_learns_and_resumes_to_the_bit(store_dir: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"optimizer": "muon", "steps": 12, "log_every": 1}
-    continue_run(store_dir, tmp_path / "whole", **settings)
-    for stop in (5, 12):
-        continue_run(store_dir, tmp_path / "parts", stop_at=stop, **settings)
-    whole, parts = (
-        read_checkpoint(path, with_training=True)
-        for name in ("whole", "parts")
-        if (path := latest_checkpoint(tmp_path / name))
-    )
+    whole, parts = train_whole_and_in_parts(store_dir, tmp_path, 5, **settings)
     assert are_equal(whole.tensors, parts.tensors)
     assert are_equal(whole.training, parts.training)
     losses = [line["loss"] for line in read_log(tmp_path / "whole")]

@@ -16,10 +16,10 @@ from taskloom.pipeline.settings import ScopeRule, TrainConfig
 from taskloom.pipeline.task import Mixture
 from taskloom.pipeline.trainer.learner import Learner
 from taskloom.pipeline.trainer.scopes import assign_rules
-from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store
 
+from .learning import make_learner, train_whole_and_in_parts
 from .stores import CONFIG, MODEL, are_equal, continue_run
 
 CPU = torch.device("cpu")
@@ -40,11 +40,6 @@ def packs(stream: Stream) -> list[Pack]:
         return [pack for packs in islice(loader, 6) for pack in packs]
 
 
-def make_learner(stream: Stream, scopes: dict[str, ScopeRule], **settings: Any) -> Learner:
-    torch.manual_seed(0)
-    return Learner.make(stream.plan, replace(CONFIG, scopes=scopes, **settings), CPU)
-
-
 def find(learner: Learner, pattern: str) -> set[str]:
     """Return the parameters that a pattern meets."""
     rules = assign_rules(learner.program, {pattern: ScopeRule(rate=7.0)})
@@ -52,7 +47,7 @@ def find(learner: Learner, pattern: str) -> set[str]:
 
 
 def test_a_pattern_meets_every_leading_part_of_a_name(stream: Stream) -> None:
-    learner = make_learner(stream, {})
+    learner = make_learner(stream, scopes={})
     names = {name.removeprefix("scopes.") for name, _ in learner.program.named_parameters()}
     assert find(learner, "*") == names
     assert find(learner, "encoder") == {name for name in names if name.startswith("encoder.")}
@@ -65,7 +60,7 @@ def test_a_pattern_meets_every_leading_part_of_a_name(stream: Stream) -> None:
 
 
 def test_the_last_pattern_that_meets_a_parameter_holds(stream: Stream) -> None:
-    learner = make_learner(stream, {"*": FROZEN, "decoder": ScopeRule(rate=0.5)})
+    learner = make_learner(stream, scopes={"*": FROZEN, "decoder": ScopeRule(rate=0.5)})
     learned = {name for names in learner.optimizer.names for name in names}
     assert learned == {"scopes." + name for name in find(learner, "decoder")}
     assert {group["factor"] for group in learner.optimizer.param_groups} == {0.5}
@@ -74,7 +69,7 @@ def test_the_last_pattern_that_meets_a_parameter_holds(stream: Stream) -> None:
 def test_unknown_scopes_are_all_named_with_those_there_are(stream: Stream) -> None:
     scopes = {"encoder": FROZEN, "encodr": FROZEN, "adapter.sound*": FROZEN}
     with pytest.raises(TrainingError) as caught:
-        make_learner(stream, scopes)
+        make_learner(stream, scopes=scopes)
     assert [each.code for each in caught.value.problems] == ["T0770", "T0770"]
     assert 'no parameter is of scope "encodr"' in str(caught.value)
     known = "scopes are adapter.image_patch_16_8, decoder, encoder, vocabulary"
@@ -83,7 +78,7 @@ def test_unknown_scopes_are_all_named_with_those_there_are(stream: Stream) -> No
 
 def test_a_run_that_would_learn_nothing_is_refused(stream: Stream) -> None:
     with pytest.raises(TrainingError, match="every parameter is frozen"):
-        make_learner(stream, {"*": FROZEN})
+        make_learner(stream, scopes={"*": FROZEN})
 
 
 @pytest.mark.parametrize(("optimizer", "precision"), [("adamw", "bfloat16"), ("muon", "float32")])
@@ -95,7 +90,7 @@ def test_what_is_frozen_has_no_gradient_no_state_and_does_not_move(
     config = replace(CONFIG, precision=precision, optimizer=optimizer)
     stream = open_stream(mixture, Store.open(store_dir), model, config)
     scope = "*image*" if scope == "adapter" else scope
-    learner = make_learner(stream, {scope: FROZEN}, precision=precision, optimizer=optimizer)
+    learner = make_learner(stream, scopes={scope: FROZEN}, precision=precision, optimizer=optimizer)
     with stream.loader() as loader:
         packs = [pack for packs in islice(loader, 2) for pack in packs]
     before = {name: p.detach().clone() for name, p in learner.program.named_parameters()}
@@ -115,7 +110,9 @@ def test_what_is_frozen_has_no_gradient_no_state_and_does_not_move(
 
 
 def test_gradients_of_the_rest_are_what_they_would_be(stream: Stream, packs: list[Pack]) -> None:
-    whole, part = (make_learner(stream, scopes, clip=0.0) for scopes in ({}, {"encoder": FROZEN}))
+    whole, part = (
+        make_learner(stream, scopes=scopes, clip=0.0) for scopes in ({}, {"encoder": FROZEN})
+    )
     for learner in (whole, part):
         torch.manual_seed(1)
         learner.take(packs[:1])
@@ -129,7 +126,7 @@ def test_a_rate_is_a_factor_on_the_schedule(stream: Stream, packs: list[Pack]) -
     """AdamW's first step moves every parameter by its rate, whatever the gradient."""
     settings: dict[str, Any] = {"weight_decay": 0.0, "warmup": 0.0}
     plain, slow = (
-        make_learner(stream, scopes, **settings)
+        make_learner(stream, scopes=scopes, **settings)
         for scopes in ({}, {"decoder": ScopeRule(rate=0.25)})
     )
     moves: list[dict[str, float]] = []
@@ -149,14 +146,7 @@ def test_a_run_with_scopes_resumes_to_the_bit_and_keeps_them(
 ) -> None:
     scopes = {"encoder": FROZEN, "decoder": {"rate": 0.1}}
     settings: dict[str, Any] = {"scopes": scopes, "steps": 12}
-    continue_run(store_dir, tmp_path / "whole", **settings)
-    for stop in (5, 12):
-        continue_run(store_dir, tmp_path / "parts", stop_at=stop, **settings)
-    whole, parts = (
-        read_checkpoint(path, with_training=True)
-        for name in ("whole", "parts")
-        if (path := latest_checkpoint(tmp_path / name))
-    )
+    whole, parts = train_whole_and_in_parts(store_dir, tmp_path, 5, **settings)
     assert whole.record["settings"]["scopes"] == {
         "encoder": {"learn": "frozen", "rate": 1.0, "rank": 8, "alpha": 16.0},
         "decoder": {"learn": "full", "rate": 0.1, "rank": 8, "alpha": 16.0},
