@@ -24,6 +24,10 @@ SCORES_KEPT: Final = 2**18
 """Scores of a head up to which what belongs to each is kept, rather than computed again."""
 
 
+TOKENS_AT_ONCE: Final = 0.5
+"""Share of the streams that a stage gathers, unless one chunk is more: copies of long documents take memory."""
+
+
 class Stage(NamedTuple):
     """Where the heads of a stage's queries and keys come from, and where they go.
 
@@ -123,11 +127,11 @@ class Blocks:
         return self._stages[num_heads]
 
     def _divide(self) -> Iterator[range]:
-        """Yield chunks that are a stage: as many as double the streams, for a key may be in many blocks."""
-        first, total = 0, 0
+        """Yield chunks that are a stage; a key may be in many blocks, and is gathered for each."""
+        first, total, most = 0, 0, TOKENS_AT_ONCE * self._num_tokens
         for number, chunk in enumerate(self.chunks):
             size = chunk.query_BQ.size + chunk.key_BK.size
-            if number > first and total + size > 2 * self._num_tokens:
+            if number > first and total + size > most:
                 yield range(first, number)
                 first, total = number, 0
             total += size
