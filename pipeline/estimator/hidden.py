@@ -19,6 +19,8 @@ from torch import Tensor
 from ...ops.device.attention import AttentionSpec
 from ...ops.device.attention.backend import choose_backend
 from ...ops.device.attention.blocks import Blocks
+from ...ops.device.attention.chunks import Chunk
+from ...ops.device.attention.stages import Gathered
 from ...ops.device.cross_entropy import SCORES_AT_ONCE
 from ...ops.device.slope import LINE
 from ...storage.pack import Pack
@@ -70,15 +72,15 @@ class HiddenOnHost:
 
     Attributes:
         plan: The plan.
-        pack: A pack, whose ranges decide.
-        work: What the pack has to compute.
+        packs: Packs of one shape, whose ranges decide; what counts is the one that holds most.
+        work: What each of them has to compute.
     """
 
     plan: Plan
-    pack: Pack
+    packs: Sequence[Pack]
     work: PackWork
     _units: dict[str, Iterator[str]] = field(init=False)
-    _planned: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    _most: dict[tuple[str, str], Attended] = field(default_factory=dict[tuple[str, str], Attended])
 
     def __post_init__(self) -> None:
         units: dict[str, dict[str, None]] = {}
@@ -90,25 +92,32 @@ class HiddenOnHost:
 
     def attended(self, node: str, args: tuple[Any, ...]) -> Attended:
         """Return what the next call of attention in ``node`` holds, given its arguments."""
-        _, q_NHD, k_MHD, v_MHD, table_HR, *_ = args
         unit = next(self._units[node])
+        if (node, unit) in self._most:
+            return self._most[node, unit]._replace(planned=0)
+        each = [self._attended_in(pack, node, unit, args) for pack in self.packs]
+        # What is saved is so in every layer.
+        self._most[node, unit] = max(each)
+        return self._most[node, unit]
+
+    def _attended_in(self, pack: Pack, node: str, unit: str, args: tuple[Any, ...]) -> Attended:
+        """Return what the first such call holds for one of the packs."""
+        _, q_NHD, k_MHD, v_MHD, table_HR, *_ = args
         name = unit.removesuffix(" keys")
-        ranges = (getattr(self.pack, f"{name}_{end}") for end in ("lo", "hi"))
+        ranges = (getattr(pack, f"{name}_{end}") for end in ("lo", "hi"))
         lo_N, hi_N = (torch.from_numpy(array) for array in ranges)
         params: Any = self.plan.graph[node].params
         spec = _spec_of(name, params, is_relative=table_HR is not None)
         spec = choose_backend(lo_N, hi_N, len(k_MHD), spec)
-        is_first = (node, unit) not in self._planned
-        self._planned.add((node, unit))
         if spec.backend == "blockwise" and not spec.window:
             blocks = Blocks(lo_N, hi_N, len(k_MHD), spec.tile)
-            streams = (q_NHD, k_MHD, v_MHD)
-            return _in_blocks(blocks, streams, is_relative=spec.is_relative, is_first=is_first)
-        return _in_windows(spec, q_NHD, k_MHD, v_MHD, is_first=is_first)
+            return _in_blocks(blocks, (q_NHD, k_MHD, v_MHD), is_relative=spec.is_relative)
+        return _in_windows(spec, q_NHD, k_MHD, v_MHD)
 
     def scores(self, hidden_NC: Tensor, weight_VC: Tensor) -> int:
         """Return what the loss holds: scores of a chunk of labels, and the logs of their shares."""
-        num_labels, num_ids = int(count_units(self.pack)["label"].used), len(weight_VC)
+        num_labels = max(int(count_units(pack)["label"].used) for pack in self.packs)
+        num_ids = len(weight_VC)
         rows = min(num_labels, max(1, SCORES_AT_ONCE["cpu"] // num_ids))
         return rows * num_ids * (hidden_NC.itemsize + SINGLE)
 
@@ -122,46 +131,53 @@ def _spec_of(name: str, params: Any, *, is_relative: bool) -> AttentionSpec:
     return AttentionSpec.within_documents(longest, tile=tile, is_relative=is_relative)
 
 
-def _in_windows(
-    spec: AttentionSpec, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, *, is_first: bool
-) -> Attended:
+def _in_windows(spec: AttentionSpec, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor) -> Attended:
     """Return what attention in windows holds, or in one that is as wide as the keys."""
     num_queries, num_keys = len(q_NHD), len(k_MHD)
     window = min(spec.window, num_keys) or num_keys
-    planned = num_queries * window * SINGLE if is_first else 0
     # What comes out is held before and after queries that see nothing are put to 0.
     saved = q_NHD[:, :, 0].numel() * v_MHD.shape[2] * q_NHD.itemsize
     if spec.window and not spec.is_diagonal:
         # Windows of keys and values are copies, and nobody holds what they are copied from.
         gathered = -(-num_queries // spec.tile) * window * (k_MHD[0].numel() + v_MHD[0].numel())
         saved += gathered * k_MHD.itemsize - v_MHD.untyped_storage().nbytes()
-    return Attended(saved, planned=planned)
+    return Attended(saved, planned=num_queries * window * SINGLE)
 
 
-def _in_blocks(
-    blocks: Blocks, streams: Sequence[Tensor], *, is_relative: bool, is_first: bool
-) -> Attended:
+def _in_blocks(blocks: Blocks, streams: Sequence[Tensor], *, is_relative: bool) -> Attended:
     """Return what attention in blocks of queries, keys and values holds."""
     num_heads, qk_size = streams[0].shape[1:]
     v_size = streams[2].shape[2]
-    stages = blocks.stages(num_heads)
     scores = [chunk.size for chunk in blocks.chunks]
-    num_queries = sum(len(stage.query_X) for stage in stages)
-    num_keys = sum(len(stage.key_Y) for stage in stages)
-    saved = planned = 0
-    if is_first:
-        planned += _INDEX * (2 * num_queries + num_keys)
-    if is_first and blocks.keeps:
-        planned += sum(scores) * (_INDEX if is_relative else SINGLE)
-    gathered = SINGLE * (num_queries * qk_size + num_keys * (qk_size + v_size))
+    stages = blocks.stages(num_heads)
+    copied = [stage for stage in stages if isinstance(stage, Gathered)]
+    # Queries, and keys and values, of each stage that are copied to be read.
+    copies = [
+        SINGLE * (len(stage.query_X) * qk_size + len(stage.key_Y) * (qk_size + v_size))
+        for stage in copied
+    ]
+    saved, planned = 0, _INDEX * sum(2 * len(stage.query_X) + len(stage.key_Y) for stage in copied)
     if blocks.keeps:
-        # They take the place of what they are gathered from, which nobody else holds.
+        planned += sum(_count_planned(chunk, is_relative=is_relative) for chunk in blocks.chunks)
+        saved += sum(copies) + SINGLE * num_heads * sum(scores)
+    if blocks.keeps and len(copied) == len(stages):
+        # They take the place of what they are copied from, which nobody else holds.
         sizes = {id(s): s.nbytes() for s in (x.untyped_storage() for x in streams)}
-        saved += gathered + SINGLE * num_heads * sum(scores) - sum(sizes.values())
-    # Of a stage: what is gathered and its gradient. Of a chunk: weights, what they gain, and scores.
-    most = gathered if len(stages) == 1 else gathered // len(stages)
-    of_chunk = max(scores, default=0) * (
-        3 * num_heads * SINGLE + (_INDEX if is_relative else SINGLE)
-    )
-    own = SINGLE * num_queries * v_size
-    return Attended(saved, (1 if blocks.keeps else 2) * most + own + of_chunk, planned)
+        saved -= sum(sizes.values())
+    elif blocks.keeps:
+        # So do streams that are made contiguous.
+        parts = [x for x in streams if not x.is_contiguous()]
+        saved += sum(x.nbytes - x.untyped_storage().nbytes() for x in parts)
+    # Of a stage: what is copied and its gradient. Of a chunk: weights, what they gain, and scores.
+    of_stage = (1 if blocks.keeps else 2) * max(copies, default=0)
+    of_stage += SINGLE * v_size * max((len(stage.query_X) for stage in copied), default=0)
+    of_score = 3 * num_heads * SINGLE + (_INDEX if is_relative else SINGLE)
+    return Attended(saved, of_stage + of_score * max(scores, default=0), planned)
+
+
+def _count_planned(chunk: Chunk, *, is_relative: bool) -> int:
+    """Return the bytes of what is kept of each score of a chunk, for all layers."""
+    if is_relative and not chunk.is_alone:
+        return _INDEX * chunk.size
+    # Rows of a block that is alone mostly run on along its diagonals.
+    return SINGLE * chunk.size if chunk.hides else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,13 +81,18 @@ class PackTrace:
 
 
 def trace_pack(
-    plan: Plan, pack: Pack, config: TrainConfig, *, is_followed: bool = False, on_host: bool = False
+    plan: Plan,
+    packs: Sequence[Pack],
+    config: TrainConfig,
+    *,
+    is_followed: bool = False,
+    on_host: bool = False,
 ) -> PackTrace:
-    """Return what packs take that are shaped as ``pack`` is.
+    """Return what packs take, at most, that are shaped as ``packs`` are.
 
     Args:
         plan: A plan for training.
-        pack: A pack.
+        packs: Some packs, all of one shape.
         config: Settings of the run: precision, what is kept, which scopes learn.
         is_followed: Whether a rank computes more packs than one for a step.
         on_host: Whether it is computed on the host.
@@ -103,13 +109,14 @@ def trace_pack(
         if config.activations != "keep":
             _recompute_layers(program, where)
 
+    pack, *_ = packs
     program, where = program_on_meta(plan), Whereabouts()
     apply_rules(program, assign_rules(program, config.scopes))
     sizes = ProgramSizes.of(program)
     working = working_copy(plan, program, config.precision)
     follow_activations(working, where)
     work = trace_work(plan, pack, prepare)
-    live = LiveBytes(where, HiddenOnHost(plan, pack, work) if on_host else Hidden())
+    live = LiveBytes(where, HiddenOnHost(plan, packs, work) if on_host else Hidden())
     live.leave_out(program)
     live.leave_out(working)
     live.follow(working)

@@ -77,7 +77,7 @@ class RunPlan:
         on_host = cluster.kind == "cpu"
         trace = trace or trace_pack(
             stream.plan,
-            sampled.pack,
+            sampled.packs,
             config,
             is_followed=num_packs > 1,
             on_host=on_host,

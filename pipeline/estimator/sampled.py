@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ class Sampled:
     """What some packs were like.
 
     Attributes:
-        pack: One of them; all are of one shape.
+        packs: They, all of one shape.
         counts: Units of a pack, on average.
         documents: Documents of a pack, on average.
         room: Positions of the streams of a pack, tensors of its lanes.
@@ -34,7 +34,7 @@ class Sampled:
         seconds: Seconds that a pack took the loader's thread on this machine.
     """
 
-    pack: Pack
+    packs: Sequence[Pack]
     counts: Mapping[str, Count]
     documents: float
     room: Mapping[str, int]
@@ -72,7 +72,7 @@ def sample_packs(stream: Stream) -> Sampled:
     config, capacity = stream.config, stream.capacity
     each = [count_units(pack) for pack in packs]
     return Sampled(
-        pack=packs[0],
+        packs=packs,
         counts={name: _mean([counts[name] for counts in each]) for name in each[0]},
         documents=sum(len(pack.rows) for pack in packs) / len(packs),
         room={"source": capacity.source, "target": capacity.target, **capacity.tensors},

@@ -1,10 +1,9 @@
 """Both passes of attention in blocks, with memory that grows with the streams alone.
 
-Queries and keys are gathered into blocks and results put back where they came from, which costs little beside
-the scores that are spared. No more than the scores of one chunk are in memory, and none outlives its chunk, for
-the backward pass computes weights again; unless they are few, and kept.
+No more than the scores of one chunk are in memory, and none outlives its chunk, for the backward pass computes
+weights again; unless they are few, and kept.
 
-Shape letters: as in `taskloom.ops.device.attention.blocks`; G = blocks of a chunk times heads.
+Shape letters: as in `taskloom.ops.device.attention.stages`.
 """
 
 from __future__ import annotations
@@ -16,8 +15,10 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import Blocks, Codes, Stage
+from .blocks import Blocks, Codes
 from .call import Call, Passes, precise
+from .rows import Rows, ScoreRows
+from .stages import Stage
 
 _BEHIND: Final = (torch.nan, 0.0, -torch.inf)
 """What scores add by the rows behind a table, which `Chunk.find_rows` tells."""
@@ -61,8 +62,8 @@ class _Scoring(NamedTuple):
         """The stages, one after another."""
         return self.blocks.stages(self.num_heads)
 
-    def rows(self, number: int) -> Tensor | None:
-        """Return the row of the table that each score of a chunk adds, if there is a table."""
+    def rows(self, number: int) -> Rows | None:
+        """Return the rows of the table that the scores of a chunk add, if there is a table."""
         if self.table_HR is None or self.codes is None:
             return None
         return self.blocks.rows(number, self.codes, self.table_HR.shape[1] - len(_BEHIND))
@@ -72,48 +73,52 @@ class _Scoring(NamedTuple):
         rows = self.rows(number)
         if self.table_HR is None or rows is None:
             scores = (q @ k.mT).mul_(self.scale)
-            scores.unflatten(0, (self.num_heads, -1)).add_(self.blocks.mask(number))
-            return scores
-        added = self.table_HR.index_select(1, rows).view(len(q), q.shape[1], k.shape[1])
-        return added.baddbmm_(q, k.mT, alpha=self.scale)
+        else:
+            shape = (len(q), q.shape[1], k.shape[1])
+            scores = rows.read(self.table_HR, shape).baddbmm_(q, k.mT, alpha=self.scale)
+        # Rows of their own tell of what is not seen, too.
+        mask = None if isinstance(rows, ScoreRows) else self.blocks.mask(number)
+        if mask is not None:
+            scores.unflatten(0, (self.num_heads, -1)).add_(mask)
+        return scores
 
 
-class _Gathered(NamedTuple):
+class _Read(NamedTuple):
     """What the chunks of a stage are computed from.
 
     Attributes:
         stage: The stage.
-        q_XD: Heads of queries.
-        k_YD: Heads of keys.
-        v_YD: Heads of values.
+        q: Queries, as the stage reads them.
+        k: Keys.
+        v: Values.
         weights: Of each chunk, shape ``(G, Q, K)``; none where they are to be computed.
     """
 
     stage: Stage
-    q_XD: Tensor
-    k_YD: Tensor
-    v_YD: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
     weights: list[Tensor]
 
 
-def _gather(stages: Iterable[Stage], streams: Sequence[Tensor]) -> Iterator[_Gathered]:
+def _read(stages: Iterable[Stage], streams: Sequence[Tensor]) -> Iterator[_Read]:
     """Yield what each stage reads of queries, keys and values."""
-    q_XD, k_YD, v_YD = (x.to(precise(x.dtype)).flatten(0, 1) for x in streams)
+    q_NHD, k_MHD, v_MHD = (x.to(precise(x.dtype)).contiguous() for x in streams)
     for stage in stages:
-        own = [x.index_select(0, stage.key_Y) for x in (k_YD, v_YD)]
-        yield _Gathered(stage, q_XD.index_select(0, stage.query_X), own[0], own[1], [])
+        k, v = (stage.read_keys(x) for x in (k_MHD, v_MHD))
+        yield _Read(stage, stage.read_queries(q_NHD), k, v, [])
 
 
-def _restore(stages: Iterable[Stage], saved: Sequence[Tensor]) -> Iterator[_Gathered]:
+def _restore(stages: Iterable[Stage], saved: Sequence[Tensor]) -> Iterator[_Read]:
     """Yield what has been kept of each stage."""
     rest = iter(saved)
     for stage in stages:
-        q_XD, k_YD, v_YD = (next(rest) for _ in range(3))
-        yield _Gathered(stage, q_XD, k_YD, v_YD, list(islice(rest, len(stage.chunks))))
+        q, k, v = (next(rest) for _ in range(3))
+        yield _Read(stage, q, k, v, list(islice(rest, len(stage.chunks))))
 
 
 def _see(
-    scoring: _Scoring, streams: Sequence[Tensor], kept: list[_Gathered] | None = None
+    scoring: _Scoring, streams: Sequence[Tensor], kept: list[_Read] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what queries see, shape ``(N, H, D)``, and the log of each head's sum of exponentials.
 
@@ -122,72 +127,82 @@ def _see(
         streams: Queries, keys and values.
         kept: Takes what the backward pass would compute again, if that is wanted.
     """
-    num_queries, num_heads, _ = streams[0].shape
-    size = streams[2].shape[-1]
-    # Behind the last head there is one for what blocks are filled up with.
-    shape = (num_queries * num_heads + 1, size)
-    out_XD = streams[0].new_zeros(shape, dtype=precise(streams[0].dtype))
-    log_sums_X1 = out_XD.new_zeros(len(out_XD), 1)
-    for gathered in _gather(scoring.stages, streams):
-        stage = gathered.stage
-        own = [out_XD.new_empty(len(stage.query_X), width) for width in (size, 1, 1)]
-        q, out, greatest, sums = (stage.cut_queries(x) for x in (gathered.q_XD, *own))
-        k, v = (stage.cut_keys(x) for x in (gathered.k_YD, gathered.v_YD))
+    out_NHD = _zeros_like(streams[0], streams[2].shape[2])
+    log_sums_NH1 = _zeros_like(streams[0], 1)
+    for read in _read(scoring.stages, streams):
+        stage = read.stage
+        own_out, own_sums = (stage.hold_queries(x) for x in (out_NHD, log_sums_NH1))
+        own = (read.q, own_out, own_sums, torch.empty_like(own_sums))
+        q, out, greatest, sums = (stage.cut_queries(x) for x in own)
+        k, v = (stage.cut_keys(x) for x in (read.k, read.v))
         for at, number in enumerate(stage.chunks):
-            weights = scoring.score(number, q[at], k[at])
-            torch.amax(weights, -1, keepdim=True, out=greatest[at])
-            weights.sub_(greatest[at]).exp_()
-            torch.sum(weights, -1, keepdim=True, out=sums[at])
-            torch.bmm(weights.div_(sums[at]), v[at], out=out[at])
+            weights = _weigh(scoring.score(number, q[at], k[at]), greatest[at], sums[at])
+            torch.bmm(weights, v[at], out=out[at])
             if kept is not None:
-                gathered.weights.append(weights)
+                read.weights.append(weights)
+            # No two chunks are in memory.
+            del weights
         if kept is not None:
-            kept.append(gathered)
-        out_XD.index_copy_(0, stage.put_X, own[0])
-        log_sums_X1.index_copy_(0, stage.put_X, own[1].add_(own[2].log_()))
-    out_NHD = out_XD[:-1].view(num_queries, num_heads, size)
-    return out_NHD.to(streams[0].dtype), log_sums_X1[:-1]
+            kept.append(read)
+        stage.put_queries(out_NHD, own_out)
+        stage.put_queries(log_sums_NH1, own_sums.add_(own[3].log_()))
+    return out_NHD[:-1].to(streams[0].dtype), log_sums_NH1[:-1]
+
+
+def _weigh(scores: Tensor, greatest: Tensor, sums: Tensor) -> Tensor:
+    """Turn scores into weights, and write down the greatest and the sum of exponentials of each query."""
+    torch.amax(scores, -1, keepdim=True, out=greatest)
+    scores.sub_(greatest).exp_()
+    torch.sum(scores, -1, keepdim=True, out=sums)
+    return scores.div_(sums)
+
+
+def _zeros_like(stream_NHD: Tensor, size: int) -> Tensor:
+    """Return heads of ``size``, for a token more, which takes what blocks are filled up with."""
+    num_tokens, num_heads, _ = stream_NHD.shape
+    return stream_NHD.new_zeros(num_tokens + 1, num_heads, size, dtype=precise(stream_NHD.dtype))
 
 
 def _learn(
     scoring: _Scoring,
     shapes: Sequence[torch.Size],
     grad_NHD: Tensor,
-    log_sums_X1: Tensor,
-    seen: Iterable[_Gathered],
+    log_sums_NH1: Tensor,
+    seen: Iterable[_Read],
 ) -> tuple[list[Tensor], Tensor | None]:
     """Return the gradients of queries, keys and values, which have ``shapes``, and that of the table."""
-    grad_XD = grad_NHD.to(log_sums_X1.dtype).flatten(0, 1)
-    sums = [grad_XD.new_zeros(shape).flatten(0, 1) for shape in shapes]
+    grad_NHD = grad_NHD.to(log_sums_NH1.dtype).contiguous()
+    grad_q_NHD = _zeros_like(grad_NHD, shapes[0][2])
+    grad_k_MHD, grad_v_MHD = (grad_NHD.new_zeros(shape) for shape in shapes[1:])
     table_HR = scoring.table_HR
     grad_table_HR = None if table_HR is None else torch.zeros_like(table_HR)
-    for gathered in seen:
-        stage = gathered.stage
-        grads = [torch.empty_like(x) for x in gathered[1:4]]
-        # No gradient comes from what blocks are filled up with.
-        own_XD = grad_XD.index_select(0, stage.query_X).index_fill_(0, stage.filler_X, 0)
-        q, grad_q, grad = (stage.cut_queries(x) for x in (gathered.q_XD, grads[0], own_XD))
-        k, v, grad_k, grad_v = (stage.cut_keys(x) for x in (*gathered[2:4], *grads[1:]))
-        log_sums = stage.cut_queries(log_sums_X1.index_select(0, stage.query_X))
+    for read in seen:
+        stage = read.stage
+        own_q = stage.hold_queries(grad_q_NHD)
+        own_k, own_v = (stage.hold_keys(x) for x in (grad_k_MHD, grad_v_MHD))
+        own = (read.q, own_q, stage.read_grads(grad_NHD), stage.read_queries(log_sums_NH1))
+        q, grad_q, grad, log_sums = (stage.cut_queries(x) for x in own)
+        k, v, grad_k, grad_v = (stage.cut_keys(x) for x in (read.k, read.v, own_k, own_v))
         for at, number in enumerate(stage.chunks):
-            if gathered.weights:
-                weights = gathered.weights[at]
+            if read.weights:
+                weights = read.weights[at]
             else:
                 weights = scoring.score(number, q[at], k[at]).sub_(log_sums[at]).exp_()
-            torch.bmm(weights.mT, grad[at], out=grad_v[at])
+            grad_v[at].baddbmm_(weights.mT, grad[at], beta=stage.keeps_keys)
             grad_scores = _pass_softmax(grad[at] @ v[at].mT, weights)
             if grad_table_HR is not None and (rows := scoring.rows(number)) is not None:
-                grad_table_HR.index_add_(1, rows, grad_scores.view(scoring.num_heads, -1))
+                rows.add(grad_table_HR, grad_scores)
             torch.bmm(grad_scores, k[at], out=grad_q[at])
-            torch.bmm(grad_scores.mT, q[at], out=grad_k[at])
-        sums[0].index_add_(0, stage.query_X, grads[0])
-        sums[1].index_add_(0, stage.key_Y, grads[1])
-        sums[2].index_add_(0, stage.key_Y, grads[2])
-    for total in sums[:2]:
+            grad_k[at].baddbmm_(grad_scores.mT, q[at], beta=stage.keeps_keys)
+            del weights, grad_scores
+        stage.put_queries(grad_q_NHD, own_q)
+        stage.add_keys(grad_k_MHD, own_k)
+        stage.add_keys(grad_v_MHD, own_v)
+    for total in (grad_q_NHD, grad_k_MHD):
         total.mul_(scoring.scale)
     if grad_table_HR is not None:
         grad_table_HR = grad_table_HR[:, : -len(_BEHIND)].contiguous()
-    return [total.view(shape) for total, shape in zip(sums, shapes, strict=True)], grad_table_HR
+    return [grad_q_NHD[:-1], grad_k_MHD, grad_v_MHD], grad_table_HR
 
 
 def _pass_softmax(grad: Tensor, weights: Tensor) -> Tensor:
@@ -211,8 +226,8 @@ def _scoring_of(call: Call) -> _Scoring:
 
 def _forward(call: Call) -> tuple[Tensor, Tensor]:
     scoring = _scoring_of(call)
-    out_NHD, log_sums_X1 = _see(scoring, call[:3])
-    log_sums_HN = log_sums_X1.view(call.q_NHD.shape[:2]).T.contiguous()
+    out_NHD, log_sums_NH1 = _see(scoring, call[:3])
+    log_sums_HN = log_sums_NH1.squeeze(2).T.contiguous()
     return scoring.blocks.spoil_lost(out_NHD), log_sums_HN
 
 
@@ -224,9 +239,9 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     scoring = _scoring_of(call)
     shapes = [x.shape for x in call[:3]]
-    log_sums_X1 = log_sums_HN.T.reshape(-1, 1)
-    seen = _gather(scoring.stages, call[:3])
-    grads, grad_table_HR = _learn(scoring, shapes, grad_NHD, log_sums_X1, seen)
+    log_sums_NH1 = log_sums_HN.T.unsqueeze(2)
+    seen = _read(scoring.stages, call[:3])
+    grads, grad_table_HR = _learn(scoring, shapes, grad_NHD, log_sums_NH1, seen)
     grad_q, grad_k, grad_v = (grad.to(call.q_NHD.dtype) for grad in grads)
     none = log_sums_HN.new_zeros(0)
     return grad_q, grad_k, grad_v, none if grad_table_HR is None else grad_table_HR
@@ -258,20 +273,20 @@ class AttendInBlocks(torch.autograd.Function):
     def forward(ctx: Any, *given: Any) -> Tensor:  # noqa: D102
         *streams, table_HR, way = given
         scoring = _Scoring.of(way.blocks, streams[0], table_HR, way.codes, way.scale)
-        kept: list[_Gathered] | None = [] if way.keeps else None
-        out_NHD, log_sums_X1 = _see(scoring, streams, kept)
+        kept: list[_Read] | None = [] if way.keeps else None
+        out_NHD, log_sums_NH1 = _see(scoring, streams, kept)
         ctx.scoring, ctx.shapes, ctx.keeps = scoring, [x.shape for x in streams], way.keeps
         flat = [x for each in kept or () for x in (*each[1:4], *each.weights)]
-        ctx.save_for_backward(log_sums_X1, table_HR, *(flat if way.keeps else streams))
+        ctx.save_for_backward(log_sums_NH1, table_HR, *(flat if way.keeps else streams))
         return out_NHD
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         (grad_NHD,) = grad_outputs
-        log_sums_X1, table_HR, *saved = ctx.saved_tensors
+        log_sums_NH1, table_HR, *saved = ctx.saved_tensors
         stages = ctx.scoring.stages
-        seen = _restore(stages, saved) if ctx.keeps else _gather(stages, saved)
-        grads, grad_table_HR = _learn(ctx.scoring, ctx.shapes, grad_NHD, log_sums_X1, seen)
+        seen = _restore(stages, saved) if ctx.keeps else _read(stages, saved)
+        grads, grad_table_HR = _learn(ctx.scoring, ctx.shapes, grad_NHD, log_sums_NH1, seen)
         if grad_table_HR is not None:
             grad_table_HR = grad_table_HR.to(table_HR.dtype)
         return *(grad.to(grad_NHD.dtype) for grad in grads), grad_table_HR, None

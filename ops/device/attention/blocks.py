@@ -1,14 +1,12 @@
-"""Stages of blocks: chunks whose queries and keys are gathered in one go, and what all layers need of them.
+"""The blocks of a plan, and what all layers need of them.
 
-Shape letters: as in `taskloom.ops.device.attention.chunks`; X and Y = heads of queries and of keys, one by one.
-In a stream the heads of a token follow one another; in a chunk there are all blocks of the first head, then
-those of the second.
+Shape letters: as in `taskloom.ops.device.attention.stages`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .chunks import Ints, plan_chunks
+from .rows import Diagonals, Rows, ScoreRows
+from .stages import Gathered, Stage, Stretch
 
 Codes: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Code, base and slot of each token, as in `Relative`."""
@@ -26,35 +26,6 @@ SCORES_KEPT: Final = 2**18
 
 TOKENS_AT_ONCE: Final = 0.5
 """Share of the streams that a stage gathers, unless one chunk is more: copies of long documents take memory."""
-
-
-class Stage(NamedTuple):
-    """Where the heads of a stage's queries and keys come from, and where they go.
-
-    Attributes:
-        chunks: Numbers of its chunks.
-        query_X: Head of a query that each is.
-        filler_X: Which of them blocks are filled up with.
-        put_X: The same, and the one behind the last for what blocks are filled up with.
-        key_Y: Head of a key that each is.
-        shapes: Blocks of each chunk times heads, and queries and keys of each.
-    """
-
-    chunks: range
-    query_X: Tensor
-    filler_X: Tensor
-    put_X: Tensor
-    key_Y: Tensor
-    shapes: list[tuple[int, int, int]]
-
-    def cut_queries(self, x_XD: Tensor) -> list[Tensor]:
-        """Return what was gathered for each chunk, heads of blocks first."""
-        shapes = [(blocks, queries) for blocks, queries, _ in self.shapes]
-        return _cut(x_XD, shapes)
-
-    def cut_keys(self, x_YD: Tensor) -> list[Tensor]:
-        """Return what was gathered for each chunk, heads of blocks first."""
-        return _cut(x_YD, [(blocks, keys) for blocks, _, keys in self.shapes])
 
 
 class Blocks:
@@ -81,7 +52,7 @@ class Blocks:
         self._num_queries, self._num_tokens = len(lo_N), len(lo_N) + num_keys
         self.keeps = sum(chunk.size for chunk in self.chunks) <= SCORES_KEPT
         self._masks: dict[int, Tensor] = {}
-        self._rows: dict[int, Tensor] = {}
+        self._rows: dict[int, Rows] = {}
         self._rows_of: tuple[Codes, int] | None = None
         self._stages: dict[int, list[Stage]] = {}
 
@@ -91,8 +62,10 @@ class Blocks:
             return out_NHD
         return out_NHD.masked_fill(self._lost_N[:, None, None], torch.nan)
 
-    def mask(self, number: int) -> Tensor:
-        """Return the mask of chunk ``number``, shape ``(B, Q, K)``."""
+    def mask(self, number: int) -> Tensor | None:
+        """Return the mask of chunk ``number``, shape ``(B, Q, K)``, unless all is seen."""
+        if not self.chunks[number].hides:
+            return None
         if number in self._masks:
             return self._masks[number]
         mask_BQK = self._tensor(self.chunks[number].mask())
@@ -100,14 +73,19 @@ class Blocks:
             self._masks[number] = mask_BQK
         return mask_BQK
 
-    def rows(self, number: int, codes: Codes, num_rows: int) -> Tensor:
-        """Return the rows that the scores of chunk ``number`` add of a table, shape ``(B * Q * K,)``."""
+    def rows(self, number: int, codes: Codes, num_rows: int) -> Rows:
+        """Return the rows that the scores of chunk ``number`` add of a table."""
         if not self._knows(codes, num_rows):
             self._rows_of, self._rows = (codes, num_rows), {}
         if number in self._rows:
             return self._rows[number]
         codes_3N = torch.stack(codes).to("cpu", torch.int32).numpy()
-        rows = self._tensor(self.chunks[number].find_rows(codes_3N, num_rows).ravel())
+        chunk = self.chunks[number]
+        first = chunk.find_diagonal(codes_3N, num_rows)
+        if first is not None:
+            self._rows[number] = Diagonals(first)
+            return self._rows[number]
+        rows = ScoreRows(self._tensor(chunk.find_rows(codes_3N, num_rows).ravel()))
         if self.keeps:
             self._rows[number] = rows
         return rows
@@ -122,7 +100,10 @@ class Blocks:
         """Return the stages of streams with so many heads."""
         if num_heads not in self._stages:
             self._stages[num_heads] = [
-                self._gather(numbers, num_heads) for numbers in self._divide()
+                self._stretch(numbers[0])
+                if self.chunks[numbers[0]].is_alone
+                else self._gather(numbers, num_heads)
+                for numbers in self._divide()
             ]
         return self._stages[num_heads]
 
@@ -131,14 +112,21 @@ class Blocks:
         first, total, most = 0, 0, TOKENS_AT_ONCE * self._num_tokens
         for number, chunk in enumerate(self.chunks):
             size = chunk.query_BQ.size + chunk.key_BK.size
-            if number > first and total + size > most:
+            is_apart = chunk.is_alone or self.chunks[first].is_alone or total + size > most
+            if number > first and is_apart:
                 yield range(first, number)
                 first, total = number, 0
             total += size
         if self.chunks:
             yield range(first, len(self.chunks))
 
-    def _gather(self, numbers: range, num_heads: int) -> Stage:
+    def _stretch(self, number: int) -> Stretch:
+        chunk = self.chunks[number]
+        spans = ((int(x[0, 0]), int(x[0, -1]) + 1) for x in (chunk.query_BQ, chunk.key_BK))
+        queries, keys = (slice(*span) for span in spans)
+        return Stretch(range(number, number + 1), queries, keys)
+
+    def _gather(self, numbers: range, num_heads: int) -> Gathered:
         chunks = [self.chunks[number] for number in numbers]
         query_X = np.concatenate([_spread(chunk.query_BQ, num_heads) for chunk in chunks])
         fillers = [np.tile(chunk.is_filler_BQ.ravel(), num_heads) for chunk in chunks]
@@ -150,15 +138,10 @@ class Blocks:
             (num_heads * len(each.key_BK), each.query_BQ.shape[1], each.key_BK.shape[1])
             for each in chunks
         ]
-        return Stage(numbers, *map(self._tensor, places), shapes=shapes)
+        return Gathered(numbers, *map(self._tensor, places), shapes=shapes)
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
-
-
-def _cut(x: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    parts = x.split([number * size for number, size in shapes])
-    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _spread(of_BQ: Ints, num_heads: int) -> Ints:

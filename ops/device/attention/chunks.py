@@ -54,6 +54,18 @@ class Chunk(NamedTuple):
         """Scores of a head."""
         return self.query_BQ.size * self.key_BK.shape[1]
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether this is one block, which nothing fills up."""
+        return len(self.query_BQ) == 1
+
+    @property
+    def hides(self) -> bool:
+        """Whether any query does not see any of the keys."""
+        if not self.is_alone:
+            return True
+        return bool(self.lo_BQ.max() > self.key_BK[0, 0] or self.hi_BQ.min() <= self.key_BK[0, -1])
+
     def hide(self) -> Bools:
         """Return which queries do not see which keys, shape ``(B, Q, K)``."""
         # Ranges begin at 0 or behind it, so that no query sees a key of -1.
@@ -85,6 +97,26 @@ class Chunk(NamedTuple):
         np.copyto(row_BQK, num_rows + 2, where=self.hide())
         return row_BQK.astype(np.int64)
 
+    def find_diagonal(self, codes_3N: npt.NDArray[np.int32], num_rows: int) -> int | None:
+        """Return the row that the first query adds for the first key, if codes run on in a single block.
+
+        The next key then adds the row behind it, and the next query adds the row before it.
+
+        Args:
+            codes_3N: Code, base and slot of each token.
+            num_rows: Rows of the table.
+        """
+        if not self.is_alone:
+            return None
+        code_N, base_N, slot_N = codes_3N
+        (queries,), (keys,) = self.query_BQ, self.key_BK
+        shift, code, slot = (base_N - code_N)[queries], code_N[keys], slot_N[keys]
+        first = int(shift[0]) + int(code[0])
+        runs_on = (np.diff(shift) == -1).all() and (np.diff(code) == 1).all()
+        is_near = (slot == slot[0]).all() and (slot_N[queries] == slot[0]).all()
+        are_rows = first - len(queries) >= -1 and first + len(keys) <= num_rows
+        return first if runs_on and is_near and are_rows else None
+
 
 def plan_chunks(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> list[Chunk]:
     """Return blocks of at most ``tile`` queries that hold all that is seen, like beside like."""
@@ -97,11 +129,11 @@ def plan_chunks(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> list[Ch
     start_key_B = np.minimum.reduceat(lo[seeing], firsts)
     stop_key_B = np.maximum.reduceat(hi[seeing], firsts)
     chunks: list[Chunk] = []
-    for own, num_queries, num_block_keys in _sort(stop_B - start_B, stop_key_B - start_key_B):
-        at_once = max(1, SCORES_AT_ONCE // (num_queries * num_block_keys))
+    for own, most_scores in _sort(stop_B - start_B, stop_key_B - start_key_B):
+        at_once = max(1, SCORES_AT_ONCE // most_scores)
         for part in np.split(own, range(at_once, len(own), at_once)):
-            query_BQ, is_filler_BQ = _fill(start_B[part], stop_B[part], num_queries)
-            key_BK, is_filler_BK = _fill(start_key_B[part], stop_key_B[part], num_block_keys)
+            query_BQ, is_filler_BQ = _fill(start_B[part], stop_B[part])
+            key_BK, is_filler_BK = _fill(start_key_B[part], stop_key_B[part])
             ranges = lo[query_BQ], hi[query_BQ]
             chunks.append(Chunk(query_BQ, is_filler_BQ, key_BK, is_filler_BK, *ranges))
     return chunks
@@ -147,8 +179,8 @@ class _Group(NamedTuple):
         )
 
 
-def _sort(num_queries_B: Ints, num_keys_B: Ints) -> list[tuple[Ints, int, int]]:
-    """Return blocks that are worth computing at once, and the most queries and keys of each."""
+def _sort(num_queries_B: Ints, num_keys_B: Ints) -> list[tuple[Ints, int]]:
+    """Return blocks that are worth computing at once, and the most scores of each."""
     many = 2 * int(num_keys_B.max()) + 8
     size_B = _round_up(num_queries_B, 1) * many + _round_up(num_keys_B, 8)
     sizes, number_B, counts = np.unique(size_B, return_inverse=True, return_counts=True)
@@ -170,7 +202,7 @@ def _sort(num_queries_B: Ints, num_keys_B: Ints) -> list[tuple[Ints, int, int]]:
         owner[group.sizes] = place
     owner_B = owner[number_B]
     return [
-        (np.flatnonzero(owner_B == place), group.num_queries, group.num_keys)
+        (np.flatnonzero(owner_B == place), group.num_queries * group.num_keys)
         for place, group in enumerate(groups)
     ]
 
@@ -181,8 +213,8 @@ def _round_up(lengths: Ints, step: int) -> Ints:
     return -(-lengths // steps) * steps
 
 
-def _fill(start_B: Ints, stop_B: Ints, size: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Return ``size`` numbers from each start on, the start again from the stop on, and which are such."""
-    counted = start_B[:, None] + np.arange(size)
+def _fill(start_B: Ints, stop_B: Ints) -> tuple[Ints, Bools]:
+    """Return as many numbers from each start on as the most need, past a stop the start, and which are such."""
+    counted = start_B[:, None] + np.arange((stop_B - start_B).max())
     is_filler = counted >= stop_B[:, None]
     return np.where(is_filler, start_B[:, None], counted), is_filler

@@ -11,11 +11,13 @@ import torch
 from hypothesis import given, settings
 
 from taskloom.ops.device.attention import AttentionSpec, Relative, attend, attention, plan_attention
+from taskloom.ops.device.attention.blocks import Blocks
 from taskloom.ops.device.attention.chunks import (
     SCORES_AT_ONCE,
     SCORES_OF_A_CHUNK,
     plan_chunks,
 )
+from taskloom.ops.device.attention.stages import Gathered, Stretch
 
 from .attention_cases import Case, packed_ranges, run, tensors, with_relative
 
@@ -56,6 +58,38 @@ def test_weights_that_are_kept_are_those_that_are_computed_again(case: Case) -> 
 
     kept, again = (run(lambda c, k=k: compute(c, keeps=k), case) for k in (True, False))
     torch.testing.assert_close(kept, again, rtol=1e-12, atol=1e-12)
+
+
+LEAP = st.sampled_from([0, 0, 0, 1, 2])
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data(), num_rows=st.integers(1, 60), length=st.integers(1, 8))
+def test_rows_run_along_diagonals_just_where_each_score_adds_what_they_say(
+    data: st.DataObject, num_rows: int, length: int
+) -> None:
+    lo_N, hi_N = lay_out([length])
+    start = data.draw(st.integers(0, length - 1))
+    hi_N[:start] = 0
+    (chunk,) = plan_chunks(lo_N, hi_N, length, 64)
+    key, query = np.arange(length), np.arange(length - start)[:, None]
+    codes = [key, key * 0 + num_rows // 2, key * 0]
+    # Codes run on, bases and slots stay, but for a leap at most.
+    leaps = [(key >= data.draw(st.integers(0, length))) * data.draw(LEAP) for _ in codes]
+    codes_3N = np.array([code + leap for code, leap in zip(codes, leaps, strict=True)], np.int32)
+    (found,) = chunk.find_rows(codes_3N, num_rows)
+    first = chunk.find_diagonal(codes_3N, num_rows)
+    along = found[0, 0] - query + key
+    if first is None:
+        assert not np.array_equal(found, along) or (along >= num_rows).any()
+    else:
+        np.testing.assert_array_equal(found, first - query + key)
+
+
+def test_blocks_that_are_alone_are_read_where_they_lie_and_others_gathered() -> None:
+    lengths = [40, 40, 40, 400]
+    blocks = Blocks(*lay_out(lengths), sum(lengths), 512)
+    assert [type(stage) for stage in blocks.stages(2)] == [Gathered, Stretch]
 
 
 @pytest.mark.parametrize("is_causal", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,7 +67,11 @@ def test_planned_memory_is_measured_memory_within_a_tenth(
     with stream.loader() as loader:
         packs = list(next(iter(loader)))
     kept, most = measure(stream, packs)
-    case = Case(stream=stream, sampled=sample_packs(stream), cluster=Cluster(kind="cpu"))
+    case = Case(
+        stream=stream,
+        sampled=replace(sample_packs(stream), packs=packs),
+        cluster=Cluster(kind="cpu"),
+    )
     planned = RunPlan.of(case).memory
     assert planned.parameters + planned.optimizer == pytest.approx(kept, rel=0.01)
     step = planned.tensors - planned.parameters - planned.optimizer
@@ -86,7 +91,11 @@ def test_settings_of_a_run_take_what_is_planned_for_them(
     with stream.loader() as loader:
         packs = list(next(iter(loader)))
     kept, most = measure(stream, packs)
-    case = Case(stream=stream, sampled=sample_packs(stream), cluster=Cluster(kind="cpu"))
+    case = Case(
+        stream=stream,
+        sampled=replace(sample_packs(stream), packs=packs),
+        cluster=Cluster(kind="cpu"),
+    )
     planned = RunPlan.of(case).memory
     assert planned.parameters + planned.optimizer + planned.average == pytest.approx(kept, rel=0.01)
     assert planned.gradients + planned.of_pack == pytest.approx(most, rel=0.1)
