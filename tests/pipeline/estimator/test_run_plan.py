@@ -31,9 +31,10 @@ sizes = st.integers(1, 64)
 
 @pytest.fixture(scope="session")
 def case(open_small: OpenStream) -> Case:
-    """A run in bfloat16 on one GPU."""
+    """A run in bfloat16 on one GPU, which no loader holds up, however busy this machine is."""
     stream = open_small("texts", "relative", precision="bfloat16")
-    return Case(stream=stream, sampled=sample_packs(stream), cluster=Cluster(kind="h100"))
+    sampled = replace(sample_packs(stream), seconds=1e-6)
+    return Case(stream=stream, sampled=sampled, cluster=Cluster(kind="h100"))
 
 
 @pytest.fixture(scope="session")
