@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -10,17 +11,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from taskloom.pipeline.cli import main
+
 NUM_ROWS = 160
 MAIN = "from taskloom.pipeline.cli import main; main()"
+TERMINAL = {"COLUMNS": "100", "TERM": "dumb"}
 
 PROJECT = """
 store: store
@@ -72,7 +78,22 @@ class Project:
         return self.folder / "project.yaml"
 
     def taskloom(self, *arguments: str, stdin: str = "") -> Done:
-        """Run the command line in the project's folder."""
+        """Run the command line in the project's folder, in this process: starting another takes seconds."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.folder),
+            redirect_stdout(out),
+            redirect_stderr(err),
+            mock.patch.object(sys, "argv", ["taskloom", *arguments]),
+            mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+            mock.patch.dict(os.environ, TERMINAL),
+            pytest.raises(SystemExit) as stop,
+        ):
+            main()
+        return Done(code=int(stop.value.code or 0), out=out.getvalue(), err=err.getvalue())
+
+    def taskloom_apart(self, *arguments: str, stdin: str = "") -> Done:
+        """Do the same in a process of its own."""
         return self.python(MAIN, *arguments, stdin=stdin)
 
     def python(self, code: str, *arguments: str, stdin: str = "") -> Done:
@@ -84,7 +105,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            env=os.environ | {"COLUMNS": "100", "TERM": "dumb"},
+            env=os.environ | TERMINAL,
         )
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 
@@ -153,11 +174,11 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Build and train a project; tests that change it take a copy."""
+    """Build and train a project in processes of their own; tests that change it take a copy."""
     project = write_project(tmp_path_factory.mktemp("built"))
-    build = project.taskloom("build", "project.yaml", "--json")
+    build = project.taskloom_apart("build", "project.yaml", "--json")
     assert build.code == 0, build.err
-    train = project.taskloom("train", "project.yaml", "--profile", "2:3", "--json")
+    train = project.taskloom_apart("train", "project.yaml", "--profile", "2:3", "--json")
     assert train.code == 0, train.err
     return Built(project=project, build=build, train=train)
 

@@ -1,4 +1,4 @@
-"""Each verb does its work in a process of its own, and what is wrong is said without a traceback."""
+"""Each verb does its work, and what is wrong is said without a traceback."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_what_runs_no_model_waits_for_no_torch(built: Built, arguments: list[str
 
 
 def test_version_is_that_of_the_package(project: Project) -> None:
-    done = project.taskloom("--version")
+    done = project.taskloom_apart("--version")
     assert (done.code, done.out.count("."), done.err) == (0, 2, "")
 
 
@@ -396,7 +396,7 @@ def test_error_prints_the_page_of_a_code(project: Project) -> None:
 def test_debug_shows_the_traceback_before_and_after_the_verb(
     project: Project, arguments: tuple[str, ...]
 ) -> None:
-    done = project.taskloom(*arguments, "nowhere.yaml")
+    done = project.taskloom_apart(*arguments, "nowhere.yaml")
     assert done.code == 1
     assert "Traceback" in done.err
     assert "error[T0801]" in done.err

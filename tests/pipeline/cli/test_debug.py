@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import io
 import json
-import os
 import re
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from html.parser import HTMLParser
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from rich.console import Console
 
-from taskloom.pipeline.cli import main
 from taskloom.pipeline.config.project import load_project
 from taskloom.pipeline.viewer.inspection import open_plan
 from taskloom.pipeline.viewer.peek_page import render_trace
@@ -27,7 +20,7 @@ from taskloom.pipeline.viewer.previews import sample_previews
 from taskloom.pipeline.viewer.trace import Trace, trace_row
 from taskloom.storage.store import Store
 
-from .conftest import Done, Project, make_rows, write_project
+from .conftest import Project, make_rows, write_project
 
 HOSTILE = "\x1b[31mred\x1b[2J\x1b]0;owned\x07</script><script>alert(1)</script>\u202e<b>&"
 BAD, ODD = 5, 6
@@ -65,25 +58,6 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def call(project: Project, *arguments: str, stdin: str = "") -> Done:
-    """Run the command line in the project's folder, in this process: starting another takes seconds."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(project.folder),
-        redirect_stdout(out),
-        redirect_stderr(err),
-        mock.patch.object(sys, "argv", ["taskloom", *arguments]),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
-        mock.patch.dict(os.environ, {"COLUMNS": "100", "TERM": "dumb"}),
-    ):
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-    return Done(code=code, out=out.getvalue(), err=err.getvalue())
-
-
 def trace(project: Project, task: str, which: str, split: str | None = None) -> Trace:
     """Return the trace of a row."""
     loaded = load_project(project.file)
@@ -103,7 +77,7 @@ def is_safe(text: str) -> bool:
 
 
 def test_peek_shows_a_row_after_every_node_in_order(spoiled: Project) -> None:
-    done = call(spoiled, "peek", "project.yaml", "parity", "--row", "3")
+    done = spoiled.taskloom("peek", "project.yaml", "parity", "--row", "3")
     assert (done.code, done.err) == (0, "")
     heads = [line.split("  ")[0] for line in done.out.splitlines()[1:] if not line.startswith(" ")]
     image = ["parity.image", "parity.image/decode", "parity.image/resize"]
@@ -115,7 +89,7 @@ def test_peek_shows_a_row_after_every_node_in_order(spoiled: Project) -> None:
 
 
 def test_a_bad_row_is_shown_up_to_where_it_fails(spoiled: Project) -> None:
-    done = call(spoiled, "peek", "project.yaml", "digits", "--row", f"id={BAD}", "--json")
+    done = spoiled.taskloom("peek", "project.yaml", "digits", "--row", f"id={BAD}", "--json")
     assert done.code == 1
     steps = {step["address"]: step for step in done.json["steps"]}
     assert steps["digits.image/decode"]["problem"]["code"] == "T0301"
@@ -200,22 +174,22 @@ def test_colours_come_from_us_alone(spoiled: Project, tmp_path: Path) -> None:
 
 
 def test_peek_at_one_node_says_whose_parameters_it_used(spoiled: Project) -> None:
-    done = call(spoiled, "peek", "project.yaml", "digits", "--row", "2", "--at", "encoder")
+    done = spoiled.taskloom("peek", "project.yaml", "digits", "--row", "2", "--at", "encoder")
     assert done.code == 0, done.err
     assert done.out.startswith("with new parameters, of seed 0\nrow ")
     assert "float32, 12 x 32" in done.out
 
 
 def test_the_ledger_is_listed_and_its_ids_are_replayed(spoiled: Project) -> None:
-    done = call(spoiled, "ledger", "project.yaml", "--json")
+    done = spoiled.taskloom("ledger", "project.yaml", "--json")
     assert done.code == 0, done.err
     (group,) = done.json["groups"]
     assert (group["code"], group["address"]) == ("T0301", "digits.image/decode")
     (identity,) = group["ids"]
-    plain = call(spoiled, "ledger", "store")
+    plain = spoiled.taskloom("ledger", "store")
     assert f"ids: {identity}" in plain.out
     assert is_safe(plain.out)
-    replayed = call(spoiled, "replay", "store", identity)
+    replayed = spoiled.taskloom("replay", "store", identity)
     assert replayed.code == 1
     assert replayed.out.endswith("fails the same way\n")
     assert "   | ^^^^^^^^^^^^^" in replayed.out
@@ -225,15 +199,15 @@ def test_the_ledger_is_listed_and_its_ids_are_replayed(spoiled: Project) -> None
 def test_a_saved_row_is_replayed_with_no_store_and_debugged_where_its_op_raises(
     spoiled: Project, tmp_path: Path
 ) -> None:
-    (identity,) = call(spoiled, "ledger", "store", "--json").json["groups"][0]["ids"]
+    (identity,) = spoiled.taskloom("ledger", "store", "--json").json["groups"][0]["ids"]
     saved = tmp_path / "row.arrow"
-    done = call(spoiled, "replay", "project.yaml", identity, "--save", str(saved))
+    done = spoiled.taskloom("replay", "project.yaml", identity, "--save", str(saved))
     assert (done.code, done.out) == (0, f"wrote {saved}\n")
-    alone = call(Project(tmp_path), "replay", "row.arrow", "--json")
+    alone = Project(tmp_path).taskloom("replay", "row.arrow", "--json")
     assert alone.code == 1
     assert [each["outcome"] for each in alone.json] == ["same"]
     commands = "p type(op).__name__, op.max_pixels\np inputs['values'].to_pylist()\nq\n"
-    debugged = Project(tmp_path).taskloom("replay", "row.arrow", "--pdb", stdin=commands)
+    debugged = Project(tmp_path).taskloom_apart("replay", "row.arrow", "--pdb", stdin=commands)
     assert "('DecodeImages', 67108864)" in debugged.out
     assert repr([HOSTILE]) in debugged.out
     assert "-> raise RowErrors(reasons)" in debugged.out
@@ -244,7 +218,7 @@ def test_samples_are_in_a_page_of_the_graph_only_where_they_are_asked_for(
 ) -> None:
     for options, number in (((), 0), (("--samples", "2"), 2)):
         out = tmp_path / f"{number}.json"
-        assert call(spoiled, "graph", "project.yaml", "-o", str(out), *options).code == 0
+        assert spoiled.taskloom("graph", "project.yaml", "-o", str(out), *options).code == 0
         nodes = {node["address"]: node for node in json.loads(out.read_text("utf-8"))["nodes"]}
         previews = nodes["digits.image/resize"]["previews"]
         assert len(previews) == number
@@ -267,7 +241,7 @@ def test_samples_are_in_a_page_of_the_graph_only_where_they_are_asked_for(
 def test_what_is_asked_wrong_is_told(
     spoiled: Project, arguments: tuple[str, ...], code: str
 ) -> None:
-    done = call(spoiled, *arguments)
+    done = spoiled.taskloom(*arguments)
     assert done.code == 1
     assert f"error[{code}]: " in done.err
     assert "Traceback" not in done.err
