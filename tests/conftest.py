@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ def clean_environ() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(original)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Let torch compute with one thread: tensors here are tiny, and two would wait for each other."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -164,15 +164,6 @@ def _empty_pack() -> dict[str, npt.NDArray[Any]]:
     }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread: tensors here are tiny, and two would wait for each other most of the time."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
-
-
 @pytest.fixture
 def program() -> Program:
     """A program with the same parameters in every test, in double precision."""

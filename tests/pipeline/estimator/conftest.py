@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 import pytest
-import torch
 
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Mixture, Source, Task, build
@@ -33,15 +32,6 @@ TEXTS: Final = (
     "what a query sees are the keys of its own document",
     "no document crosses from one tile into the next unless it is longer than a tile",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread, as tensors are small."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 def make_texts() -> Mixture:

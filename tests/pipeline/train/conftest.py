@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from taskloom.pipeline import Mixture, Run, build
 from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.storage.store import Store
 
 from .stores import CONFIG, MODEL, continue_run, make_mixture
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread: tensors here are tiny, and two would wait for each other most of the time."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="session")
