@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +19,9 @@ from taskloom.graph.errors import OpError
 from taskloom.ops.errors import RowErrors
 from taskloom.pipeline.host.pool import WorkerDiedError, WorkerPool
 
+from ..waiting import wait_until
+from .workers import is_running
+
 HERE = Path(__file__).parent
 FUNCTIONS = "worker_functions"
 
@@ -27,20 +30,20 @@ def ignore(progress: object) -> None:
     """Take no notice."""
 
 
-def is_running(pid: int) -> bool:
-    """Return whether there is a process ``pid`` that still runs."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+def wait_until_gone(pid: int) -> None:
+    """Wait for process ``pid`` to end."""
+    wait_until(lambda: not is_running(pid), f"process {pid} still runs")
+
+
+def start(pool: WorkerPool) -> None:
+    """Start the worker of ``pool``; on a busy machine that may take longer than a call may."""
+
+    def answers() -> bool:
+        with contextlib.suppress(OpError):
+            return pool.call(f"{FUNCTIONS}:double", 2, ignore) == 4
         return False
 
-
-def wait_until_gone(pid: int, within_s: float) -> None:
-    """Wait for process ``pid`` to end."""
-    deadline = time.monotonic() + within_s
-    while is_running(pid):
-        assert time.monotonic() < deadline, f"process {pid} still runs"
-        time.sleep(0.02)
+    wait_until(answers, "no worker starts in time")
 
 
 @pytest.fixture(autouse=True)
@@ -126,31 +129,27 @@ def test_a_worker_that_dies_is_reported_and_replaced(pool: WorkerPool) -> None:
     assert pool.call(f"{FUNCTIONS}:double", 2, ignore) == 4
 
 
-def test_a_worker_without_progress_is_killed_and_what_to_do_is_said() -> None:
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_worker_without_progress_is_killed_and_what_to_do_is_said(*, is_stopped: bool) -> None:
+    """One that works on would be at it for ten minutes, and one that is stopped hears of nothing."""
     pids: list[Any] = []
+
+    def report(pid: Any) -> None:
+        pids.append(pid)
+        if is_stopped:
+            os.kill(pid, signal.SIGSTOP)
+
     with WorkerPool(1, timeout_s=3) as pool:
-        pool.call(f"{FUNCTIONS}:double", 2, ignore)  # it has started
-        begin = time.monotonic()
+        start(pool)
         with pytest.raises(OpError, match=r"(?s)T0321.*for 3 s.*raise timeout_s"):
-            pool.call(f"{FUNCTIONS}:sleep", 600, pids.append)
-        assert time.monotonic() - begin < 8
-        wait_until_gone(pids[0], 2)
-        assert pool.call(f"{FUNCTIONS}:double", 2, ignore) == 4
-
-
-def test_a_stopped_worker_is_killed_as_well() -> None:
-    def stop(pid: Any) -> None:
-        os.kill(pid, signal.SIGSTOP)
-
-    with (
-        WorkerPool(1, timeout_s=1.5) as pool,
-        pytest.raises(OpError, match="T0321"),
-    ):
-        pool.call(f"{FUNCTIONS}:sleep", 600, stop)
+            pool.call(f"{FUNCTIONS}:sleep", 600, report)
+        wait_until_gone(pids[0])
+        start(pool)
 
 
 def test_slow_work_that_tells_of_its_progress_is_left_alone() -> None:
     with WorkerPool(1, timeout_s=2) as pool:
+        start(pool)
         assert pool.call(f"{FUNCTIONS}:walk", 25, ignore) == 25
 
 
@@ -193,7 +192,7 @@ def test_closing_stops_workers_in_the_middle_of_calls_and_starts_no_more() -> No
             thread.start()
         assert is_busy.wait(30)
     for thread in threads:
-        thread.join(10)
+        thread.join()
     assert len(errors) == 3
     assert len(pids) == 1
     assert not is_running(pids[0])
@@ -201,6 +200,7 @@ def test_closing_stops_workers_in_the_middle_of_calls_and_starts_no_more() -> No
 
 PARENT = """
 import os, signal, sys
+from taskloom.graph.errors import OpError
 from taskloom.pipeline.host.pool import WorkerPool
 
 def report(pid):
@@ -209,14 +209,18 @@ def report(pid):
         os.kill(os.getpid(), signal.SIGKILL)
 
 pool = WorkerPool(1, timeout_s=float(sys.argv[1]))
-pid = pool.call("worker_functions:sleep", 0 if sys.argv[2] == "idle" else 600, report)
-os.kill(os.getpid(), signal.SIGKILL)
+while True:
+    try:
+        pool.call("worker_functions:sleep", 0 if sys.argv[2] == "idle" else 600, report)
+        os.kill(os.getpid(), signal.SIGKILL)
+    except OpError:  # on a busy machine the worker did not start in time
+        pass
 """
 
 
 @pytest.mark.parametrize("when", ["idle", "at once"])
 def test_a_worker_outlives_its_pool_by_no_more_than_its_time(when: str) -> None:
-    command = [sys.executable, "-c", PARENT, "1", when]
+    command = [sys.executable, "-c", PARENT, "2", when]
     parent = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     assert parent.returncode == -signal.SIGKILL
-    wait_until_gone(int(parent.stdout.split()[0]), 4)
+    wait_until_gone(int(parent.stdout.split()[-1]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -168,19 +167,18 @@ class Hang:
 def test_a_computation_that_hangs_is_given_up_and_named() -> None:
     hang = Hang()
     mixture = make_mixture(20, hang)
-    began = time.monotonic()
     try:
         with (
             pytest.raises(LoaderError, match=r"t\.text/mask \(mask_spans\), \d+ rows") as caught,
             mixture.loader(prefetch=2, patience_s=0.2) as loader,
         ):
             next(iter(loader))
+        assert hang.doing, "somebody waited for the thread"
     finally:
         hang.end.set()
     problem = caught.value.problems[0]
     assert problem.code == "T0620"
     assert "test_online.py" in problem.help  # where in the code it is
-    assert time.monotonic() - began < 5  # nobody waited for the thread
 
 
 def test_a_row_that_may_be_too_long_in_some_pass_is_in_none() -> None:

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 
+from ..waiting import wait_until
 from .documents import Mixture, RaggedColumn, digest, make_mixture, mixtures, take
 
 
@@ -27,21 +29,26 @@ def test_the_thread_changes_nothing(mixture: Mixture, window_size: int, prefetch
     assert [*map(digest, ahead)] == [*map(digest, alone)]
 
 
-class DamagedColumn(RaggedColumn):
-    """A column that cannot be read after a while."""
+class CountedColumn(RaggedColumn):
+    """A column that counts how often it is read, and after so many times cannot be."""
 
     num_gathers = 0
+    most_gathers = 1_000_000
 
     def gather(self, rows: npt.NDArray[np.int64]) -> Any:
         self.num_gathers += 1
-        if self.num_gathers > 3:
+        if self.num_gathers > self.most_gathers:
             raise OSError("the disk is gone")
         return super().gather(rows)
+
+    def was_read(self, times: int) -> bool:
+        return self.num_gathers >= times
 
 
 def test_an_error_in_the_thread_is_raised_where_packs_are_used() -> None:
     mixture = make_mixture([50], has_images=False)
-    damaged = DamagedColumn([np.arange(3)] * 53)
+    damaged = CountedColumn([np.arange(3)] * 53)
+    damaged.most_gathers = 3
     loader = mixture.with_column("source0", "text", damaged).loader(prefetch=2)
     with pytest.raises(OSError, match="the disk is gone") as caught:
         take(loader, 1000)
@@ -51,14 +58,12 @@ def test_an_error_in_the_thread_is_raised_where_packs_are_used() -> None:
     assert not _threads()
 
 
-def test_closing_stops_the_thread_at_once() -> None:
+def test_closing_stops_the_thread() -> None:
     loader = make_mixture([200, 200]).loader(prefetch=3)
     steps = iter(loader)
     next(steps)
     assert len(_threads()) == 1
-    start = time.perf_counter()
     loader.close()
-    assert time.perf_counter() - start < 1
     assert not _threads()
     assert len(take(loader, 2)) == 2
     assert loader.state()["step"] == 3
@@ -73,17 +78,14 @@ def test_leaving_the_loop_stops_the_thread() -> None:
 
 def test_the_thread_stays_a_bounded_number_of_steps_ahead() -> None:
     mixture = make_mixture([200], has_images=False)
-    column = DamagedColumn([np.arange(3)] * 203)
-    column.num_gathers = -10_000
+    column = CountedColumn([np.arange(3)] * 203)
     loader = mixture.with_column("source0", "text", column).loader(prefetch=2, packs_per_step=64)
+    ahead: list[int] = []
     with loader:
-        steps = iter(loader)
-        next(steps)
-        deadline = time.monotonic() + 10
-        while column.num_gathers < 1 + 2 - 10_000 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.2)
-        assert column.num_gathers + 10_000 == 1 + 2
+        for taken, _ in enumerate(islice(loader, 10), start=1):
+            wait_until(partial(column.was_read, taken + 2), "the thread stays behind")
+            ahead.append(column.num_gathers - taken)
+    assert ahead == [2] * 10
 
 
 def _threads() -> list[threading.Thread]:
@@ -124,5 +126,5 @@ def test_ctrl_c_ends_the_loop_and_the_thread() -> None:
         assert run.stdout is not None
         assert run.stdout.readline() == "running\n"
         run.send_signal(signal.SIGINT)
-        assert run.communicate(timeout=10)[0] == "threads 1 resumable True\n"
+        assert run.communicate(timeout=120)[0] == "threads 1 resumable True\n"
         assert run.returncode == 0

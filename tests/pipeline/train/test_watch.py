@@ -13,6 +13,8 @@ from torch._C._distributed_c10d import HashStore
 
 from taskloom.pipeline.trainer.watch import PATIENCE_S, Sign, Watch
 
+from ...waiting import wait_until
+
 LIMIT_S = 10.0
 
 Judge = Callable[[list[Sign], float], Any]
@@ -122,7 +124,7 @@ def watches() -> Iterator[list[Watch]]:
 
 def test_ranks_see_what_others_say_of_themselves(watches: list[Watch]) -> None:
     watches[1].enter("learning pack 1 of 2", step=41)
-    assert watches[0].find_silent(0.5) == []
+    wait_until(lambda: not silent_of(watches[0]), "ranks that give signs are silent")
     told = str(watches[0].read()[1])
     assert told.startswith("rank 1 (process ")
     assert told.endswith(" was learning pack 1 of 2 at step 41")
@@ -130,7 +132,12 @@ def test_ranks_see_what_others_say_of_themselves(watches: list[Watch]) -> None:
 
 def test_a_rank_that_falls_silent_is_found(watches: list[Watch]) -> None:
     watches[1].close()
-    assert [each.rank for each in watches[0].find_silent(0.5)] == [1]
+    wait_until(lambda: silent_of(watches[0]) == [1], "only the rank that was closed is silent")
+
+
+def silent_of(watch: Watch) -> list[int]:
+    """Return the ranks that give no sign for a while; on a busy machine others may be among them."""
+    return [each.rank for each in watch.find_silent(0.3)]
 
 
 def test_a_rank_alone_watches_nobody() -> None:
