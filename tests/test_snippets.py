@@ -25,7 +25,6 @@ tests. A page of docs/errors with a slow block is slow as a whole.
 from __future__ import annotations
 
 import doctest
-import io
 import json
 import os
 import re
@@ -34,7 +33,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +40,7 @@ from typing import Any
 import pytest
 import yaml
 
-from taskloom.pipeline.cli import main
+from .command_line import Done, run_here
 
 ROOT = Path(__file__).parents[1]
 ERRORS = ROOT / "docs" / "errors"
@@ -273,7 +271,8 @@ def _check_targets(words: list[str], snippet: Snippet) -> None:
 
 def _check_output(words: list[str], output: str, snippet: Snippet) -> None:
     is_page = snippet.path.parent in {ERRORS, VIEWS} and words[0] == "taskloom"
-    code, printed = _run_here(words) if is_page else _run_apart(words)
+    done = run_here(*words[1:]) if is_page else _run_apart(words)
+    code, printed = done.code, done.out + done.err
     is_refusal = re.search(r'error\[T|"error": \[', output) is not None
     assert (code != 0) == is_refusal, f"{snippet}: {words}\n{printed}"
     if output.strip():
@@ -281,15 +280,6 @@ def _check_output(words: list[str], output: str, snippet: Snippet) -> None:
         assert is_same, f"{snippet}: {words}\nexpected:\n{output}\ngot:\n{printed}"
 
 
-def _run_apart(words: list[str]) -> tuple[int, str]:
+def _run_apart(words: list[str]) -> Done:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
-
-
-def _run_here(words: list[str]) -> tuple[int, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as caught:
-            main()
-    return int(caught.value.code or 0), out.getvalue() + err.getvalue()
+    return Done(code=done.returncode, out=done.stdout, err=done.stderr)

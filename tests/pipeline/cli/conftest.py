@@ -11,22 +11,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from taskloom.pipeline.cli import main
+from ...command_line import TERMINAL, Done, run_here
 
 NUM_ROWS = 160
 MAIN = "from taskloom.pipeline.cli import main; main()"
-TERMINAL = {"COLUMNS": "100", "TERM": "dumb"}
 
 PROJECT = """
 store: store
@@ -53,20 +50,6 @@ train: {steps: 8, source_tokens: 512, log_every: 4, learning_rate: 1e-2, compile
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """What it printed for a program."""
-        return json.loads(self.out)
-
-
 @dataclass(frozen=True, slots=True)
 class Project:
     """A project in a folder of its own."""
@@ -78,19 +61,9 @@ class Project:
         return self.folder / "project.yaml"
 
     def taskloom(self, *arguments: str, stdin: str = "") -> Done:
-        """Run the command line in the project's folder, in this process: starting another takes seconds."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            contextlib.chdir(self.folder),
-            redirect_stdout(out),
-            redirect_stderr(err),
-            mock.patch.object(sys, "argv", ["taskloom", *arguments]),
-            mock.patch.object(sys, "stdin", io.StringIO(stdin)),
-            mock.patch.dict(os.environ, TERMINAL),
-            pytest.raises(SystemExit) as stop,
-        ):
-            main()
-        return Done(code=int(stop.value.code or 0), out=out.getvalue(), err=err.getvalue())
+        """Run the command line in the project's folder, in this process."""
+        with contextlib.chdir(self.folder):
+            return run_here(*arguments, stdin=stdin)
 
     def taskloom_apart(self, *arguments: str, stdin: str = "") -> Done:
         """Do the same in a process of its own."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import pytest
 
-from taskloom.pipeline.cli import main
-
+from ...command_line import run_here as taskloom
 from ...graph.test_instruction_errors import WRONG
 
 CASES = [
@@ -22,39 +18,12 @@ CASES = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a command printed, and the code that it returned."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def taskloom(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Told]:
-    """Run the command line in this process."""
-
-    def run(*arguments: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["taskloom", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        printed = capsys.readouterr()
-        return Told(int(caught.value.code or 0), printed.out, printed.err)
-
-    return run
-
-
 def test_there_are_seventy_wrong_instructions_and_more() -> None:
     assert len(CASES) >= 70
 
 
 @pytest.mark.parametrize("verb", ["explain", "slots"])
-def test_every_wrong_instruction_is_told_in_order_and_without_a_traceback(
-    taskloom: Callable[..., Told], verb: str
-) -> None:
+def test_every_wrong_instruction_is_told_in_order_and_without_a_traceback(verb: str) -> None:
     told = {text: taskloom(verb, text) for text, _ in CASES if "->" in text and "|||" not in text}
     assert len(told) > 70
     expected = dict(CASES)
@@ -66,7 +35,7 @@ def test_every_wrong_instruction_is_told_in_order_and_without_a_traceback(
 
 
 @pytest.mark.parametrize("text", ["[IMGE:a] -> ||| -> [TEXT:b,x]", "a ||| b ->"])
-def test_wrong_templates_are_told_together(taskloom: Callable[..., Told], text: str) -> None:
+def test_wrong_templates_are_told_together(text: str) -> None:
     done = taskloom("explain", text)
     assert done.code == 1
     assert (
@@ -78,9 +47,7 @@ def test_wrong_templates_are_told_together(taskloom: Callable[..., Told], text: 
     )
 
 
-def test_a_warning_is_told_once_and_without_the_line_of_a_file(
-    taskloom: Callable[..., Told],
-) -> None:
+def test_a_warning_is_told_once_and_without_the_line_of_a_file() -> None:
     done = taskloom("explain", "[IMAGE:image] -> [TEXT:label,is_label]")
     assert done.code == 0
     assert done.err == (
@@ -93,15 +60,13 @@ def test_a_warning_is_told_once_and_without_the_line_of_a_file(
     assert "stored" in done.out
 
 
-def test_a_warning_stays_out_of_what_a_program_reads(taskloom: Callable[..., Told]) -> None:
+def test_a_warning_stays_out_of_what_a_program_reads() -> None:
     done = taskloom("slots", "[IMAGE:image] -> [TEXT:label,is_label]", "--json")
     assert [slot["attributes"] for slot in json.loads(done.out)] == [{}, {"closed_set": True}]
     assert done.err.startswith("warning[T0125]")
 
 
-def test_warnings_of_others_are_shown_as_python_shows_them(
-    taskloom: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warnings_of_others_are_shown_as_python_shows_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(*_: object, **__: object) -> None:
         warnings.warn("something else", DeprecationWarning, stacklevel=1)
         raise SystemExit(7)
@@ -112,7 +77,7 @@ def test_warnings_of_others_are_shown_as_python_shows_them(
     assert (done.code, done.err) == (7, "")
 
 
-def test_slots_are_shown_also_where_they_cannot_be_planned(taskloom: Callable[..., Told]) -> None:
+def test_slots_are_shown_also_where_they_cannot_be_planned() -> None:
     done = taskloom(
         "slots", "[VIDEO:film] [IMAGE:q,mask_ratio=0.3] -> ([BOX] [TEXT:a,closed_set])*"
     )
@@ -127,7 +92,7 @@ def test_slots_are_shown_also_where_they_cannot_be_planned(taskloom: Callable[..
     ]
 
 
-def test_what_is_missing_for_a_plan_is_named(taskloom: Callable[..., Told]) -> None:
+def test_what_is_missing_for_a_plan_is_named() -> None:
     done = taskloom("explain", "[VIDEO:film] [IMAGE:q,mask_ratio=0.3] -> [TEXT:a]")
     assert re.findall(r"error\[(T\d{4})\]: (\w+)", done.err) == [
         ("T0231", "VIDEO"),

@@ -140,6 +140,7 @@ def test_a_run_goes_on_with_another_choice(store_dir: Path, tmp_path: Path) -> N
     assert are_equal(*ends)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")

@@ -126,12 +126,12 @@ def test_rows_see_the_source_of_their_document(
 
 def step_through(stack: Stack, sources: Sources, num_rows: int, compile_: Any) -> Tensor:
     """Return the states of some steps."""
-    cache = open_cache(stack, sources, num_rows=num_rows, max_length=5)
+    cache = open_cache(stack, sources, num_rows=num_rows, max_length=3)
     rows = len(sources.keys_2B[0]) * num_rows
     take = compile_(take_step)
     steps = [
-        take(stack, 4 + torch.arange(rows) % 7 + at, torch.tensor([at]), cache, 5)
-        for at in range(5)
+        take(stack, 4 + torch.arange(rows) % 7 + at, torch.tensor([at]), cache, 3)
+        for at in range(3)
     ]
     return torch.stack(steps)
 
