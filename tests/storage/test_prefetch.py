@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from functools import partial
-from itertools import islice
 from typing import Any
 
 import hypothesis.strategies as st
@@ -40,9 +39,6 @@ class CountedColumn(RaggedColumn):
         if self.num_gathers > self.most_gathers:
             raise OSError("the disk is gone")
         return super().gather(rows)
-
-    def was_read(self, times: int) -> bool:
-        return self.num_gathers >= times
 
 
 def test_an_error_in_the_thread_is_raised_where_packs_are_used() -> None:
@@ -80,12 +76,12 @@ def test_the_thread_stays_a_bounded_number_of_steps_ahead() -> None:
     mixture = make_mixture([200], has_images=False)
     column = CountedColumn([np.arange(3)] * 203)
     loader = mixture.with_column("source0", "text", column).loader(prefetch=2, packs_per_step=64)
-    ahead: list[int] = []
     with loader:
-        for taken, _ in enumerate(islice(loader, 10), start=1):
-            wait_until(partial(column.was_read, taken + 2), "the thread stays behind")
-            ahead.append(column.num_gathers - taken)
-    assert ahead == [2] * 10
+        steps = iter(loader)
+        next(steps)
+        wait_until(lambda: column.num_gathers >= 1 + 2, "the thread stays behind")
+        time.sleep(0.2)  # one that goes further does so now
+        assert column.num_gathers == 1 + 2
 
 
 def _threads() -> list[threading.Thread]:
