@@ -3,7 +3,7 @@
 Cases, each of which may fail and leaves the others be:
 
 * ``mfu``: steps of presets without trunk on packs of documents of 512 source and 64 target tokens; what has to
-  be computed (`pipeline/model/flops.py`) by the peak of the GPU, dense in bfloat16, as its maker tells it.
+  be computed (`pipeline/model/demand.py`) by the peak of the GPU, dense in bfloat16, as its maker tells it.
 * ``profile``: which kernels those steps are spent in, of the first preset.
 * ``memory``: the most that a step takes on a pack of these documents, and OFASys' on a batch of the same, which
   has no padding.
@@ -111,10 +111,10 @@ def _tell_failed(each: Mapping[str, Any]) -> list[str]:
 
 
 def _tell_share(each: Mapping[str, Any]) -> list[str]:
-    share, strict = each["share of peak"], each["share of peak, positions once"]
+    share = each["share of peak"]
     number, host_ms = each["documents of each pack"][0], each["median ms until the call returned"]
     return [
-        f"{share} of peak, {strict} with positions once, {each['TFLOP a second']} TFLOP/s",
+        f"{share} of peak, {each['TFLOP a second']} TFLOP/s",
         f"{each['median ms']} ms a step of {number} documents, {host_ms} of them on the host",
         f"{each['tokens a second']:,} tokens/s, loss {each['loss']}",
         each["recording"] or "steps come as they are",

@@ -9,7 +9,6 @@ from itertools import cycle
 from statistics import median
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import torch
 from device_time import Stopwatch, free, held, peak_of, reserve, tell_kernels
 from eager_learner import EagerLearner
@@ -29,10 +28,10 @@ from steps import Ours, check
 from torch import Tensor
 from training_setting import Setting
 
-from taskloom.ops.architecture import VOCABULARY_SCOPE
 from taskloom.pipeline.loader.stream import Stream
-from taskloom.pipeline.model.flops import count_flops
+from taskloom.pipeline.model.demand import Demand
 from taskloom.pipeline.model.hardware import peak_flops
+from taskloom.pipeline.model.pack_units import count_used
 from taskloom.storage.pack import Pack
 
 GOALS: Final = {"base": 0.30, "large": 0.35}
@@ -57,6 +56,7 @@ class Texts:
         self.documents = [[*take_apart(pack, self.stream)] for pack in packs]
         self.learner = setting.learner(self.stream)
         self.learner.record()
+        self.pack = packs[0]
         self._packs = cycle(packs)
 
     def step(self) -> None:
@@ -68,38 +68,30 @@ class Texts:
         warm_ms, _ = self._time(WARM_UP)
         took_ms, host_ms = self._time(self.setting.num_steps)
         seconds = median(took_ms) / 1e3
-        num_ids = len(self.learner.program.scope(VOCABULARY_SCOPE).weight_VC)
         documents = self.documents[0]
-        flops = count_flops(
-            self.stream.model,
-            np.array([each.source_length for each in documents]),
-            np.array([len(each.target_ids) for each in documents]),
-            sum(int((each.weights > 0).sum()) for each in documents),
-            num_ids,
-        )
+        demand, used = Demand.of(self.stream), count_used(self.pack)
+        flops = demand.of_packs([self.pack])
         peak = peak_flops(self.setting.device_name)
-        share, strict = (
-            None if peak is None else round(each / seconds / peak, 4)
-            for each in (flops.total, flops.strict)
-        )
+        share = None if peak is None else round(flops / seconds / peak, 4)
         goal = GOALS.get(self.preset)
         return {
             "parameters": sum(p.numel() for p in self.learner.program.parameters()),
-            "ids": num_ids,
+            "ids": self.stream.plan.vocabulary.size,
             "dropout": self.stream.model.dropout,
             "documents of each pack": [len(each) for each in self.documents],
             "tokens of a pack": count_tokens(documents),
-            "GFLOP of a document": round(flops.total / len(documents) / 1e9, 2),
-            "GFLOP by part": {k: round(v / 1e9, 1) for k, v in asdict(flops).items()},
+            "GFLOP of a document": round(flops / len(documents) / 1e9, 2),
+            "GFLOP by unit": {
+                unit: round(price * used[unit] / 1e9, 1) for unit, price in demand.prices.items()
+            },
             "first steps, ms": [round(ms, 1) for ms in warm_ms],
             "ms": [round(ms, 2) for ms in took_ms],
             "median ms": round(median(took_ms), 3),
             "median ms until the call returned": round(median(host_ms), 3),
             "tokens a second": round(count_tokens(documents) / seconds),
-            "TFLOP a second": round(flops.total / seconds / 1e12, 2),
+            "TFLOP a second": round(flops / seconds / 1e12, 2),
             "peak, TFLOP a second": None if peak is None else peak / 1e12,
             "share of peak": share,
-            "share of peak, positions once": strict,
             "recording": self.learner.recording,
             "loss": round(float(self.learner.measure(self.stream.losses, waited_s=0)["loss"]), 3),
             "holds": None if goal is None or share is None else share >= goal,

@@ -7,8 +7,9 @@ A *window* is the next stretch of it, planned as a whole (`window_planner`). Its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,12 @@ class PackPlan:
     target_starts: Ints
     target_lengths: Ints
     tensors: Ints
+
+    @classmethod
+    def blank(cls, num_lanes: int) -> Self:
+        """Return the plan of a pack without a document."""
+        nothing = {field.name: np.zeros(0, np.int64) for field in fields(cls)}
+        return cls(**nothing | {"tensors": np.zeros((num_lanes, 0), np.int64)})
 
     def __len__(self) -> int:
         return len(self.rows)

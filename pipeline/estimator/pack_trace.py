@@ -18,7 +18,7 @@ from ..model.work import PackWork, program_on_meta, trace_work
 from ..planner.planning import Plan
 from ..settings import TrainConfig
 from ..trainer.optimizer import kinds_of
-from ..trainer.scopes import apply_rules, assign_rules
+from ..trainer.scopes import learn_as_told
 from .hidden import Hidden, HiddenOnHost
 from .live_bytes import Held, LiveBytes
 
@@ -102,7 +102,7 @@ def trace_pack(
     """
 
     def prepare(program: Program, where: Whereabouts) -> None:
-        apply_rules(program, assign_rules(program, config.scopes))
+        learn_as_told(program, config.scopes)
         follow_activations(program, where)
 
     def follow_activations(program: Program, where: Whereabouts) -> None:
@@ -111,7 +111,7 @@ def trace_pack(
 
     pack, *_ = packs
     program, where = program_on_meta(plan), Whereabouts()
-    apply_rules(program, assign_rules(program, config.scopes))
+    learn_as_told(program, config.scopes)
     sizes = ProgramSizes.of(program)
     working = working_copy(plan, program, config.precision)
     follow_activations(working, where)

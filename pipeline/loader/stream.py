@@ -19,10 +19,13 @@ from ...ops.device.config import ModelConfig
 from ...ops.pack_layout import PackLayout
 from ...storage.blend import Blend
 from ...storage.capacity import Capacity
+from ...storage.fill import PackFiller
 from ...storage.length import measure_documents, select_fitting
 from ...storage.loader import Loader, LoaderConfig
+from ...storage.pack import Pack
 from ...storage.store import Store
 from ...storage.template import Columns, Documents, Template
+from ...storage.window import PackPlan
 from ..builder.dataset import Dataset, TaskRows, open_dataset, pinned_artifacts, plan_stored
 from ..planner.planning import Plan
 from ..settings import TrainConfig
@@ -104,6 +107,12 @@ class Stream:
             rank=rank,
             world_size=num_ranks,
         )
+
+    def blank(self) -> Pack:
+        """Return a pack that holds nothing: all packs are of its shape."""
+        filler = PackFiller(self.templates, self.columns, self.capacity, PAD)
+        (pack,) = filler.fill([PackPlan.blank(len(self.capacity.tensors))])
+        return pack
 
     def header(self, loader: Loader, sizes: Mapping[str, int], remark: str) -> list[str]:
         """Return what the run learns from and with, in sentences.

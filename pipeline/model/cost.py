@@ -9,7 +9,7 @@ from ...graph.render.quantity import write_amount
 from ...storage.length import select_fitting
 from ...storage.loader import Loader
 from ..loader.stream import Stream
-from .flops import count_flops
+from .demand import Demand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +27,8 @@ class Cost:
     flops: Mapping[str, float]
 
     @classmethod
-    def of(cls, stream: Stream, loader: Loader) -> Cost:
-        """Return the cost of a run on ``stream``, from where ``loader`` stands."""
+    def of(cls, stream: Stream, loader: Loader, demand: Demand) -> Cost:
+        """Return the cost of a run on ``stream`` with ``demand``, from where ``loader`` stands."""
         config, report = stream.config, loader.report
         step = min(loader.state()["step"], config.steps - 1)
         coming = range(step, config.steps)
@@ -36,7 +36,7 @@ class Cost:
         return cls(
             samples={task: number / len(coming) for task, number in samples.items()},
             rows={task.name: task.num_rows for task in report.tasks},
-            flops=_mean_flops(stream),
+            flops=_mean_flops(stream, demand),
         )
 
     @property
@@ -54,12 +54,10 @@ class Cost:
                 yield f"{task}: an epoch is {steps:,.0f} steps, {write_amount(flops, 'FLOP')} of its own"
 
 
-def _mean_flops(stream: Stream) -> dict[str, float]:
+def _mean_flops(stream: Stream, demand: Demand) -> dict[str, float]:
     """Return the FLOP of a document of each task, on average over its templates."""
-    num_ids = sum(block.size for block in stream.plan.vocabulary.blocks)
     sums: dict[str, list[float]] = {}
     for each in select_fitting(stream.documents, stream.capacity):
-        source, target = each.source_lengths, each.target_lengths
-        flops = count_flops(stream.model, source, target, float(target.sum()), num_ids).total
-        sums.setdefault(each.template.task, []).append(flops / max(len(each), 1))
+        flops = demand.of_documents(each) / max(len(each), 1)
+        sums.setdefault(each.template.task, []).append(flops)
     return {task: sum(each) / len(each) for task, each in sums.items()}

@@ -20,6 +20,7 @@ from ...storage.loader import Loader
 from ..answerer.inference import Model
 from ..loader.stream import Stream
 from ..model.cost import Cost
+from ..model.demand import Demand
 from ..model.program import Program
 from ..model.record import refuse_other_run, used_artifacts
 from ..progress import Shown
@@ -49,13 +50,14 @@ from .watch import PATIENCE_S
 
 @dataclass(slots=True)
 class Running:
-    """A run on its way, its directory, where it is shown, and the tasks that can be evaluated."""
+    """A run on its way: its directory, what packs demand, where it is shown, tasks that can be evaluated."""
 
     path: Path
     mixture: Mixture
     stream: Stream
     record: Mapping[str, Any]
     learner: Learner
+    demand: Demand
     saver: Saver
     shown: Shown
     validated: Sequence[str]
@@ -71,7 +73,7 @@ class Running:
         return [
             *self.stream.header(loader, learner.program.num_parameters, learner.remark),
             *tell_recipe(learner),
-            *Cost.of(self.stream, loader).sentences(),
+            *Cost.of(self.stream, loader, self.demand).sentences(),
             Referee.over(self.stream.config, self.validated, ()).remark,
         ]
 
@@ -134,7 +136,9 @@ class Running:
         ):
             lines = self._read_lines()
             watch = LossWatch.over(lines)
-            teller = Teller(self.path, self.stream, learner, loader, log, audience, bar, watch)
+            teller = Teller(
+                self.path, self.stream, learner, self.demand, loader, log, audience, bar, watch
+            )
             referee = Referee.over(config, self.validated, lines)
             stepper = Stepper(
                 run=self.path,

@@ -71,6 +71,15 @@ def apply_rules(program: Program, rules: Mapping[str, ScopeRule]) -> dict[str, S
     return {**rules, **beside}
 
 
+def learn_as_told(program: Program, patterns: Mapping[str, ScopeRule]) -> None:
+    """Let of ``program`` learn what ``patterns`` say.
+
+    Raises:
+        TrainingError: As of `assign_rules` and `apply_rules`.
+    """
+    apply_rules(program, assign_rules(program, patterns))
+
+
 def _leading(name: str) -> Iterator[str]:
     """Yield each leading part of a parameter's ``name``, from its scope on: ``a``, ``a.b``, ``a.b.c``."""
     scope, _, place = name.removeprefix(SCOPES).partition(".")

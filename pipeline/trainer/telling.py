@@ -19,12 +19,11 @@ import torch
 
 from ...graph.errors import Problem, TaskloomWarning
 from ...graph.render.quantity import write_bytes, write_share
-from ...ops.architecture import VOCABULARY_SCOPE
 from ...storage.checkpoint import list_checkpoints, step_of
 from ...storage.loader import Loader
 from ...storage.pack import Pack
 from ..loader.stream import Stream
-from ..model.flops import count_flops
+from ..model.demand import Demand
 from ..model.hardware import peak_flops
 from ..progress import Bar
 from .evaluating import Evaluated
@@ -46,6 +45,7 @@ class Teller:
         run: Its directory.
         stream: What it learns from.
         learner: What learns.
+        demand: What packs demand.
         loader: Where packs come from.
         log: Its log.
         audience: Who else hears of it.
@@ -57,13 +57,13 @@ class Teller:
     run: Path
     stream: Stream
     learner: Learner
+    demand: Demand
     loader: Loader
     log: RunLog
     audience: Listener
     bar: Bar
     watch: LossWatch
     clock: StepClock = field(init=False)
-    _num_ids: int = field(init=False)
     _peak: float | None = field(init=False)
     _waited_s: float = 0.0
     _done: Amount = field(default=Amount(0, 0, 0.0))
@@ -72,7 +72,6 @@ class Teller:
 
     def __post_init__(self) -> None:
         self.clock = StepClock(self.learner.device)
-        self._num_ids = len(self.learner.program.scope(VOCABULARY_SCOPE).weight_VC)
         self._peak = _peak_of(self.learner)
 
     def waited(self, seconds: float) -> None:
@@ -82,13 +81,12 @@ class Teller:
 
     def took(self, packs: Sequence[Pack]) -> None:
         """Take note of the step that was taken on ``packs``."""
-        source, target = (
-            np.concatenate([np.diff(getattr(pack, f"{side}_ranges"))[:, 0] for pack in packs])
-            for side in ("source", "target")
+        ranges = [each for pack in packs for each in (pack.source_ranges, pack.target_ranges)]
+        amount = Amount(
+            tokens=sum(int(np.diff(each).sum()) for each in ranges),
+            samples=sum(len(pack.rows) for pack in packs),
+            flops=self.demand.of_packs(packs),
         )
-        num_labels = sum(int(np.count_nonzero(pack.weights)) for pack in packs)
-        flops = count_flops(self.stream.model, source, target, num_labels, self._num_ids)
-        amount = Amount(int(source.sum() + target.sum()), len(source), flops.total)
         self.clock.end_step(self.learner.step, amount)
         self.bar.advance()
 

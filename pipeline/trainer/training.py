@@ -19,6 +19,7 @@ from ...storage.files import local_path
 from ...storage.store import Store
 from ..answerer.inference import Model
 from ..loader.stream import open_stream
+from ..model.demand import Demand
 from ..model.record import run_capacity, run_record
 from ..progress import open_progress
 from ..settings import TrainConfig, split_words
@@ -31,6 +32,7 @@ from .ranks import choose_own_device, join_ranks
 from .run_log import write_header
 from .running import Running
 from .saving import Saver, fetch_checkpoint
+from .scopes import learn_as_told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ def train(
             stream=stream,
             record=run_record(mixture, stream),
             learner=learner,
+            demand=Demand.of(stream, lambda program, _: learn_as_told(program, config.scopes)),
             saver=Saver(path, learner, config),
             shown=shown,
             validated=validated_tasks(stream),

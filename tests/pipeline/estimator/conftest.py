@@ -26,6 +26,8 @@ MODELS: Final = {
     "dropout": replace(SIZES, dropout=0.1),
     "trunk": replace(SIZES, position="relative", trunk="resnet50"),
     "relative": replace(SIZES, position="relative", dropout=0.1),
+    "per_modality": replace(SIZES, ffn="per_modality"),
+    "absolute": replace(SIZES, position="relative", absolute_position="added", relative_bias=False),
 }
 TEXTS: Final = (
     "a step is some packs, and a pack is some documents of any task",
@@ -54,7 +56,18 @@ def make_pairs() -> Mixture:
     return Mixture(tasks, slots={"IMAGE": {"size": 32, "patch": 16}}, bpe_size=270)
 
 
-MIXTURES: Final = {"digits": make_mixture, "texts": make_texts, "pairs": make_pairs}
+def make_names() -> Mixture:
+    """Return the one that names pictures."""
+    _, name = make_pairs().tasks
+    return replace(make_pairs(), parts=[name])
+
+
+MIXTURES: Final = {
+    "digits": make_mixture,
+    "texts": make_texts,
+    "pairs": make_pairs,
+    "names": make_names,
+}
 
 OpenStream = Callable[..., Stream]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from taskloom.ops.device import loss
+from taskloom.ops.device import loss, modality
 from taskloom.ops.device.attention import backend
 from taskloom.ops.device.attention.spec import AttentionSpec
 from taskloom.pipeline.loader.packing import to_inputs
@@ -24,6 +24,8 @@ from taskloom.pipeline.model.work import (
     count_units,
     trace_work,
 )
+from taskloom.pipeline.settings import ScopeRule
+from taskloom.pipeline.trainer.scopes import learn_as_told
 from taskloom.storage.pack import Pack
 
 from .conftest import OpenStream
@@ -38,6 +40,16 @@ every_case = pytest.mark.parametrize(
         ("texts", "relative"),
         pytest.param("texts", "rotary", marks=pytest.mark.slow),
         pytest.param("digits", "relative", marks=pytest.mark.slow),
+        pytest.param("digits", "absolute", marks=pytest.mark.slow),
+        ("digits", "per_modality"),
+        pytest.param("names", "trunk", marks=pytest.mark.slow),
+    ],
+)
+every_rule = pytest.mark.parametrize(
+    "scopes",
+    [
+        pytest.param({"encoder": ScopeRule(learn="lora", rank=4)}, id="low-rank pairs"),
+        pytest.param({"encoder": ScopeRule(learn="frozen")}, id="frozen"),
     ],
 )
 
@@ -85,6 +97,12 @@ def charge_plainly(
     return losses.sum(), charged
 
 
+def multiply_plainly(x_NC: Tensor, weights: Sequence[Tensor], stops_E: Tensor) -> Tensor:
+    """Return products of groups, one after another."""
+    parts = x_NC.tensor_split(stops_E[:-1].tolist())
+    return torch.cat([F.linear(x, weight) for x, weight in zip(parts, weights, strict=True)])
+
+
 def count_plainly(stream: Stream, documents: list[Pack], monkeypatch: pytest.MonkeyPatch) -> int:
     """Return what torch counts for ``documents``, computed as formulas say."""
 
@@ -93,7 +111,9 @@ def count_plainly(stream: Stream, documents: list[Pack], monkeypatch: pytest.Mon
 
     monkeypatch.setattr(backend, "choose_backend", choose)
     monkeypatch.setattr(loss, "charge_labels", charge_plainly)
+    monkeypatch.setattr(modality, "multiply_groups", multiply_plainly)
     program = Program(stream.plan)
+    learn_as_told(program, stream.config.scopes)
     with FlopCounterMode(display=False) as counter:
         for document in documents:
             program(to_inputs(stream.plan, document, CPU))["loss"].backward()
@@ -104,10 +124,23 @@ def count_plainly(stream: Stream, documents: list[Pack], monkeypatch: pytest.Mon
 def test_useful_flops_are_those_of_plain_formulas(
     open_small: OpenStream, monkeypatch: pytest.MonkeyPatch, mixture: str, model: str
 ) -> None:
-    stream = open_small(mixture, model)
+    _compare(open_small(mixture, model), monkeypatch)
+
+
+@every_rule
+def test_gradients_that_nobody_learns_from_count_nothing(
+    open_small: OpenStream, monkeypatch: pytest.MonkeyPatch, scopes: dict[str, ScopeRule]
+) -> None:
+    _compare(open_small("digits", "rotary", scopes=scopes), monkeypatch)
+
+
+def _compare(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count a few documents both ways."""
     pack = first_pack(stream)
     documents = list(split_documents(pack))[:NUM_DOCUMENTS]
-    work = trace_work(stream.plan, pack)
+    work = trace_work(
+        stream.plan, pack, lambda program, _: learn_as_told(program, stream.config.scopes)
+    )
     useful, dense = 0.0, 0.0
     for document in documents:
         counts = count_units(document)
