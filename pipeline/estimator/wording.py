@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Final
 
-from ...graph.render.quantity import count, write_bytes, write_seconds, write_share
+from ...graph.render.quantity import count, write_amount, write_bytes, write_seconds, write_share
 from .run_plan import RunPlan
 
 _KEPT: Final = {
@@ -102,8 +102,8 @@ def _flops(plan: RunPlan) -> Iterator[str]:
             continue
         useful = number * (forward.useful + backward.useful)
         shown = (number * forward.executed, number * backward.executed, executed, useful)
-        rows.append((node or "between nodes", *map(write_flops, shown)))
-    rows.append(("in all", "", "", write_flops(total), write_flops(plan.flops.useful)))
+        rows.append((node or "between nodes", *map(_write_flops, shown)))
+    rows.append(("in all", "", "", _write_flops(total), _write_flops(plan.flops.useful)))
     head = ("FLOP of a step, all ranks", "forward", "backward", "executed", "useful")
     yield from _table(head, rows)
     idle = {
@@ -176,13 +176,8 @@ def _unknown(plan: RunPlan) -> Iterator[str]:
         yield f"  the network between nodes: {speed}/s for each device is taken for granted"
 
 
-def write_flops(number: float) -> str:
-    """Return a number of FLOP to three digits, such as ``11.2 TFLOP``."""
-    for unit in ("", "k", "M", "G", "T"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}FLOP"
-        number /= 1000
-    return f"{number:,.0f} PFLOP" if number >= 99.5 else f"{number:.3g} PFLOP"
+def _write_flops(number: float) -> str:
+    return write_amount(number, "FLOP")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
