@@ -1,8 +1,8 @@
 """What devices can do, as their makers state it: a small table to be read, and nothing that is measured.
 
-Peaks are of dense matrix products, without sparsity: ``bfloat16`` summed in single precision, and ``float32``
-as torch multiplies by default, which is no TF32. Links are one way, of one device. Memory is about what torch
-shows as ``total_memory``: drivers differ by a hundred megabytes.
+Peaks are of dense matrix products, without sparsity: ``bfloat16`` summed in single precision, ``tensorfloat32``
+as torch multiplies float32 where it is let, and ``float32`` as it does by default. Links are one way, of one
+device. Memory is about what torch shows as ``total_memory``: drivers differ by a hundred megabytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 from ...graph.errors import TrainingError, suggest
 
 _GIB: Final = 2**30
+_PRECISIONS: Final = ("bfloat16", "tensorfloat32", "float32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,18 +50,19 @@ def _gpu(
     *,
     gib: float,
     gb_s: float,
-    tflops: tuple[float, float],
+    tflops: tuple[float, float, float],
     link: float,
     source: str,
     node: int = 8,
 ) -> Hardware:
-    half, single = (1e12 * each for each in tflops)
     return Hardware(
         name=name,
         named=named,
         memory=round(gib * _GIB),
         bandwidth=1e9 * gb_s,
-        peaks=MappingProxyType({"bfloat16": half, "float32": single}),
+        peaks=MappingProxyType(
+            {name: 1e12 * peak for name, peak in zip(_PRECISIONS, tflops, strict=True)}
+        ),
         link=1e9 * link,
         node=node,
         source=source,
@@ -77,7 +79,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"A100.*40GB",
             gib=39.4,
             gb_s=1555,
-            tflops=(312, 19.5),
+            tflops=(312, 156, 19.5),
             link=300,
             source="NVIDIA A100 Tensor Core GPU data sheet",
         ),
@@ -86,7 +88,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"A100",
             gib=79.3,
             gb_s=2039,
-            tflops=(312, 19.5),
+            tflops=(312, 156, 19.5),
             link=300,
             source="NVIDIA A100 Tensor Core GPU data sheet",
         ),
@@ -95,7 +97,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"H100 PCIe",
             gib=79.1,
             gb_s=2000,
-            tflops=(756, 51),
+            tflops=(756, 378, 51),
             link=64,
             source="NVIDIA H100 PCIe GPU product brief",
         ),
@@ -104,7 +106,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"H100",
             gib=79.1,
             gb_s=3350,
-            tflops=(989.4, 66.9),
+            tflops=(989.4, 494.7, 66.9),
             link=450,
             source="NVIDIA H100 Tensor Core GPU architecture, table 2",
         ),
@@ -113,7 +115,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"H200",
             gib=139.8,
             gb_s=4800,
-            tflops=(989.4, 66.9),
+            tflops=(989.4, 494.7, 66.9),
             link=450,
             source="NVIDIA H200 Tensor Core GPU data sheet",
         ),
@@ -122,7 +124,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"B200",
             gib=178.0,
             gb_s=7700,
-            tflops=(2250, 75),
+            tflops=(2250, 1125, 75),
             link=900,
             source="NVIDIA HGX B200 data sheet, an eighth of the board",
         ),
@@ -131,7 +133,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"\bL4\b",
             gib=22.0,
             gb_s=300,
-            tflops=(121, 30.3),
+            tflops=(121, 60, 30.3),
             link=32,
             source="NVIDIA L4 Tensor Core GPU data sheet",
         ),
@@ -140,7 +142,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"L40S",
             gib=44.4,
             gb_s=864,
-            tflops=(362, 91.6),
+            tflops=(362, 183, 91.6),
             link=32,
             source="NVIDIA L40S data sheet",
         ),
@@ -149,7 +151,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"RTX 4090",
             gib=23.5,
             gb_s=1008,
-            tflops=(165.2, 82.6),
+            tflops=(165.2, 82.6, 82.6),
             link=32,
             node=1,
             source="NVIDIA Ada GPU architecture, appendix A",
@@ -159,7 +161,7 @@ HARDWARE: Final[Mapping[str, Hardware]] = MappingProxyType(
             r"MI300X",
             gib=191.7,
             gb_s=5300,
-            tflops=(1307.4, 163.4),
+            tflops=(1307.4, 653.7, 163.4),
             link=448,
             source="AMD Instinct MI300X data sheet",
         ),

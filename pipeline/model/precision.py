@@ -31,6 +31,15 @@ def working_copy(plan: Plan, program: Program, precision: str) -> Program:
     return Program(plan, scopes).train(program.training)
 
 
+def precision_of_products(precision: str) -> str:
+    """Return what a GPU multiplies in for a run in ``precision``, as torch is set at the moment.
+
+    In float32 torch may let it round factors to ``tensorfloat32``.
+    """
+    is_rounded = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tensorfloat32" if precision == "float32" and is_rounded else precision
+
+
 def hand_over(working: nn.Module, masters: nn.Module) -> None:
     """Add the gradients of ``working`` to those of ``masters``, and clear them there."""
     if working is masters:

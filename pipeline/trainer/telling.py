@@ -25,6 +25,7 @@ from ...storage.pack import Pack
 from ..loader.stream import Stream
 from ..model.demand import Demand
 from ..model.hardware import peak_flops
+from ..model.precision import precision_of_products
 from ..progress import Bar
 from .evaluating import Evaluated
 from .learner import Learner
@@ -173,9 +174,9 @@ class Teller:
 
 def _peak_of(learner: Learner) -> float | None:
     """Return the peak of all devices of a run, in FLOP/s; None where it is not known, as of a CPU."""
-    if learner.device.type != "cuda":
-        return None
-    peak = peak_flops(torch.cuda.get_device_name(learner.device))
+    device = learner.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    peak = peak_flops(name, precision_of_products(learner.config.precision))
     return None if peak is None else peak * learner.ranks.number
 
 

@@ -218,5 +218,11 @@ def test_hardware_is_found_by_the_name_that_torch_has_for_it(name: str, kind: st
     assert peak_flops(name) == HARDWARE[kind].peaks.get("bfloat16")
 
 
+@pytest.mark.parametrize("kind", [kind for kind in HARDWARE if kind != "cpu"])
+def test_products_are_the_faster_the_fewer_digits_they_have(kind: str) -> None:
+    peaks = HARDWARE[kind].peaks
+    assert peaks["float32"] <= peaks["tensorfloat32"] < peaks["bfloat16"]
+
+
 def test_unknown_hardware_has_no_peak() -> None:
     assert (find_hardware("NVIDIA T4"), peak_flops("NVIDIA T4")) == (None, None)

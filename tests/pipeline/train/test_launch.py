@@ -37,6 +37,17 @@ continue_run(store, out, **json.loads(settings))
 """
 
 
+PEAK = 1e9
+"""FLOP/s that ranks take their processor to be able to do."""
+
+_OF_KNOWN_PEAK = f"""
+from dataclasses import replace
+from taskloom.pipeline.model import hardware
+known = hardware.HARDWARE
+hardware.HARDWARE = {{"cpu": replace(known["cpu"], peaks={{"float32": {PEAK}, "bfloat16": 1.0}})}}
+{_TRAIN}
+"""
+
 _HANG = f"""
 import os, time
 from taskloom.pipeline.trainer import learner
@@ -100,7 +111,7 @@ def whole(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begun(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run of two ranks, stopped after ten steps; tests leave it as it is."""
     out = tmp_path_factory.mktemp("two") / "run"
-    run_ranks(_TRAIN, 2, *arguments(store_dir, out, **STEPS, stop_at=10))
+    run_ranks(_OF_KNOWN_PEAK, 2, *arguments(store_dir, out, **STEPS, stop_at=10))
     return out
 
 
@@ -120,6 +131,17 @@ def test_each_rank_writes_a_share_of_a_checkpoint_and_one_process_reads_it(begun
 def test_only_the_first_rank_writes_the_log(begun: Path) -> None:
     assert [line["step"] for line in read_log(begun)] == [4, 8]
     assert not list(begun.glob(".tmp*"))
+
+
+def test_tokens_are_those_of_all_ranks_and_mfu_is_of_the_peaks_of_all_in_their_precision(
+    begun: Path,
+) -> None:
+    # The first step is no usual one, and neither are those that are measured, the last three of ten.
+    for line, counted in zip(read_log(begun), (slice(1, 4), slice(0, 3)), strict=True):
+        speed, step_s = line["speed"], line["step_s"]
+        assert speed["mfu"] == pytest.approx(speed["flops_per_s"] / (2 * PEAK))
+        tokens = speed["tokens_per_s"] * sum(step_s[counted])
+        assert tokens == pytest.approx(line["tokens"] * 3 / 4, rel=0.1)
 
 
 def test_a_run_of_two_ranks_goes_on_with_one_to_the_same(

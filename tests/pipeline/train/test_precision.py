@@ -16,7 +16,7 @@ from taskloom.graph.errors import CheckpointError, TrainingError
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Model, Run, train
 from taskloom.pipeline.loader.stream import Stream
-from taskloom.pipeline.model.precision import hand_over
+from taskloom.pipeline.model.precision import hand_over, precision_of_products
 from taskloom.pipeline.model.record import refuse_other_run
 from taskloom.pipeline.planner.planning import Plan
 from taskloom.pipeline.trainer.learner import Learner
@@ -130,6 +130,20 @@ def test_gradients_of_packs_are_added_up_in_float32() -> None:
     assert masters.weight.grad is not None
     assert torch.equal(masters.weight.grad, sums)
     assert masters.bias.grad is None, "there was none"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "products"),
+    [("highest", "float32"), ("high", "tensorfloat32"), ("medium", "tensorfloat32")],
+)
+def test_products_in_float32_are_what_torch_is_set_to(allowed: str, products: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        assert precision_of_products("float32") == products
+        assert precision_of_products("bfloat16") == "bfloat16"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_a_step_whose_gradient_is_no_number_changes_nothing(stream: Stream) -> None:
