@@ -6,19 +6,13 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from ...graph.errors import CheckpointError
-from ...graph.planned import name_scored
-from ...ops.device.lora import UP
-from ...storage.checkpoint import Checkpoint
 from ...storage.pack import Pack, fingerprint_pack
 from ..loader.packing import to_inputs
-from ..model.importing import Taken, take_over
 from ..model.precision import refresh, working_copy
 from ..model.program import Program
 from ..planner.planning import Plan
@@ -31,7 +25,7 @@ from .ranks import Ranks
 from .recording import SUMS, TOLD, Recorder, teach
 from .schedule import rate_at
 from .scopes import apply_rules, assign_rules
-from .sharding import is_share, like_own, local, make_whole, shard, summed_at_last, take_share
+from .sharding import local, make_whole, shard, summed_at_last
 from .summing import replicate, summed
 from .tally import Tally
 from .watch import PATIENCE_S
@@ -136,22 +130,6 @@ class Learner:
         """What the run has come to: the average, or else the program as it is learned."""
         return self.program if self.average is None else self.average.program
 
-    def begin_with(self, weights: Path, artifacts: Mapping[str, bytes]) -> Taken:
-        """Take over the parameters of a checkpoint, as far as both have them, for use with ``artifacts``.
-
-        Raises:
-            CheckpointError: There is no checkpoint, or a tensor has another size there (T0743).
-        """
-        whole = self._make_whole(self.program)
-        taken = take_over(whole, self.plan.vocabulary, weights, artifacts)
-        if whole is not self.program:
-            own = self.program.state_dict()
-            self.program.load(own | like_own(whole.state_dict(), own), weights)
-        refresh(self.working, self.program)
-        if self.average is not None:
-            self.average.begin_at(self.program)
-        return taken
-
     @property
     def remark(self) -> str:
         """What a person should know about how it computes."""
@@ -160,19 +138,6 @@ class Learner:
         told = "" if precision == "float32" else f" in {precision}"
         of_many = f", {self.ranks.number} ranks" if self.ranks.number > 1 else ""
         return f"on {self.device.type}{told}, {how}{of_many}"
-
-    def whole_result(self) -> Program:
-        """Return the result with all of its parameters, low-rank pairs folded into theirs; on all ranks."""
-        return self._make_whole(self.result)
-
-    def _make_whole(self, program: Program) -> Program:
-        own = program.state_dict()
-        if not any(is_share(tensor) or name.endswith(UP) for name, tensor in own.items()):
-            return program
-        with torch.device("meta"):
-            whole = Program(self.plan)
-        whole.load({name: make_whole(tensor) for name, tensor in own.items()}, "the run")
-        return whole
 
     @property
     def recording(self) -> str:
@@ -320,49 +285,6 @@ class Learner:
         balance = {} if self.balance is None else {"balance": self.balance.describe()}
         line = {"step": self.step, "rate": rate_at(self.config, self.step - 1), **told, **balance}
         return line | {"waited_s": round(waited_s, 3)}
-
-    def training(self) -> dict[str, Any]:
-        """Return what going on needs beside the result, as a checkpoint can keep it; on all ranks."""
-        training: dict[str, Any] = {
-            "optimizer": self.optimizer.state_dict(),
-            "tally": self.tally.of_all(self.ranks).to_plain(),
-        }
-        if self.average is not None:
-            training["learned"] = dict(self.program.state_dict())
-        if self.balance is not None:
-            training["balance"] = self.balance.to_plain()
-        return training
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where ``checkpoint`` was written.
-
-        Raises:
-            CheckpointError: It holds other parameters, or nothing to go on with.
-        """
-        if checkpoint.training is None:
-            message = f"{checkpoint.path} holds a model, but no optimizer to train it with"
-            raise CheckpointError.of("T0724", message, "train into another directory")
-        training: Any = checkpoint.training
-        self._load(self.result, checkpoint.tensors, checkpoint.path)
-        if self.average is not None:
-            self._load(self.program, training["learned"], checkpoint.path)
-        refresh(self.working, self.program)
-        own = dict(self.program.named_parameters())
-        self.optimizer.load_state_dict(
-            {
-                name: {key: take_share(kept, own.get(name)) for key, kept in state.items()}
-                for name, state in training["optimizer"].items()
-            }
-        )
-        self.step = checkpoint.record["step"]
-        names = (checkpoint.record["losses"], name_scored(self.plan.scored))
-        self.tally = Tally.from_plain(training["tally"], self.device, *names).share(self.ranks)
-        if self.balance is not None:
-            self.balance.restore(training["balance"], names[0])
-
-    @staticmethod
-    def _load(program: Program, tensors: Mapping[str, Tensor], path: Path) -> None:
-        program.load(like_own(tensors, program.state_dict()), path)
 
 
 @contextmanager

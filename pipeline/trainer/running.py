@@ -30,6 +30,7 @@ from .blame import NAME as NOT_FINITE
 from .blame import find_documents
 from .evaluating import Evaluator
 from .interrupt import deferred_interrupts
+from .keeping import begin_with, restore, whole_result
 from .learner import Learner
 from .listener.listening import Audience
 from .loss_watch import LossWatch
@@ -101,7 +102,7 @@ class Running:
             return loader
         saved = read_checkpoint(checkpoint, with_training=True)
         refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
-        self.learner.restore(saved)
+        restore(self.learner, saved)
         if self.ranks.is_first:
             for name in (NOT_FINITE, OUT_OF_MEMORY):
                 (self.path / name).unlink(missing_ok=True)
@@ -116,7 +117,7 @@ class Running:
         weights = self.stream.config.weights
         if not weights:
             return
-        taken = self.learner.begin_with(local_path(weights), used_artifacts(self.stream))
+        taken = begin_with(self.learner, local_path(weights), used_artifacts(self.stream))
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )
@@ -199,7 +200,7 @@ class Running:
         """Evaluate what has been learned, on the first of all ranks."""
         self._enter("evaluating", is_waiting=not self.ranks.is_first)
         with teller.clock.part(EVALUATING):
-            whole = self.learner.whole_result()
+            whole = whole_result(self.learner)
             if self.ranks.is_first:
                 self._judge(whole, teller, referee)
             (num_over,) = self.ranks.add_up([float(referee.is_over)])

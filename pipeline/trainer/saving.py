@@ -30,6 +30,7 @@ from ...storage.mirror import copy_checkpoint, fetch_latest, keep_copies
 from ...storage.remote import RemoteFolder
 from ...storage.saving import Writing, begin_checkpoint
 from ..settings import TrainConfig
+from .keeping import keep_training
 from .learner import Learner
 from .metric import sign_of
 from .ranks import Ranks
@@ -69,7 +70,7 @@ class Saver:
         self._writing = begin_checkpoint(
             checkpoint_path(self.run, learner.step),
             tensors=learner.result.state_dict(),
-            training=learner.training(),
+            training=keep_training(learner),
             record=record,
             artifacts=artifacts,
             stager=self._stager,

@@ -25,6 +25,7 @@ from ..progress import open_progress
 from ..settings import TrainConfig, split_words
 from ..task import Mixture, Task, as_mixture
 from .evaluating import validated_tasks
+from .keeping import whole_result
 from .learner import Learner, own_torch
 from .listener.listening import Audience, Listener
 from .listener.service import open_services
@@ -131,7 +132,7 @@ def train(
                 write_header(run.path, header, run.facts())
             audience.began(run.path, header, run.facts())
             run.go(loader, last, audience)
-        come_to = run.model(learner.whole_result())
+        come_to = run.model(whole_result(learner))
     return Run(
         path=run.path, step=learner.step, model=come_to, header=tuple(header), rank=ranks.rank
     )

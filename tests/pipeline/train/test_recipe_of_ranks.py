@@ -14,6 +14,7 @@ from torch import Tensor
 
 from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.pipeline.settings import ScopeRule, TrainConfig
+from taskloom.pipeline.trainer.keeping import whole_result
 from taskloom.pipeline.trainer.learner import Learner, own_torch
 from taskloom.pipeline.trainer.ranks import Ranks, join_ranks
 from taskloom.storage.store import Store
@@ -65,7 +66,7 @@ def learn(stream: Stream, config: TrainConfig, ranks: Ranks) -> dict[str, Tensor
         learner = Learner.make(stream.plan, config, CPU, ranks)
         for packs in islice(loader, 3):
             learner.take(packs)
-        told = {name: p.detach() for name, p in learner.whole_result().named_parameters()}
+        told = {name: p.detach() for name, p in whole_result(learner).named_parameters()}
     balance = {} if learner.balance is None else learner.balance.balancer.state()
     return told | {f"balance {name}": tensor.detach() for name, tensor in balance.items()}
 

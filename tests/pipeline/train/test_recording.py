@@ -24,6 +24,7 @@ from taskloom.pipeline.planner.planning import Plan
 from taskloom.pipeline.task import Mixture
 from taskloom.pipeline.trainer import recording
 from taskloom.pipeline.trainer.blame import find_documents
+from taskloom.pipeline.trainer.keeping import restore
 from taskloom.pipeline.trainer.learner import Learner
 from taskloom.pipeline.trainer.recording import Recorder, capture_graph
 from taskloom.pipeline.trainer.saving import Saver
@@ -187,7 +188,7 @@ def test_a_recorded_run_goes_on_from_a_checkpoint_to_the_same(
     saver.finish()
     path = checkpoint_path(tmp_path, 5)
     torch.manual_seed(2)
-    second.restore(read_checkpoint(path, with_training=True))
+    restore(second, read_checkpoint(path, with_training=True))
     take_steps(second, packs[5:10])
     assert is_recorded(first)
     assert is_recorded(second)
