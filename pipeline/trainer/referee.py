@@ -8,17 +8,21 @@ earlier evaluations stands in the log, so a run that goes on needs nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from ...graph.errors import TrainingError, suggest
+from ...graph.errors import Problem, TrainingError, suggest
 from ..settings import TrainConfig
 from .evaluating import Evaluated
 from .metric import METRICS, sign_of
 
 _GUESS = 2.0
 """A row that is evaluated, in rows that are learned from, while nobody knows better."""
+
+_TO_EVALUATE: Final = (
+    "give a task valid=… and key=…, or a source with a split valid, and evaluate_every above 0"
+)
 
 
 @dataclass(slots=True)
@@ -50,9 +54,9 @@ class Referee:
         """Return the referee of a run whose log has ``lines``.
 
         Raises:
-            TrainingError: There is no such metric, or nothing to evaluate it on (T0780).
+            TrainingError: A setting names no metric, or there is nothing to evaluate it on (T0780).
         """
-        _refuse_metric(config, tasks)
+        _refuse_metrics(config, tasks)
         referee = cls(config, tasks)
         for line in lines:
             referee._before_s += line.get("seconds", 0.0)
@@ -131,19 +135,33 @@ class Referee:
         return False
 
 
-def _refuse_metric(config: TrainConfig, tasks: Collection[str]) -> None:
-    """Check that evaluations give what they are compared by."""
-    task, _, name = config.metric.rpartition(".")
+def _refuse_metrics(config: TrainConfig, tasks: Collection[str]) -> None:
+    """Check that evaluations give what they are compared by, and what checkpoints are kept by."""
+    named = {"metric": config.metric}
+    if config.keep_best:
+        named["keep_best"] = config.keep_best
+    problems = [
+        p for setting, metric in named.items() for p in _problems_of(setting, metric, tasks)
+    ]
+    if not (tasks and config.evaluate_every):
+        problems += [
+            Problem("T0780", f"{setting} is {value}, and nothing is evaluated", help_)
+            for setting, value, help_ in (
+                ("stop_after", config.stop_after, f"{_TO_EVALUATE}; or set stop_after to 0"),
+                ("keep_best", config.keep_best, f"{_TO_EVALUATE}; or leave keep_best out"),
+            )
+            if value
+        ]
+    if problems:
+        raise TrainingError(*problems)
+
+
+def _problems_of(setting: str, metric: str, tasks: Collection[str]) -> Iterator[Problem]:
+    task, _, name = metric.rpartition(".")
     if name not in METRICS:
-        message = f'metric is "{config.metric}", which evaluations do not tell'
+        message = f'{setting} is "{metric}", which evaluations do not tell'
         help_ = f"{suggest(name, METRICS)}; of one task it is TASK.{METRICS[0]}"
-        raise TrainingError.of("T0780", message, help_)
-    if task and not any(each == task or task.startswith(f"{each}.") for each in tasks):
-        message = f'metric is "{config.metric}", and no task "{task}" has rows to evaluate on'
-        raise TrainingError.of("T0780", message, suggest(task, tasks))
-    if config.stop_after and not (tasks and config.evaluate_every):
-        message = f"stop_after is {config.stop_after}, and nothing is evaluated"
-        help_ = (
-            "give a task valid=… and key=…, or a source with a split valid; or set stop_after to 0"
-        )
-        raise TrainingError.of("T0780", message, help_)
+        yield Problem("T0780", message, help_)
+    elif task and not any(each == task or task.startswith(f"{each}.") for each in tasks):
+        message = f'{setting} is "{metric}", and no task "{task}" has rows to evaluate on'
+        yield Problem("T0780", message, suggest(task, tasks))

@@ -181,6 +181,19 @@ def test_evaluating_waits_while_it_would_take_more_than_its_share(
         pytest.param(
             {"stop_after": 2, "evaluate_every": 0}, "stop_after is 2, and nothing is", id="never"
         ),
+        pytest.param(
+            {"keep_best": "los"}, 'keep_best is "los", which evaluations do not tell', id="best"
+        ),
+        pytest.param(
+            {"keep_best": "spel.loss"},
+            'keep_best is "spel.loss", and no task "spel" has rows',
+            id="best of no task",
+        ),
+        pytest.param(
+            {"keep_best": "loss", "evaluate_every": 0},
+            "keep_best is loss, and nothing is evaluated",
+            id="best of nothing",
+        ),
     ],
 )
 def test_a_metric_that_no_evaluation_tells_is_refused_before_training(
@@ -190,6 +203,12 @@ def test_a_metric_that_no_evaluation_tells_is_refused_before_training(
         go(store, tmp_path / "out", **settings)
     assert message in str(caught.value)
     assert not (tmp_path / "out" / "log.jsonl").exists()
+
+
+def test_settings_that_name_metrics_are_refused_together(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as caught:
+        go(store, tmp_path / "out", metric="bleu", keep_best="rouge")
+    assert [p.message.split()[0] for p in caught.value.problems] == ["metric", "keep_best"]
 
 
 def test_the_header_says_which_tasks_are_evaluated_and_how_often(
