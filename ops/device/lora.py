@@ -58,16 +58,6 @@ class LoraLinear(Linear):
         """Return the weight that layer and pair are together."""
         return _fold(self.weight, self.lora_up_OR, self.lora_down_RC, self.lora_scale)
 
-    def folded(self) -> Linear:
-        """Return them as one layer, which learns if the layer did."""
-        bias = cast("Tensor | None", self.bias)
-        layer = Linear(self.in_features, self.out_features, bias=bias is not None, device="meta")
-        learns = self.weight.requires_grad
-        layer.weight = nn.Parameter(self.whole_weight().detach(), requires_grad=learns)
-        if bias is not None:
-            layer.bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
-        return layer.train(self.training)
-
 
 def fold_pairs(tensors: Mapping[str, Tensor], *, kept: Collection[str] = ()) -> dict[str, Tensor]:
     """Return ``tensors`` by name, pairs folded into the weights they are beside.

@@ -55,10 +55,3 @@ def add_lora(program: nn.Module, names: Collection[str], *, rank: int, alpha: fl
         layer = program.get_submodule(name)
         assert isinstance(layer, nn.Linear), "it was chosen as one"
         program.set_submodule(name, LoraLinear(layer, rank=rank, alpha=alpha).train(layer.training))
-
-
-def merge_lora(program: nn.Module) -> None:
-    """Fold all pairs of ``program`` into the weights they are beside; what did not learn still does not."""
-    for name, module in list(program.named_modules()):
-        if isinstance(module, LoraLinear):
-            program.set_submodule(name, module.folded())

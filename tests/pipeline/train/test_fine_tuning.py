@@ -13,6 +13,7 @@ from torch import Tensor
 
 from taskloom.pipeline import Mixture, Model, Run, Source, Task, build, train
 from taskloom.pipeline.config.project import load_project
+from taskloom.pipeline.model.consolidating import consolidate
 from taskloom.pipeline.settings import ScopeRule
 from taskloom.pipeline.trainer.run_log import read_log
 from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
@@ -36,9 +37,7 @@ BOXES = Task(
 
 
 def last_of(out: Path) -> Checkpoint:
-    path = latest_checkpoint(out)
-    assert path is not None
-    return read_checkpoint(path, with_training=True)
+    return read_checkpoint(latest_checkpoint(out) or out, with_training=True)
 
 
 def learn(tasks: list[Task], folder: Path, out: str, *, bpe_size: int = 280, **more: Any) -> Run:
@@ -181,6 +180,14 @@ def test_pairs_learn_beside_weights_that_stay_and_a_model_has_them_folded(
     expected = theirs[f"{matrix}.weight"] + pair[2] * pair[0] @ pair[1]
     torch.testing.assert_close(model[f"{matrix}.weight"], expected)
     assert not torch.equal(model[f"{matrix}.weight"], theirs[f"{matrix}.weight"])
+
+    consolidate(tmp_path / "whole", tmp_path / "handed on")
+    assert not any(map(is_pair, last_of(tmp_path / "handed on").tensors))
+    handed_on = Model.load(tmp_path / "handed on")
+    assert are_equal(dict(handed_on.program.state_dict()), model)
+    rows = [{"number": str(number)} for number in range(12)]
+    answers, expected_answers = (each.infer("spell", rows) for each in (handed_on, run.model))
+    assert answers == expected_answers
 
     learn([SPELL], tmp_path, "next", weights=str(tmp_path / "whole"), **STILL)
     assert are_equal(last_of(tmp_path / "next").tensors, model)
