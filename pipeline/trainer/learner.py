@@ -20,7 +20,7 @@ from ..settings import TrainConfig
 from .averaging import Average, make_average
 from .balancing import Balance, make_balance
 from .drawing import draw_for_pack
-from .optimizer import Member, Optimizer, kinds_of, make_optimizer
+from .optimizer import Member, Optimizer, kinds_of, make_optimizer, owners_of
 from .ranks import Ranks
 from .recording import SUMS, TOLD, Recorder, teach
 from .schedule import rate_at
@@ -94,14 +94,20 @@ class Learner:
         ranks = ranks or Ranks()
         program = program.to(device).train()
         rules = apply_rules(program, assign_rules(program, config.scopes))
-        kinds = kinds_of(program)
+        kinds, owners = kinds_of(program), owners_of(program)
         average = make_average(plan, program, config.ema) if config.ema else None
         is_sharded = config.sharding == "full" and ranks.number > 1
         if is_sharded:
             for each in [program] if average is None else [program, average.program]:
                 shard(each, ranks, device, config.precision)
         members = [
-            Member(name=name, parameter=parameter, kind=kinds[name], factor=rules[name].rate)
+            Member(
+                name=name,
+                parameter=parameter,
+                kind=kinds[name],
+                factor=rules[name].rate,
+                owner=owners[name],
+            )
             for name, parameter in program.named_parameters()
             if parameter.requires_grad
         ]

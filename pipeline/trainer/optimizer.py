@@ -6,15 +6,20 @@ of them, or all but the matrices where Muon learns those. Vectors do not decay.
 
 Muon's step is scaled to be as large as one of AdamW, so both have one learning rate and one decay.
 
+Parameters of one scope, or of one modality in it, *rest* in a step in which nothing was learned for them, as an
+adapter of pictures does while the task that has any is away: moments go on later where they were. Moved by what
+moments remember, they would drift, and in a long absence decay to nothing.
+
 Source: AdamW, arXiv:1711.05101; Muon, https://kellerjordan.github.io/posts/muon/; its scale, Moonlight,
 section 2.2 (arXiv:2502.16982).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Final, Literal
 
 import torch
@@ -23,6 +28,7 @@ from torch import Tensor, nn
 from ...ops.device.lora import DOWN, UP
 from ..model.program import LAYERS
 from ..settings import TrainConfig
+from .sharding import make_whole
 
 BETAS: Final = (0.9, 0.98)
 """Decays of AdamW's moments."""
@@ -39,12 +45,14 @@ class Member:
         parameter: The parameter.
         kind: What it is.
         factor: Factor on the learning rate.
+        owner: What it is for: parameters of one owner rest together.
     """
 
     name: str
     parameter: nn.Parameter
     kind: Kind
     factor: float = 1.0
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,7 @@ class Optimizer:
     """AdamW and Muon, each with the parameters that it learns, as one.
 
     Attributes:
-        parts: Those of the two that have parameters.
+        parts: Those of the two that have parameters, for each owner of these.
         names: Name of each parameter, in the order in which its part has it.
     """
 
@@ -66,10 +74,12 @@ class Optimizer:
 
     @property
     def num_learned(self) -> dict[str, int]:
-        """Number of parameters that each part learns, by the name of its class."""
-        return {
-            type(part).__name__: sum(p.numel() for p in _parameters(part)) for part in self.parts
-        }
+        """Number of parameters that AdamW and Muon learn, by the name of the class."""
+        numbers: dict[str, int] = {}
+        for part in self.parts:
+            name, number = type(part).__name__, sum(p.numel() for p in _parameters(part))
+            numbers[name] = numbers.get(name, 0) + number
+        return numbers
 
     def set_rate(self, rate: float) -> None:
         """Let ``rate`` be the learning rate, times the factor of each group."""
@@ -84,14 +94,20 @@ class Optimizer:
     def step(self, is_bad: Tensor) -> None:
         """Change the parameters by their gradients, or nothing at all where ``is_bad``, shape ``()``.
 
-        The parts are told on the device: a look at the number would make the host wait for it.
+        A part whose gradients are nothing rests. Parts are told on the device: a look at the number would make
+        the host wait for it.
         """
         for part in self.parts:
+            grads = [p.grad for p in _parameters(part) if p.grad is not None]
+            if not grads:
+                continue
+            largest = make_whole(nn.utils.get_total_norm(grads, math.inf))
+            rests = torch.logical_or(is_bad, largest == 0)
             if isinstance(part, torch.optim.Muon):
-                _step_unless(part, is_bad)
+                _step_unless(part, rests)
             else:
                 told: Any = part
-                told.found_inf = is_bad.to(torch.float32)
+                told.found_inf = rests.to(torch.float32)
                 part.step()
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
@@ -123,20 +139,38 @@ def make_optimizer(members: Sequence[Member], config: TrainConfig) -> Optimizer:
     """
     ordered = sorted(members, key=lambda each: each.name)
     for_muon = "matrix" if config.optimizer == "muon" else ""
-    by_muon = [member for member in ordered if member.kind == for_muon]
-    by_adamw = [member for member in ordered if member.kind != for_muon]
+    by_part: dict[tuple[bool, str], list[Member]] = {}
+    for member in ordered:
+        by_part.setdefault((member.kind == for_muon, member.owner), []).append(member)
     parts: list[torch.optim.Optimizer] = []
     names: list[list[str]] = []
     rate, decay = config.learning_rate, config.weight_decay
-    if by_adamw:
-        groups, told = _group(by_adamw, decay)
-        parts.append(torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True))
+    for (is_by_muon, _), own in sorted(by_part.items()):
+        groups, told = _group(own, decay)
         names.append(told)
-    if by_muon:
-        groups, told = _group(by_muon, decay)
-        parts.append(torch.optim.Muon(groups, lr=rate, adjust_lr_fn="match_rms_adamw"))
-        names.append(told)
+        if is_by_muon:
+            parts.append(torch.optim.Muon(groups, lr=rate, adjust_lr_fn="match_rms_adamw"))
+        else:
+            parts.append(torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True))
     return Optimizer(parts, names)
+
+
+def owners_of(program: nn.Module) -> dict[str, str]:
+    """Return what each parameter of ``program`` is for, by its name.
+
+    Modules in a dict are each for what they are called by there: scopes, and modalities inside them.
+    """
+    called = {
+        f"{name}.{key}" if name else key
+        for name, module in program.named_modules()
+        if isinstance(module, nn.ModuleDict | nn.ParameterDict)
+        for key in module
+    }
+    owners: dict[str, str] = {}
+    for name, _ in program.named_parameters():
+        leading = accumulate(name.split("."), "{}.{}".format)
+        owners[name] = ".".join(each.rpartition(".")[2] for each in leading if each in called)
+    return owners
 
 
 def kinds_of(program: nn.Module) -> dict[str, Kind]:

@@ -116,6 +116,29 @@ def test_a_bad_step_changes_nothing(optimizer: Any, value: float, before: int) -
     assert {name for name in state if not are_equal(made.state_dict()[name], state[name])} == set()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("before", [0, 3])
+def test_what_nothing_was_learned_for_rests_whatever_others_do(optimizer: Any, before: int) -> None:
+    members = make_members()
+    guests = [replace(m, name=f"guest {m.name}", owner="guest") for m in make_members()]
+    every = [*members, *guests]
+    made = make_optimizer(every, TrainConfig(optimizer=optimizer, weight_decay=0.1))
+    take(made, every, range(before))
+    resting, state = values_of(guests), made.state_dict()
+    state = {n: {k: v.clone() for k, v in state.get(n, {}).items()} for n in resting}
+    own = values_of(members)
+    for step in range(before, before + 2):
+        set_gradients(every, step)
+        for guest in guests:
+            guest.parameter.grad = torch.zeros_like(guest.parameter)
+        made.step(WELL)
+    assert are_equal(values_of(guests), resting)
+    assert not any(torch.equal(own[name], now) for name, now in values_of(members).items())
+    for name, kept in made.state_dict().items():
+        for key, value in state.get(name, {}).items():
+            assert torch.equal(kept[key], value), (name, key)
+
+
 def test_factors_multiply_the_rate() -> None:
     members = [
         replace(each, factor=2.0 if each.kind == "table" else 1.0) for each in make_members()
@@ -144,7 +167,10 @@ def test_what_is_kept_by_name_is_found_again_in_any_order(optimizer: Any) -> Non
 
 def test_muon_learns_the_matrices_of_layers_and_nothing_else(stream: Stream) -> None:
     learner = make_learner(stream)
-    adamw, muon = (set(names) for names in learner.optimizer.names)
+    by_class: dict[type[torch.optim.Optimizer], set[str]] = {}
+    for part, names in zip(learner.optimizer.parts, learner.optimizer.names, strict=True):
+        by_class.setdefault(type(part), set()).update(names)
+    adamw, muon = by_class[torch.optim.AdamW], by_class[torch.optim.Muon]
     assert muon == {
         f"scopes.{side}.layers.0.{part}.weight"
         for side, parts in {
