@@ -119,16 +119,7 @@ class EncodeStreams:
 
     def module(self) -> Encoder:
         """Build the layers."""
-        shape = LayerShape(
-            self.model_width,
-            self.num_heads,
-            self.ffn_width,
-            self.dropout,
-            self.num_layers,
-            self.drop_path,
-            self.modalities,
-        )
-        return Encoder(shape)
+        return Encoder(LayerShape.of(self, self.modalities))
 
     def __call__(
         self,
