@@ -80,8 +80,8 @@ class TrainConfig:
         keep_checkpoints: Checkpoints that are kept, the last ones.
         keep_every: Steps whose multiples keep their checkpoints for good; none if 0.
         keep_best: Metric of the evaluation whose best checkpoint is kept as well; none if empty.
-        mirror: URL to which every checkpoint is copied as well, such as ``"s3://bucket/run"``; a run that has
-            none on this machine goes on with what is there.
+        mirror: URL to which every checkpoint is copied as well, and the log and samples with it, such as
+            ``"s3://bucket/run"``; a run that has none on this machine goes on with what is there.
         sharding: What several ranks divide among them besides the packs: ``"none"``, or ``"full"`` for
             parameters, gradients and the optimizer's state, where a model is too large for one.
         rank_timeout_s: Seconds without a sign after which one of several ranks is given up, and the run ends.

@@ -26,7 +26,14 @@ from ...storage.checkpoint import (
     step_of,
 )
 from ...storage.files import write_json
-from ...storage.mirror import copy_checkpoint, fetch_latest, keep_copies
+from ...storage.mirror import (
+    copy_beside,
+    copy_checkpoint,
+    fetch_beside,
+    fetch_latest,
+    keep_copies,
+    list_copies,
+)
 from ...storage.remote import RemoteFolder
 from ...storage.saving import Writing, begin_checkpoint
 from ..settings import TrainConfig
@@ -34,10 +41,17 @@ from .keeping import keep_training
 from .learner import Learner
 from .metric import sign_of
 from .ranks import Ranks
+from .run_log import HEADER
+from .run_log import NAME as LOG
+from .run_measures import NAME as MEASURES
+from .sample import FOLDER as SAMPLES
 from .watch import PATIENCE_S
 
 NAME: Final = "best.json"
 """File of a run that has the values of the metric whose best checkpoint is kept."""
+
+_BESIDE: Final = (LOG, HEADER, MEASURES, NAME, SAMPLES)
+"""What a mirror has of a run beside its checkpoints."""
 
 
 @dataclass(slots=True)
@@ -112,7 +126,9 @@ class Saver:
         if self.config.mirror:
             written = latest_checkpoint(self.run)
             assert written is not None, "it has just been written"
-            copy_checkpoint(written, open_mirror(self.config.mirror))
+            mirror = open_mirror(self.config.mirror)
+            copy_beside(self.run, _BESIDE, mirror)
+            copy_checkpoint(written, mirror)
         steps = [step_of(path) for path in list_checkpoints(self.run)]
         kept = set(steps[-self.config.keep_checkpoints :])
         if self.config.keep_every:
@@ -145,13 +161,18 @@ class Saver:
 
 
 def fetch_checkpoint(run: Path, config: TrainConfig, ranks: Ranks) -> None:
-    """Fetch the last checkpoint of a run from its mirror, if the run has one there and none here; on all ranks.
+    """Fetch a run from its mirror, if it has a checkpoint there and none here; on all ranks.
+
+    That is its last checkpoint, its log, and what else it has told.
 
     Raises:
         StoreError: The mirror cannot be read.
     """
     if config.mirror and ranks.is_first and latest_checkpoint(run) is None:
-        fetch_latest(open_mirror(config.mirror), run)
+        mirror = open_mirror(config.mirror)
+        if list_copies(mirror):
+            fetch_beside(mirror, _BESIDE, run)
+            fetch_latest(mirror, run)
     ranks.meet()
 
 

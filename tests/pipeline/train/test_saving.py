@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,9 +18,11 @@ from taskloom.pipeline.cli import main
 from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.model.consolidating import consolidate
 from taskloom.pipeline.trainer.learner import Learner
+from taskloom.pipeline.trainer.run_log import read_log
 from taskloom.pipeline.trainer.saving import Saver, open_mirror
 from taskloom.storage.checkpoint import list_checkpoints, read_checkpoint, step_of
 from taskloom.storage.mirror import list_copies
+from taskloom.storage.remote import RemoteFolder
 
 from .stores import CONFIG, are_equal, continue_run
 
@@ -48,6 +51,19 @@ def save_steps(saver: Saver, steps: Sequence[int]) -> list[int]:
         saver.save({"step": step}, {})
     saver.finish()
     return [step_of(path) for path in list_checkpoints(saver.run)]
+
+
+def told_by(run: Path) -> dict[str, bytes]:
+    """Return the files of a run that are in no checkpoint, by name."""
+    files = (path for path in run.rglob("*") if path.is_file())
+    named = {str(path.relative_to(run)): path for path in files}
+    return {name: p.read_bytes() for name, p in named.items() if not name.startswith("step-")}
+
+
+def told_by_mirror(mirror: RemoteFolder) -> dict[str, bytes]:
+    """Return the same of what is behind a URL."""
+    names = [*mirror.files(""), *(f"samples/{name}" for name in mirror.files("samples"))]
+    return mirror.read_many(names)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +134,38 @@ def test_a_run_outlives_its_machine_behind_a_url(run: Run, store_dir: Path, tmp_
     )
     assert are_equal(ours.tensors, theirs.tensors)
     assert list_copies(mirror) == ["step-00000060"]
+
+
+def test_a_run_behind_a_url_has_told_all_that_it_has_told_here(
+    run: Run, store_dir: Path, tmp_path: Path
+) -> None:
+    url = f"memory://{tmp_path.name}/told"
+    told: dict[str, Any] = {"evaluate_every": 20, "evaluate_rows": 8, "evaluate_share": 1.0}
+    settings: dict[str, Any] = {"mirror": url, "keep_best": "loss", **told}
+    lost, here = tmp_path / "lost", tmp_path / "here"
+    continue_run(store_dir, lost, stop_at=41, **settings)
+    assert told_by(lost) == told_by_mirror(open_mirror(url))
+    continue_run(store_dir, here, **settings)
+    steps = [line["step"] for line in read_log(run.path)]
+    assert [line["step"] for line in read_log(here) if "loss" in line] == steps
+    assert [line["step"] for line in read_log(here) if "evaluation" in line] == [20, 40, 60]
+    assert told_by(lost).keys() <= told_by(here).keys()
+    assert {f"samples/step-000000{step}.jsonl" for step in (20, 40, 60)} <= told_by(here).keys()
+    assert told_by(here) == told_by_mirror(open_mirror(url))
+
+
+def test_what_was_told_of_steps_that_were_lost_is_told_anew(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"mirror": f"memory://{tmp_path.name}/killed", "log_every": 1}
+    continue_run(store_dir, tmp_path / "lost", stop_at=20, **settings)
+    mirror = open_mirror(settings["mirror"])
+    further = json.dumps({"step": 21, "loss": 0.0})
+    mirror.write("log.jsonl", mirror.read("log.jsonl") + f'{further}\n{{"step": 2'.encode())
+    continue_run(store_dir, tmp_path / "here", stop_at=22, **settings)
+    lines = read_log(tmp_path / "here")
+    assert [line["step"] for line in lines] == [*range(1, 23)]
+    assert lines[20]["loss"] > 0
 
 
 @pytest.mark.parametrize("mirror", ["somewhere", "s3://user:secret@bucket/run"])
