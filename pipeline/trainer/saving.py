@@ -122,23 +122,29 @@ class Saver:
             write_json(self.run / NAME, {"metric": name, "values": self._values})
 
     def _finish_written(self) -> None:
-        """Copy the checkpoint that has just been written, and remove those that are not kept."""
+        """Remove checkpoints that are not kept, now that another is written, and copy that one."""
+        keep_only(self.run, self._find_kept([step_of(path) for path in list_checkpoints(self.run)]))
         if self.config.mirror:
-            written = latest_checkpoint(self.run)
-            assert written is not None, "it has just been written"
-            mirror = open_mirror(self.config.mirror)
-            copy_beside(self.run, _BESIDE, mirror)
-            copy_checkpoint(written, mirror)
-        steps = [step_of(path) for path in list_checkpoints(self.run)]
+            self._copy_last(open_mirror(self.config.mirror))
+
+    def _copy_last(self, mirror: RemoteFolder) -> None:
+        """Copy the last checkpoint, with what was told until then, and remove copies that are not kept."""
+        last = latest_checkpoint(self.run)
+        assert last is not None, "it has just been written"
+        copy_beside(self.run, _BESIDE, mirror)
+        copy_checkpoint(last, mirror)
+        # There may be some that are not here: the run was begun elsewhere.
+        kept = self._find_kept([step_of(Path(name)) for name in list_copies(mirror)])
+        keep_copies(mirror, [checkpoint_path(self.run, step).name for step in kept])
+
+    def _find_kept(self, steps: list[int]) -> set[int]:
+        """Return which of ``steps``, in order, keep their checkpoints."""
         kept = set(steps[-self.config.keep_checkpoints :])
         if self.config.keep_every:
             kept |= {step for step in steps if step % self.config.keep_every == 0}
         if best := self._find_best(steps):
             kept.add(best)
-        keep_only(self.run, kept)
-        if self.config.mirror:
-            names = [checkpoint_path(self.run, step).name for step in kept]
-            keep_copies(open_mirror(self.config.mirror), names)
+        return kept
 
     def _find_best(self, steps: list[int]) -> int | None:
         """Return which of ``steps`` has the best value; the earliest of equals."""

@@ -154,6 +154,18 @@ def test_a_run_behind_a_url_has_told_all_that_it_has_told_here(
     assert told_by(here) == told_by_mirror(open_mirror(url))
 
 
+def test_copies_that_are_kept_for_good_outlive_the_machine_that_wrote_them(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    keep: dict[str, Any] = {"keep_checkpoints": 1, "keep_every": 2, "checkpoint_every": 1}
+    settings = {"mirror": f"memory://{tmp_path.name}/kept", **keep}
+    for where, stop in (("lost", 3), ("here", 6)):
+        continue_run(store_dir, tmp_path / where, stop_at=stop, **settings)
+    assert [step_of(path) for path in list_checkpoints(tmp_path / "here")] == [4, 6]
+    copies = list_copies(open_mirror(settings["mirror"]))
+    assert copies == ["step-00000002", "step-00000004", "step-00000006"]
+
+
 def test_what_was_told_of_steps_that_were_lost_is_told_anew(
     store_dir: Path, tmp_path: Path
 ) -> None:
