@@ -24,7 +24,8 @@ from ...ops.device.attention.stages import Gathered
 from ...ops.device.cross_entropy import SCORES_AT_ONCE
 from ...ops.device.slope import LINE
 from ...storage.pack import Pack
-from ..model.work import PackWork, count_units
+from ..model.pack_units import count_units
+from ..model.work import PackWork
 from ..planner.planning import Plan
 
 SINGLE: Final = 4

@@ -10,7 +10,7 @@ from typing import Final
 from ...storage.loader import to_torch
 from ...storage.pack import Pack
 from ..loader.stream import Stream
-from ..model.work import Count, count_units
+from ..model.pack_units import Count, count_units
 
 NUM_PACKS: Final = 16
 """Packs that are looked at, at least one step of them."""
