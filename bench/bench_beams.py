@@ -36,9 +36,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from taskloom.graph.vocabulary import EOS
-from taskloom.ops.architecture import VOCABULARY_SCOPE
+from taskloom.ops.architecture import DECODER_SCOPE, VOCABULARY_SCOPE
+from taskloom.ops.device.decode.few_rows import FewRowsLinear, lay_out
 from taskloom.ops.device.decode.search import Search
-from taskloom.ops.device.decode.turn import turn_table
 from taskloom.ops.device.relative.presets import PRESETS
 from taskloom.ops.recipe.text import BLOCK
 from taskloom.pipeline.answerer.exam import unanswered
@@ -68,7 +68,8 @@ def measure(stream: Stream, options: argparse.Namespace) -> dict[str, Any]:
         code_mixture.make_mixture(), stream.model, stream.pinned, used_artifacts(stream), program
     )
     model.program.eval()
-    turn_table(model.program.scope(VOCABULARY_SCOPE))
+    model.head = FewRowsLinear(model.program.scope(VOCABULARY_SCOPE).weight_VC)
+    lay_out(model.program.scope(DECODER_SCOPE))
     writer = model.writer(TASK)
     template = unanswered(next(each for each in stream.templates if each.task == TASK))
     rows = stream.rows[TASK][: options.documents]

@@ -41,13 +41,13 @@ from torch import Tensor
 from taskloom.graph.vocabulary import EOS
 from taskloom.ops.device.automaton import build_automaton
 from taskloom.ops.device.config import ModelConfig
+from taskloom.ops.device.decode.few_rows import FewRowsLinear, lay_out
 from taskloom.ops.device.decode.int8 import Int8Linear, shrink
 from taskloom.ops.device.decode.options import Chooser
 from taskloom.ops.device.decode.rotary_stack import RotaryStack
 from taskloom.ops.device.decode.search import Search
 from taskloom.ops.device.decode.step import Sources
 from taskloom.ops.device.decode.task import Task
-from taskloom.ops.device.decode.turn import turn_table
 from taskloom.ops.device.decode.write import write
 from taskloom.ops.device.decoder import DecodeStreams
 from taskloom.ops.device.embedding import EmbedTokens
@@ -78,11 +78,12 @@ class Ours:
         self.encode = EncodeStreams.of(CONFIG)
         self.table, self.encoder = self.embed.module(), self.encode.module().eval()
         self.decoder = DecodeStreams.of(CONFIG).module().eval()
-        self.head = Int8Linear(self.table.weight_VC, None) if int8 else None
         if int8:
+            self.head = Int8Linear(self.table.weight_VC, None)
             shrink(self.decoder)
         else:
-            turn_table(self.table)
+            self.head = FewRowsLinear(self.table.weight_VC)
+            lay_out(self.decoder)
         diagram = draw_languages([(Free(first=4, stop=NUM_IDS),)], num_ids=NUM_IDS)
         self.automaton = build_automaton(diagram)
 

@@ -31,12 +31,12 @@ from torch import Tensor, nn
 
 from taskloom.ops.device.automaton import build_automaton
 from taskloom.ops.device.decode.fold_gains import fold_gains
+from taskloom.ops.device.decode.pad_table import pad_table
 from taskloom.ops.device.decode.record import Recorder
 from taskloom.ops.device.decode.relative_stack import RelativeStack
 from taskloom.ops.device.decode.search import Search
 from taskloom.ops.device.decode.step import Sources
 from taskloom.ops.device.decode.task import Compile, Task, as_is
-from taskloom.ops.device.decode.turn import pad_table
 from taskloom.ops.device.decode.write import write
 from taskloom.ops.device.language import Free, draw_languages
 from taskloom.ops.device.relative.places import to_items

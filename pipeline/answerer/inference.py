@@ -25,12 +25,13 @@ from ...graph.recipe import Pinned
 from ...ops.architecture import DECODER_SCOPE, VOCABULARY_SCOPE
 from ...ops.artifact import load_artifact
 from ...ops.device.config import ModelConfig
+from ...ops.device.decode.few_rows import FewRowsLinear, lay_out
 from ...ops.device.decode.fold_gains import fold_gains
 from ...ops.device.decode.int8 import Int8Linear, shrink
+from ...ops.device.decode.pad_table import pad_table
 from ...ops.device.decode.record import Recorder
 from ...ops.device.decode.search import Search
 from ...ops.device.decode.task import Compile, as_is
-from ...ops.device.decode.turn import pad_table, turn_table
 from ...ops.pack_layout import PackLayout
 from ...ops.recipe.text import BLOCK, BPE
 from ...storage.checkpoint import latest_checkpoint, read_checkpoint
@@ -132,7 +133,8 @@ class Model:
             model.head = Int8Linear(model.program.scope(VOCABULARY_SCOPE).weight_VC, None)
             shrink(model.program.scope(DECODER_SCOPE))
         elif chosen.type == "cpu":
-            turn_table(model.program.scope(VOCABULARY_SCOPE))
+            model.head = FewRowsLinear(model.program.scope(VOCABULARY_SCOPE).weight_VC)
+            lay_out(model.program.scope(DECODER_SCOPE))
         elif chosen.type == "cuda":
             pad_table(model.program.scope(VOCABULARY_SCOPE))
             fold_gains(model.program.scope(DECODER_SCOPE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, event, given, settings
 from torch import Tensor
 
 from taskloom.graph.vocabulary import BOS
+from taskloom.ops.device.decode.few_rows import FewRowsLinear, lay_out
 from taskloom.ops.device.decode.relative_stack import RelativeStack
 from taskloom.ops.device.decode.rotary_stack import RotaryStack
 from taskloom.ops.device.decode.stack import Stack
@@ -34,19 +36,25 @@ def score(stack: Stack, sources: Sources, ids_LR: Tensor) -> Tensor:
     return torch.stack(steps)
 
 
-@pytest.fixture(params=["rotary", "relative"])
+@pytest.fixture(params=["rotary", "relative", "rotary laid out", "relative laid out"])
 def stack_and_memory(
     request: pytest.FixtureRequest, program: Any
 ) -> tuple[Stack, Tensor, Tensor | None, Tensor]:
     """A stack in single precision, the encoder's stream, its positions, and where documents begin."""
-    if request.param == "rotary":
+    name, _, layout = request.param.partition(" ")
+    if name == "rotary":
         stack = RotaryStack(program.float().decoder, program.table)
         memory = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
-        return stack, memory, None, torch.tensor([0, 7, 8, 20, 40])
-    model: Any = (case := Case("text2text_tiny")).build()
-    source, memory, starts = case.read_source(model)
-    parts = (model["decoder"], model["target_tokens"], model["vocabulary"])
-    return RelativeStack(*parts), memory, source["positions"], starts
+        positions, starts = None, torch.tensor([0, 7, 8, 20, 40])
+    else:
+        model: Any = (case := Case("text2text_tiny")).build()
+        source, memory, starts = case.read_source(model)
+        stack = RelativeStack(model["decoder"], model["target_tokens"], model["vocabulary"])
+        positions = source["positions"]
+    if layout:
+        lay_out(stack.decoder)
+        stack = replace(stack, head=FewRowsLinear(stack.table.weight_VC))
+    return stack, memory, positions, starts
 
 
 @settings(

@@ -14,9 +14,9 @@ from taskloom.graph.errors import PlanError
 from taskloom.graph.vocabulary import EOS, PAD
 from taskloom.ops.device.automaton import build_automaton
 from taskloom.ops.device.decode.options import PART, Chooser, Options
+from taskloom.ops.device.decode.pad_table import pad_table
 from taskloom.ops.device.decode.rotary_stack import RotaryStack
 from taskloom.ops.device.decode.search import Search
-from taskloom.ops.device.decode.turn import pad_table, turn_table
 from taskloom.ops.device.embedding import TokenTable
 from taskloom.ops.device.language import Forced, Free, OneOf, draw_languages
 
@@ -113,15 +113,6 @@ def test_masks_made_ahead_hide_what_masks_made_at_every_step_do(program: Any) ->
         )
     assert torch.equal(one.log_probs_RX, other.log_probs_RX)
     assert torch.equal(one.log_probs_RX > -torch.inf, automaton.is_allowed(states, NUM_IDS))
-
-
-def test_a_table_that_was_turned_scores_and_embeds_as_before(program: Any) -> None:
-    table, x = program.table, torch.randn(3, 16).double()
-    before = table.score(x).detach(), table.embed(torch.tensor([5, 7])).detach()
-    turn_table(table)
-    assert not table.weight_VC.is_contiguous()
-    after = table.score(x), table.embed(torch.tensor([5, 7]))
-    torch.testing.assert_close(after, before)
 
 
 @torch.no_grad()
