@@ -15,19 +15,47 @@ from ..decoder import Decoder
 from ..embedding import TokenTable
 from ..layer import DecoderLayer
 from ..modality import Route, feed, route_ids
-from ..rotary import Rotary, plan_rotary, rotate
+from ..rotary import Rotary, plan_rotary
 from .stack import Sizes, score_ids
+
+
+class Turn(NamedTuple):
+    """How positions turn queries, keys and values, which lie in one piece: values stay as they are.
+
+    Attributes:
+        own_N31D: What a number is multiplied by.
+        other_N31D: What the number half a head away is.
+    """
+
+    own_N31D: Tensor
+    other_N31D: Tensor
+
+    @classmethod
+    def of(cls, rotary: Rotary) -> Turn:
+        """Return the turn by the angles of ``rotary``."""
+        cos, sin = rotary
+        own, other = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+        return cls(
+            torch.stack((own, own, torch.ones_like(own)), 1),
+            torch.stack((other, other, torch.zeros_like(other)), 1),
+        )
+
+    def apply(self, states_N3HD: Tensor) -> Tensor:
+        """Return what is turned; three ops, where queries and keys taken apart and put together take ten."""
+        half_away = states_N3HD.roll(states_N3HD.shape[-1] // 2, -1)
+        turned = torch.addcmul(states_N3HD * self.own_N31D, half_away, self.other_N31D)
+        return turned.to(states_N3HD.dtype)
 
 
 class At(NamedTuple):
     """What follows from ids and positions.
 
     Attributes:
-        rotary: Angles of the positions.
+        turn: How the positions turn.
         route: Which feed-forward weights the ids go through, where not all share them.
     """
 
-    rotary: Rotary
+    turn: Turn
     route: Route | None
 
 
@@ -56,25 +84,23 @@ class RotaryStack:
         """The table that scores."""
         return self.table.weight_VC
 
-    def place(self, max_length: int) -> Rotary:
-        """Return the angles of ``max_length`` positions."""
+    def place(self, max_length: int) -> Turn:
+        """Return how ``max_length`` positions turn."""
         positions_L = torch.arange(max_length, device=self.weight_VC.device)
-        return plan_rotary(positions_L, self.decoder.heads[1])
+        return Turn.of(plan_rotary(positions_L, self.decoder.heads[1]))
 
-    def enter(self, ids_N: Tensor, positions_N: Tensor, places: Rotary) -> tuple[Tensor, At]:
+    def enter(self, ids_N: Tensor, positions_N: Tensor, places: Turn) -> tuple[Tensor, At]:
         """Return the states of ids as the first layer reads them, and what follows from ids and positions."""
-        cos, sin = (x.index_select(0, positions_N) for x in places)
-        return self.table.embed(ids_N), At(Rotary(cos, sin), route_ids(ids_N, self.decoder.blocks))
+        turn = Turn(*(x.index_select(0, positions_N) for x in places))
+        return self.table.embed(ids_N), At(turn, route_ids(ids_N, self.decoder.blocks))
 
     def project(self, layer: int, x_NC: Tensor, at: At) -> Tensor:
         """Return queries, keys and values."""
         part, own = self._layer(layer), self._layer(layer).attention
-        states_N3HD = own.query_key_value(part.attention_norm(x_NC)).unflatten(-1, (3, *own.heads))
-        turn_N2HD, v_N1HD = states_N3HD.split((2, 1), dim=1)
-        turned_NHD = rotate(turn_N2HD.flatten(1, 2), at.rotary)
-        return torch.cat((turned_NHD.unflatten(1, (2, -1)), v_N1HD), 1)
+        states_NC = own.query_key_value(part.attention_norm(x_NC))
+        return at.turn.apply(states_NC.unflatten(-1, (3, *own.heads)))
 
-    def biases(self, positions_N: Tensor, key_positions_NA: Tensor, places: Rotary) -> None:
+    def biases(self, positions_N: Tensor, key_positions_NA: Tensor, places: Turn) -> None:
         """Return nothing: queries and keys are turned, and that is all."""
         del positions_N, key_positions_NA, places
 
@@ -88,7 +114,7 @@ class RotaryStack:
         part = self._layer(layer)
         return part.cross.query(part.cross_norm(x_NC)).unflatten(-1, part.cross.heads)
 
-    def ask_places(self, positions_N: Tensor, places: Rotary) -> None:
+    def ask_places(self, positions_N: Tensor, places: Turn) -> None:
         """Return nothing: the source has no positions."""
         del positions_N, places
 
