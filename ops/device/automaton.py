@@ -78,9 +78,9 @@ class DecodeAutomaton:
         id_V = torch.arange(num_ids, device=states_B.device)
         first_B1, stop_B1 = self.ranges_S2[states_B].split(1, dim=1)
         in_range_BV = (id_V >= first_B1) & (id_V < stop_B1)
-        edges_BF, is_edge_BF = self.edges(states_B)
+        edges_BF, is_past_BF = self.edges(states_B)
         # Places in the row that no edge fills point past the last id, at a column that is cut off.
-        ids_BF = self.edge_ids_E[edges_BF].where(is_edge_BF, num_ids)
+        ids_BF = self.edge_ids_E[edges_BF].masked_fill(is_past_BF, num_ids)
         at_edge_BV = in_range_BV.new_zeros(len(states_B), num_ids + 1).scatter(
             1, ids_BF, value=True
         )
@@ -88,8 +88,8 @@ class DecodeAutomaton:
 
     def advance(self, states_B: Tensor, ids_B: Tensor) -> Tensor:
         """Return the states that ``ids_B``, all of them allowed, lead to."""
-        edges_BF, is_edge_BF = self.edges(states_B)
-        is_taken_BF = is_edge_BF & (self.edge_ids_E[edges_BF] == ids_B[:, None])
+        edges_BF, is_past_BF = self.edges(states_B)
+        is_taken_BF = ~is_past_BF & (self.edge_ids_E[edges_BF] == ids_B[:, None])
         taken_B = edges_BF.gather(1, is_taken_BF.long().argmax(1, keepdim=True))[:, 0]
         return self.edge_states_E[taken_B].where(is_taken_BF.any(1), self.range_states_S[states_B])
 
@@ -103,7 +103,7 @@ class DecodeAutomaton:
         return max(self.fan_outs[min(least, deepest) : most + 1])
 
     def edges(self, states_B: Tensor, fan_out: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return the edges of each state, and which of them there are, both of shape ``(B, F)``.
+        """Return the edges of each state, and which lie past its last one, both of shape ``(B, F)``.
 
         Args:
             states_B: The states.
@@ -112,9 +112,10 @@ class DecodeAutomaton:
         column_F = torch.arange(
             self.fan_out if fan_out is None else fan_out, device=states_B.device
         )
-        edges_BF = self.offsets_S[states_B][:, None] + column_F
-        is_edge_BF = edges_BF < self.offsets_S[states_B + 1][:, None]
-        return edges_BF.clamp(max=len(self.edge_ids_E) - 1), is_edge_BF
+        # Selected, not indexed: a step through a closed set is all small ops, and indexing is the dearest.
+        edges_BF = self.offsets_S.index_select(0, states_B)[:, None] + column_F
+        is_past_BF = edges_BF >= self.offsets_S.index_select(0, states_B + 1)[:, None]
+        return edges_BF.clamp_(max=len(self.edge_ids_E) - 1), is_past_BF
 
 
 def build_automaton(diagram: Diagram) -> DecodeAutomaton:

@@ -128,11 +128,14 @@ class Chooser:
 
     def look_up(self, scores_RU: Tensor, states_R: Tensor, fan_out: int | None = None) -> Options:
         """Return the options of rows in ``states_R``, of the scores of the ids of a closed set."""
-        edges_RX, is_edge_RX = self.automaton.edges(states_R, fan_out)
-        scores_RX = self._temper(scores_RU.gather(1, _pick(self.automaton.columns_E, edges_RX)))
-        scores_RX = scores_RX.masked_fill_(~is_edge_RX, -torch.inf)
-        ids_RX = _pick(self.automaton.edge_ids_E, edges_RX).where(is_edge_RX, -1)
-        return Options(scores_RX, scores_RX.logsumexp(-1, keepdim=True), ids_RX, edges_RX)
+        edges_RX, is_past_RX = self.automaton.edges(states_R, fan_out)
+        columns_RX = _pick(self.automaton.columns_E, edges_RX)
+        scores_RX = self._temper(scores_RU.gather(1, columns_RX))
+        scores_RX = scores_RX.masked_fill_(is_past_RX, -torch.inf)
+        # One op for a norm and what it is taken from; masked once more, since a NaN makes all of its row NaN.
+        log_probs_RX = scores_RX.log_softmax(-1).masked_fill_(is_past_RX, -torch.inf)
+        ids_RX = _pick(self.automaton.edge_ids_E, edges_RX).masked_fill_(is_past_RX, -1)
+        return Options(log_probs_RX, log_probs_RX.new_zeros(len(ids_RX), 1), ids_RX, edges_RX)
 
     def follow(
         self, options: Options, states_N: Tensor, rows_N: Tensor, options_N: Tensor
@@ -140,7 +143,9 @@ class Chooser:
         """Return the states after option ``options_N`` of row ``rows_N``, which is in ``states_N``."""
         if options.edges_RX is None:
             return self.automaton.advance(states_N, options_N)
-        return self.automaton.edge_states_E[options.edges_RX[rows_N, options_N]]
+        places_N = torch.add(options_N, rows_N, alpha=options.edges_RX.shape[1])
+        edges_N = options.edges_RX.flatten().index_select(0, places_N)
+        return self.automaton.edge_states_E.index_select(0, edges_N)
 
     def _mask(self, scores_RV: Tensor, states_R: Tensor) -> Options:
         if self.hidden_SV is None:
@@ -218,7 +223,7 @@ class Limits:
 
 def _pick(values_E: Tensor, edges_RX: Tensor) -> Tensor:
     # A third of the time of indexing.
-    return values_E.index_select(0, edges_RX.flatten()).view(edges_RX.shape)
+    return values_E.index_select(0, edges_RX.flatten()).view_as(edges_RX)
 
 
 def _num_parts(scores_RX: Tensor) -> int:
