@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -151,3 +152,20 @@ def test_the_best_of_parts_is_the_first_of_the_best_and_nan_before_all(
         scores_RX[row, data.draw(st.lists(place, max_size=3))] = value
     best_R = Options(scores_RX, scores_RX[:, :1]).best()
     assert torch.equal(best_R, scores_RX.argmax(-1))
+
+
+def test_a_score_that_is_nan_makes_nothing_allowed_that_is_not() -> None:
+    automaton = build([(OneOf(sequences=((5,), (6, 7), (8,))),)])
+    chooser = Chooser(automaton=automaton, temperature=1.0)
+    begun, after_6 = (
+        automaton.roots[0],
+        automaton.advance(torch.tensor(automaton.roots), torch.tensor([6])),
+    )
+    scores_RU = torch.zeros(2, len(automaton.used_U))
+    scores_RU[:, automaton.used_U == 7] = torch.nan
+    options = chooser.look_up(scores_RU, torch.tensor([begun, int(after_6)]))
+    assert options.ids_RX is not None
+    assert options.ids_RX.tolist() == [[5, 6, 8], [7, -1, -1]]
+    expected = torch.tensor([[-math.log(3)] * 3, [torch.nan, -torch.inf, -torch.inf]])
+    torch.testing.assert_close(options.log_probs_RX, expected, equal_nan=True)
+    assert options.best()[1] == 0
