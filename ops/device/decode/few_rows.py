@@ -63,6 +63,10 @@ class FewRowsLinear(Linear):
         made = cls(weight, bias, room)
         return made.train(layer.training)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: blocks cannot be, and are made anew."""
+        return {**self.__dict__, "_blocks": None}
+
     @property
     def has_blocks(self) -> bool:
         """Whether there is a second copy of the weight."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import hypothesis.strategies as st
@@ -56,6 +58,15 @@ def test_blocks_are_made_for_some_rows_and_for_no_others(num_outputs: int) -> No
         assert not layer.has_blocks
         layer(torch.randn(FEWEST, 16))
     assert layer.has_blocks == torch.backends.mkldnn.is_available()
+
+
+@torch.no_grad()
+def test_a_copy_gives_the_same_and_makes_its_own_blocks() -> None:
+    layer, x_NC = FewRowsLinear.of(nn.Linear(16, 64)), torch.randn(FEWEST, 16)
+    expected = layer(x_NC)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert not other.has_blocks
+        assert torch.equal(other(x_NC), expected)
 
 
 def test_a_decoder_has_the_parameters_it_had_and_they_lie_in_one_piece(program: Any) -> None:
