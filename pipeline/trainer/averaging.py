@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..model.precision import refresh
 from ..model.program import Program
 from ..planner.planning import Plan
 from .sharding import local
@@ -45,8 +44,10 @@ class Average:
                 own.copy_(its)
 
     def begin_at(self, learned: Program) -> None:
-        """Be what ``learned`` is."""
-        refresh(self.program, learned)
+        """Be what ``learned`` is; of what ranks share, each has the same share of both."""
+        own, its = self.program.state_dict(), learned.state_dict()
+        for name, tensor in own.items():
+            local(tensor).copy_(local(its[name]))
 
 
 def make_average(plan: Plan, learned: Program, decay: float) -> Average:

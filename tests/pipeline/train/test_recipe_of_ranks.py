@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from taskloom.pipeline import Run
 from taskloom.pipeline.loader.stream import Stream, open_stream
+from taskloom.pipeline.model.record import used_artifacts
 from taskloom.pipeline.settings import ScopeRule, TrainConfig
 from taskloom.pipeline.trainer.keeping import whole_result
 from taskloom.pipeline.trainer.learner import Learner, own_torch
@@ -38,17 +40,19 @@ _LEARN = """
 import sys
 from pathlib import Path
 from tests.pipeline.train.test_recipe_of_ranks import tell_of_recipes
-tell_of_recipes(Path(sys.argv[1]), Path(sys.argv[2]))
+tell_of_recipes(*map(Path, sys.argv[1:]))
 """
 
 
-def tell_of_recipes(store: Path, out: Path) -> None:
+def tell_of_recipes(store: Path, weights: Path, out: Path) -> None:
     """Learn by each recipe together with the other ranks; the first rank keeps what came of it."""
     torch.set_num_threads(1)
     stream = open_on(store)
     with join_ranks(STEP, CPU) as ranks:
         told = {
-            f"{name}/{sharding}": learn(stream, replace(STEP, sharding=sharding, **more), ranks)
+            f"{name}/{sharding}": learn(
+                stream, replace(STEP, sharding=sharding, **more), ranks, weights
+            )
             for name, more in RECIPES.items()
             for sharding in ("none", "full")
         }
@@ -60,10 +64,11 @@ def open_on(store: Path) -> Stream:
     return open_stream(make_mixture(has_rows=False), Store.open(store), MODEL, STEP)
 
 
-def learn(stream: Stream, config: TrainConfig, ranks: Ranks) -> dict[str, Tensor]:
-    """Take three steps, with dropout, and return what came of them."""
+def learn(stream: Stream, config: TrainConfig, ranks: Ranks, weights: Path) -> dict[str, Tensor]:
+    """Begin with ``weights``, take three steps, with dropout, and return what came of them."""
     with own_torch(config, CPU), stream.loader(rank=ranks.rank, num_ranks=ranks.number) as loader:
         learner = Learner.make(stream.plan, config, CPU, ranks)
+        learner.begin_with(weights, used_artifacts(stream))
         for packs in islice(loader, 3):
             learner.take(packs)
         told = {name: p.detach() for name, p in whole_result(learner).named_parameters()}
@@ -72,10 +77,10 @@ def learn(stream: Stream, config: TrainConfig, ranks: Ranks) -> dict[str, Tensor
 
 
 @pytest.fixture(scope="module")
-def together(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def together(store_dir: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What two ranks come to."""
     out = tmp_path_factory.mktemp("told")
-    run_ranks(_LEARN, 2, str(store_dir), str(out))
+    run_ranks(_LEARN, 2, str(store_dir), str(run.path), str(out))
     return torch.load(out / "told.pt")
 
 
@@ -83,9 +88,9 @@ def together(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("sharding", ["none", "full"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_ranks_come_to_what_one_does(
-    store_dir: Path, together: Any, name: str, sharding: str
+    store_dir: Path, run: Run, together: Any, name: str, sharding: str
 ) -> None:
-    alone = learn(open_on(store_dir), replace(STEP, **RECIPES[name]), Ranks())
+    alone = learn(open_on(store_dir), replace(STEP, **RECIPES[name]), Ranks(), run.path)
     ours = together[f"{name}/{sharding}"]
     assert ours.keys() == alone.keys()
     # Muon computes in half precision, where sums in another order round otherwise.
