@@ -22,7 +22,7 @@ from ..loader.stream import Stream, open_stream
 from ..model.record import refuse_other_run, run_capacity, run_record
 from ..settings import TrainConfig
 from ..task import Mixture, Task, as_mixture
-from .run_log import read_log
+from .run_log import find_log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def verify_resume(
 
     Raises:
         TrainingError: A step is not the one that was learned from (T0734), or there is nothing to compare
-            (T0735).
+            (T0735), or no log (T0784).
         CheckpointError: The run is of other tasks or settings.
     """
     run, mixture = Path(out), as_mixture(mixture)
@@ -154,7 +154,7 @@ def _compare(
 def _read_fingerprints(run: Path) -> dict[int, str]:
     """Return the fingerprint of every step that the log of ``run`` names."""
     found: dict[int, str] = {}
-    for line in read_log(run):
+    for line in find_log(run):
         prints: list[str] = line.get("packs", [])
         found |= zip(range(line["step"] - len(prints) + 1, line["step"] + 1), prints, strict=True)
     return found

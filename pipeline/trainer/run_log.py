@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from io import RawIOBase
 from os import devnull
 from pathlib import Path
 from typing import Any
 
 from ...graph.errors import TrainingError
-from ...storage.files import read_json, write_atomic, write_json
+from ...storage.files import read_json, reporting, write_atomic, write_json
 
 NAME = "log.jsonl"
 
@@ -19,15 +20,23 @@ HEADER = "header.json"
 
 
 class RunLog:
-    """A log that is open for writing."""
+    """A log that is open for writing, at ``path``."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: RawIOBase, path: Path) -> None:
         self._file = file
+        self._path = path
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add ``line``, at once for others to read."""
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        """Add ``line``, at once for others to read.
+
+        Raises:
+            StoreError: The disk is full, or the log cannot be written.
+        """
+        rest = memoryview(f"{json.dumps(line, allow_nan=False)}\n".encode())
+        with reporting(self._path, len(rest)):
+            while rest:
+                # A disk that fills up takes a part first, and says so the next time.
+                rest = rest[self._file.write(rest) or 0 :]
 
 
 @contextmanager
@@ -40,26 +49,33 @@ def open_log(run: Path, step: int, *, is_kept: bool = True) -> Generator[RunLog]
         StoreError: The log cannot be written.
     """
     if not is_kept:
-        with Path(devnull).open("a", encoding="utf-8") as file:
-            yield RunLog(file)
+        with Path(devnull).open("ab", buffering=0) as file:
+            yield RunLog(file, Path(devnull))
         return
     path = run / NAME
     before = path.read_bytes() if path.exists() else b""
     kept = b"".join(line for line in before.splitlines(keepends=True) if _is_until(line, step))
     if kept != before or not path.exists():
         write_atomic(path, kept)
-    with path.open("a", encoding="utf-8") as file:
-        yield RunLog(file)
+    with reporting(path):
+        # Without a buffer: what could not be written is not tried again when it is closed.
+        opened = path.open("ab", buffering=0)
+    with opened as file:
+        yield RunLog(file, path)
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of the log of the run in directory ``run``."""
-    return [json.loads(line) for line in (run / NAME).read_text("utf-8").splitlines()]
+    """Return the lines of the log of the run in directory ``run``; one that was cut off counts for nothing."""
+    lines = (run / NAME).read_bytes().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def write_header(run: Path, header: Sequence[str], facts: Mapping[str, Any]) -> None:
-    """Keep what was said of the run in directory ``run`` when it began."""
-    run.mkdir(parents=True, exist_ok=True)
+    """Keep what was said of the run in directory ``run`` when it began.
+
+    Raises:
+        StoreError: The directory or the file cannot be written.
+    """
     write_json(run / HEADER, {"header": [*header], **facts})
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...graph.errors import TrainingError
 from ...storage.checkpoint import latest_checkpoint, read_checkpoint
-from ...storage.files import local_path
+from ...storage.files import local_path, reporting
 from ...storage.loader import Loader
 from ..answerer.inference import Model
 from ..loader.stream import Stream
@@ -105,7 +105,8 @@ class Running:
         restore(self.learner, saved)
         if self.ranks.is_first:
             for name in (NOT_FINITE, OUT_OF_MEMORY):
-                (self.path / name).unlink(missing_ok=True)
+                with reporting(self.path / name):
+                    (self.path / name).unlink(missing_ok=True)
         return self._open_loader(saved.record["loader"])
 
     def _open_loader(self, state: Mapping[str, Any] | None = None) -> Loader:

@@ -20,7 +20,7 @@ from PIL import Image
 from ...graph.vocabulary import PAD, SPECIAL, Vocabulary
 from ...ops.host.bpe import Bpe
 from ...ops.recipe.text import BLOCK
-from ...storage.files import write_atomic
+from ...storage.files import make_directory, reporting, write_atomic
 from ...storage.pack import Pack
 from ..answerer.exam import Exam
 from ..answerer.writing import Said
@@ -84,11 +84,16 @@ class Sample:
 
 
 def write_samples(run: Path, step: int, samples: Sequence[Sample]) -> Path:
-    """Write the samples of an evaluation to the directory ``run``, and return their file."""
+    """Write the samples of an evaluation to the directory ``run``, and return their file.
+
+    Raises:
+        StoreError: The disk is full, or the directory cannot be written.
+    """
     folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    for sample in samples:
-        sample.write_pictures(folder)
+    make_directory(folder)
+    with reporting(folder):
+        for sample in samples:
+            sample.write_pictures(folder)
     lines = (json.dumps(sample.to_json(), ensure_ascii=False) + "\n" for sample in samples)
     path = folder / f"step-{step:08d}.jsonl"
     write_atomic(path, "".join(lines).encode())

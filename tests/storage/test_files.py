@@ -82,7 +82,7 @@ def test_a_full_disk_is_named_and_leaves_what_was_committed(small_disk: Path) ->
     with pytest.raises(StoreError, match=r"T0505.*disk is full: cannot write .*/small/"):
         write_column(store, "images", "p0", IMAGES, tensors(pixels))
     many = pa.array([list(range(1000))] * 1000, pa.list_(pa.uint16()))
-    with pytest.raises(StoreError, match=r"(?s)T0505.*build again: what is committed is kept"):
+    with pytest.raises(StoreError, match=r"(?s)T0505.*start again: what is committed is kept"):
         write_column(store, "ids", "p1", IDS, many)
     with pytest.raises(StoreError, match="T0505"):
         register_source(store, "rows", [{"a": os.urandom(NUM_BYTES)}])

@@ -97,6 +97,12 @@ def test_a_log_without_fingerprints_is_not_called_the_same(store_dir: Path, out:
     assert caught.value.problems[0].code == "T0735"
 
 
+def test_a_run_without_a_log_has_nothing_to_compare(store_dir: Path, out: Path) -> None:
+    (out / "log.jsonl").unlink()
+    with pytest.raises(TrainingError, match="T0784"):
+        verify(store_dir, out)
+
+
 def test_a_run_of_other_settings_is_refused(store_dir: Path, out: Path) -> None:
     mixture = replace(make_mixture(has_rows=False), bpe_size=301)
     with pytest.raises(CheckpointError, match="bpe_size"):
