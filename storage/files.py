@@ -239,11 +239,14 @@ def _explain(error: OSError, path: Path, need: int) -> StoreError:
         free = count_bytes(shutil.disk_usage(_existing(path)).free)
         wanted = f"; {count_bytes(need)} were to be written" if need else ""
         message = f"disk is full: cannot write {path} ({free} free{wanted})"
-        help_ = "make room, or move the store or the run, and start again: what is committed is kept"
+        help_ = (
+            "make room, or move the store or the run, and start again: what is committed is kept"
+        )
         return StoreError.of("T0505", message, help_)
     if error.errno in _REFUSED:
         message = f"cannot write {path}: {os.strerror(error.errno)}"
-        return StoreError.of("T0506", message, "a store must be writable to build into it, and `out` to train into it")
+        help_ = "a store must be writable to build into it, and `out` to train into it"
+        return StoreError.of("T0506", message, help_)
     return StoreError.of("T0512", f"cannot use {path}: {error.strerror or error}")
 
 
