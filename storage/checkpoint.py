@@ -102,7 +102,7 @@ def write_checkpoint(
         with writing(path):
             (temporary / _ARTIFACTS).mkdir(parents=True)
             whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(whole, temporary / _MODEL)
+            save_tensors(whole, temporary / _MODEL)
             for name, content in files.items():
                 (temporary / name).write_bytes(content)
             manifest = Manifest(FORMAT, describe_files(temporary))
@@ -113,6 +113,13 @@ def write_checkpoint(
             sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write ``tensors``, contiguous ones on the CPU, to a file that whoever may read its folder may read."""
+    save_file(dict(tensors), path)
+    # The library makes a file for its owner alone, as temporary ones are. The folder has the rights of the run.
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def read_record(path: Path) -> dict[str, Any]:

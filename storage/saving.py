@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
@@ -29,7 +28,7 @@ from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future as TorchFuture
 
 from ..graph.errors import CheckpointError, TaskloomError
-from .checkpoint import PLAIN, encode_files, refuse_existing
+from .checkpoint import PLAIN, encode_files, refuse_existing, save_tensors
 from .files import encode_json, sync, temporary_path
 from .manifest import NAME, NEWEST, FileFacts, Manifest, writing
 from .nested import split_nested
@@ -185,7 +184,7 @@ class _PartsWriter(StorageWriter):
                 file = place.name(group)
                 path = Path(place.directory) / file
                 tensors = {_key_of(item): _resolve(planner, item) for item in items}
-                save_file(tensors, path)
+                save_tensors(tensors, path)
                 sync(path)
                 facts = FileFacts.of(path)
                 written += [

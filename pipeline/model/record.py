@@ -121,7 +121,10 @@ def refuse_other_run(origin: object, was: Mapping[str, Any], now: Mapping[str, A
         told = ["the rows, or their lengths, are not those that it began with"]
     if told:
         problems = [Problem("T0722", f"{origin} holds another run: {line}") for line in told]
-        help_ = "train into another directory, or with what this one was begun with"
+        help_ = (
+            "train into another directory, there with `weights` to begin with what this one has learned, "
+            "or with what this one was begun with"
+        )
         raise CheckpointError(*problems[:-1], replace(problems[-1], help=help_))
 
 

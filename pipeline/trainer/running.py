@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ..model.demand import Demand
 from ..model.program import Program
 from ..model.record import refuse_other_run, used_artifacts
 from ..progress import Shown
-from ..settings import profiled_steps
+from ..settings import TrainConfig, profiled_steps
 from ..task import Mixture, Task
 from .blame import NAME as NOT_FINITE
 from .blame import find_documents
@@ -43,6 +43,7 @@ from .recipe import tell_recipe
 from .referee import Referee
 from .run_log import open_log, read_log
 from .saving import Saver
+from .schedule import is_endless
 from .step_part import EVALUATING, SAVING, TELLING
 from .stepping import Stepper
 from .telling import Teller
@@ -78,6 +79,16 @@ class Running:
             Referee.over(self.stream.config, self.validated, ()).remark,
         ]
 
+    def remarks(self, last: int) -> Iterator[str]:
+        """Yield what a person should know of the steps up to ``last`` that are left to take."""
+        done, config = self.learner.step, self.stream.config
+        if done:
+            left = f"goes on after step {done:,}" if done < last else "no step is left to take"
+            yield f"{self.path} has a checkpoint of step {done:,}: {left}"
+        traced = profiled_steps(config.profile)
+        if traced is not None and not (traced.stop - 1 > done and traced.start <= last):
+            yield f"nothing is traced: profile is {config.profile}, steps go from {done + 1:,} to {last:,}"
+
     def facts(self) -> dict[str, Any]:
         """Return what listeners are told of it when it begins."""
         config, model = asdict(self.stream.config), asdict(self.stream.model)
@@ -101,7 +112,8 @@ class Running:
             self._begin_anew()
             return loader
         saved = read_checkpoint(checkpoint, with_training=True)
-        refuse_other_run(self.path, saved.record, {**self.record, "loader": loader.state()})
+        was = _as_long_as(self.stream.config, saved.record)
+        refuse_other_run(self.path, was, {**self.record, "loader": loader.state()})
         restore(self.learner, saved)
         if self.ranks.is_first:
             for name in (NOT_FINITE, OUT_OF_MEMORY):
@@ -154,6 +166,8 @@ class Running:
                 settle=self.saver.finish,
             )
             checked = (learner.step, loader.state())
+            if referee.is_over:
+                self._tell_stop(referee)
             while learner.step < last and not referee.is_over:
                 is_stopped = stepper.take(interrupted)
                 self._enter("telling of the steps", is_waiting=True)
@@ -222,11 +236,14 @@ class Running:
         self.saver.note(learner.step, found.metrics)
         self.shown.say(found.describe(learner.step, config.metric, referee.best))
         if referee.is_over:
-            value, step = referee.best or (math.nan, 0)
-            self.shown.say(
-                f"stopped at step {learner.step:,}: {config.metric} was best at step {step:,}, "
-                f"{value:.3f}, and not since in {referee.num_worse} evaluations"
-            )
+            self._tell_stop(referee)
+
+    def _tell_stop(self, referee: Referee) -> None:
+        value, step = referee.best or (math.nan, 0)
+        self.shown.say(
+            f"stopped at step {self.learner.step:,}: {self.stream.config.metric} was best at step {step:,}, "
+            f"{value:.3f}, and not since in {referee.num_worse} evaluations"
+        )
 
     def _save(self, loader: Loader, *, is_last: bool) -> None:
         record = {**self.record, "loader": loader.state(), "step": self.learner.step}
@@ -270,3 +287,12 @@ class Running:
         )
         model.program.to(self.learner.device).eval()
         return model
+
+
+def _as_long_as(config: TrainConfig, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the ``record`` of a run with the steps of ``config``, where no learning rate depends on them."""
+    was = record["settings"]
+    begun = replace(config, steps=was["steps"])
+    if not all(is_endless(each, record["step"]) for each in (begun, config)):
+        return record
+    return {**record, "settings": {**was, "steps": config.steps}}

@@ -34,6 +34,11 @@ def share_at(config: TrainConfig, step: int) -> float:
     return config.final_rate + (1 - config.final_rate) * left
 
 
+def is_endless(config: TrainConfig, step: int) -> bool:
+    """Return whether the rate from ``step`` on, counted from 0, stays as it is, however long the run."""
+    return config.schedule == "constant" and step >= count_warmup(config)
+
+
 def count_warmup(config: TrainConfig) -> int:
     """Return how many steps the warm-up has: at least one, which is at the highest rate if it is alone."""
     warmup = config.warmup * config.steps if config.warmup < 1 else config.warmup

@@ -123,6 +123,8 @@ def train(
         for line in header:
             shown.say(line)
         last = min(config.steps, config.steps if stop_at is None else stop_at)
+        for line in run.remarks(last):
+            shown.say(line)
         is_done = learner.step >= last
         # Of a run that is only given back nobody hears, and of many ranks the first one speaks.
         is_silent = is_done or not ranks.is_first

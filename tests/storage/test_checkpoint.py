@@ -111,6 +111,23 @@ def test_a_model_alone_has_nothing_to_go_on_with(tmp_path: Path) -> None:
     assert names_in(path) == ["artifacts", "manifest.json", "model.safetensors", "record.json"]
 
 
+@pytest.mark.parametrize("write_some", [write, write_model], ids=["run", "model"])
+@pytest.mark.parametrize(
+    ("umask", "rights"),
+    [pytest.param(0o022, 0o644, id="all"), pytest.param(0o077, 0o600, id="own")],
+)
+def test_who_may_read_a_folder_may_read_all_files_of_a_checkpoint(
+    tmp_path: Path, write_some: Callable[[Path], Path], umask: int, rights: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        path = write_some(tmp_path / "model")
+    finally:
+        os.umask(before)
+    found = {each.name: each.stat().st_mode & 0o777 for each in path.rglob("*") if each.is_file()}
+    assert set(found.values()) == {rights}, found
+
+
 def test_what_changes_while_a_checkpoint_is_written_is_kept_as_it_was(tmp_path: Path) -> None:
     tensors = {"grows": torch.zeros(1_000_000)}
     writing = begin_checkpoint(

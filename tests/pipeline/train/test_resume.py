@@ -21,6 +21,7 @@ from .stores import (
     MODEL,
     are_equal,
     continue_run,
+    make_mixture,
     make_tasks,
     signal_at,
     spell_numbers,
@@ -147,6 +148,46 @@ def test_how_a_run_is_watched_and_computed_may_change(store_dir: Path, tmp_path:
     continue_run(store_dir, tmp_path, stop_at=5)
     free = {"log_every": 1, "checkpoint_every": 7, "keep_checkpoints": 1, "threads": 2}
     assert continue_run(store_dir, tmp_path, stop_at=6, **free).step == 6
+
+
+def test_a_run_may_be_made_longer_where_its_rate_is_constant_and_warmed_up(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    constant: dict[str, Any] = {"schedule": "constant", "warmup": 3}
+    continue_run(store_dir, tmp_path / "parts", steps=10, **constant)
+    assert continue_run(store_dir, tmp_path / "parts", steps=20, **constant).step == 20
+    continue_run(store_dir, tmp_path / "whole", steps=20, **constant)
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    for longer in ({"steps": 30}, {"steps": 30, "schedule": "constant", "warmup": 0.9}):
+        with pytest.raises(CheckpointError, match="settings steps was 20, is 30"):
+            continue_run(store_dir, tmp_path / "parts", **longer)
+
+
+def test_a_share_that_is_not_warmed_up_in_a_longer_run_makes_it_another(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    constant: dict[str, Any] = {"schedule": "constant", "warmup": 0.5}
+    continue_run(store_dir, tmp_path, steps=10, **constant)
+    assert continue_run(store_dir, tmp_path, steps=20, stop_at=11, **constant).step == 11
+    with pytest.raises(CheckpointError, match="settings steps was 20, is 100"):
+        continue_run(store_dir, tmp_path, steps=100, **constant)
+
+
+def test_a_run_that_goes_on_says_from_where_and_what_is_not_traced(
+    store_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mixture = make_mixture(has_rows=False)
+
+    def tell(**settings: Any) -> list[str]:
+        done = train(mixture, store_dir, out=tmp_path, model=MODEL, config=CONFIG, **settings)
+        return [line for line in capfd.readouterr().err.splitlines() if line not in done.header]
+
+    assert tell(stop_at=5) == []
+    assert tell(stop_at=8, profile="2:6") == [
+        f"{tmp_path} has a checkpoint of step 5: goes on after step 5",
+        "nothing is traced: profile is 2:6, steps go from 6 to 8",
+    ]
+    assert tell(stop_at=8) == [f"{tmp_path} has a checkpoint of step 8: no step is left to take"]
 
 
 def test_another_run_in_the_same_directory_is_refused_difference_by_difference(
