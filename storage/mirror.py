@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from .checkpoint import is_step
+from .checkpoint import is_step, latest_checkpoint, step_of
 from .files import make_directory, sync, temporary_path, write_atomic
 from .manifest import NAME, read_manifest
 from .remote import RemoteFolder
@@ -68,17 +68,26 @@ def list_copies(mirror: RemoteFolder) -> list[str]:
     return sorted(name for name in names if mirror.size(f"{name}/{NAME}") is not None)
 
 
-def fetch_latest(mirror: RemoteFolder, run_dir: Path) -> Path | None:
-    """Fetch the last checkpoint in ``mirror`` to ``run_dir``, which has none, and return where it is.
+def find_later(mirror: RemoteFolder, run_dir: Path) -> Path | None:
+    """Return where in ``run_dir`` the last checkpoint of ``mirror`` belongs, unless one there is as late.
+
+    Raises:
+        StoreError: The mirror cannot be read.
+    """
+    if not (names := list_copies(mirror)):
+        return None
+    path, here = run_dir / names[-1], latest_checkpoint(run_dir)
+    return path if here is None or step_of(here) < step_of(path) else None
+
+
+def fetch_copy(mirror: RemoteFolder, path: Path) -> None:
+    """Fetch the checkpoint of ``mirror`` that belongs at ``path``.
 
     Raises:
         StoreError: It cannot be read there, or be written here.
         CheckpointError: Its manifest is damaged, or of a newer format.
     """
-    if not (names := list_copies(mirror)):
-        return None
-    path = run_dir / names[-1]
-    make_directory(run_dir)
+    make_directory(path.parent)
     temporary = temporary_path(path)
     try:
         temporary.mkdir()
@@ -88,10 +97,9 @@ def fetch_latest(mirror: RemoteFolder, run_dir: Path) -> Path | None:
             mirror.download(f"{path.name}/{name}", temporary / name)
             sync(temporary / name)
         temporary.rename(path)
-        sync(run_dir)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return path
 
 
 def keep_copies(mirror: RemoteFolder, names: Collection[str]) -> None:

@@ -30,7 +30,8 @@ from ...storage.mirror import (
     copy_beside,
     copy_checkpoint,
     fetch_beside,
-    fetch_latest,
+    fetch_copy,
+    find_later,
     keep_copies,
     list_copies,
 )
@@ -166,20 +167,26 @@ class Saver:
         return {int(step): value for step, value in told["values"].items()}
 
 
-def fetch_checkpoint(run: Path, config: TrainConfig, ranks: Ranks) -> None:
-    """Fetch a run from its mirror, if it has a checkpoint there and none here; on all ranks.
+def fetch_run(run: Path, config: TrainConfig, ranks: Ranks) -> Path | None:
+    """Fetch a run from its mirror, if it has a later checkpoint there than here; on all ranks.
 
     That is its last checkpoint, its log, and what else it has told.
+
+    Returns:
+        Where the checkpoint is now, on the rank that fetched it.
 
     Raises:
         StoreError: The mirror cannot be read.
     """
-    if config.mirror and ranks.is_first and latest_checkpoint(run) is None:
+    fetched = None
+    if config.mirror and ranks.is_first:
         mirror = open_mirror(config.mirror)
-        if list_copies(mirror):
+        fetched = find_later(mirror, run)
+        if fetched is not None:
             fetch_beside(mirror, _BESIDE, run)
-            fetch_latest(mirror, run)
+            fetch_copy(mirror, fetched)
     ranks.meet()
+    return fetched
 
 
 def open_mirror(url: str) -> RemoteFolder:
@@ -189,8 +196,9 @@ def open_mirror(url: str) -> RemoteFolder:
         StoreError: It is no URL, or holds a secret (T0501).
     """
     if not is_url(url):
-        message = f'mirror is a URL, such as "s3://bucket/run", got "{url}"'
-        raise StoreError.of("T0501", message, "leave it out: out is a folder of this machine")
+        message = f'mirror is a URL of another machine, such as "s3://bucket/run", got "{url}"'
+        help_ = "leave it out, and let `out` be a folder that outlives this machine"
+        raise StoreError.of("T0501", message, help_)
     check_url(url)
     return RemoteFolder(url.rstrip("/"), Access())
 

@@ -32,7 +32,7 @@ from .listener.service import open_services
 from .ranks import choose_own_device, join_ranks
 from .run_log import write_header
 from .running import Running
-from .saving import Saver, fetch_checkpoint
+from .saving import Saver, fetch_run
 from .scopes import learn_as_told
 
 
@@ -103,7 +103,8 @@ def train(
     ):
         ranks.refuse_uneven(config.packs_per_step)
         path = local_path(out)
-        fetch_checkpoint(path, config, ranks)
+        if (fetched := fetch_run(path, config, ranks)) is not None:
+            shown.say(f"fetched {fetched.name} of {config.mirror} to {path}")
         capacity = run_capacity(path)
         stream = open_stream(mixture, store, model or ModelConfig(), config, capacity)
         learner = Learner.make(stream.plan, config, device, ranks)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from taskloom.graph.errors import CheckpointError, StoreError
-from taskloom.pipeline import Model, Run
+from taskloom.pipeline import Model, Run, train
 from taskloom.pipeline.cli import main
 from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.model.consolidating import consolidate
@@ -24,7 +24,7 @@ from taskloom.storage.checkpoint import list_checkpoints, read_checkpoint, step_
 from taskloom.storage.mirror import list_copies
 from taskloom.storage.remote import RemoteFolder
 
-from .stores import CONFIG, are_equal, continue_run
+from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture
 
 MakeSaver = Callable[..., Saver]
 
@@ -180,7 +180,23 @@ def test_what_was_told_of_steps_that_were_lost_is_told_anew(
     assert lines[20]["loss"] > 0
 
 
-@pytest.mark.parametrize("mirror", ["somewhere", "s3://user:secret@bucket/run"])
+def test_a_machine_that_comes_back_goes_on_with_what_others_have_done_since(
+    store_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings: dict[str, Any] = {"mirror": f"memory://{tmp_path.name}/run", "checkpoint_every": 1000}
+    continue_run(store_dir, tmp_path / "first", stop_at=10, **settings)
+    continue_run(store_dir, tmp_path / "second", stop_at=40, **settings)
+    mixture = make_mixture(has_rows=False)
+    back: dict[str, Any] = {"out": tmp_path / "first", "model": MODEL, "config": CONFIG}
+    assert train(mixture, store_dir, stop_at=41, **back, **settings).step == 41
+    assert f"fetched step-00000040 of {settings['mirror']}" in capfd.readouterr().err
+    saved = [step_of(path) for path in list_checkpoints(tmp_path / "first")]
+    assert saved == [40, 41]
+
+
+@pytest.mark.parametrize(
+    "mirror", ["somewhere", "file:///somewhere", "s3://user:secret@bucket/run"]
+)
 def test_a_mirror_that_is_no_url_or_holds_a_secret_is_refused(
     store_dir: Path, tmp_path: Path, mirror: str
 ) -> None:
