@@ -21,6 +21,7 @@ from ..answerer.inference import Model
 from ..loader.stream import Stream
 from ..model.cost import Cost
 from ..model.demand import Demand
+from ..model.importing import SCOPES, VOCABULARY
 from ..model.program import Program
 from ..model.record import refuse_other_run, used_artifacts
 from ..progress import Shown
@@ -134,8 +135,17 @@ class Running:
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )
+        resting = {
+            name for name, p in self.learner.program.named_parameters() if not p.requires_grad
+        }
         for name in taken.missing:
-            self.shown.say(f"  begins anew: {name}")
+            stays = ", and stays as it was drawn: let `scopes` learn it in full"
+            stays = stays if name in resting else ""
+            self.shown.say(f"  begins anew: {name}{stays}")
+        if taken.new_ids and SCOPES + VOCABULARY in resting:
+            self.shown.say(
+                "  new ids stay as they were drawn: let `scopes` learn vocabulary in full"
+            )
 
     def go(self, loader: Loader, last: int, audience: Audience) -> None:
         """Take steps until ``last``, writing the log and checkpoints, unless nothing gets better before."""

@@ -8,13 +8,15 @@ directory again goes on from its last checkpoint with the same parameters, optim
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...graph.errors import Problem, TrainingError, suggest
+from ...graph.errors import LoaderError, Problem, TrainingError, suggest
 from ...ops.device.config import ModelConfig
+from ...storage.capacity import Capacity
 from ...storage.files import local_path
 from ...storage.store import Store
 from ..answerer.inference import Model
@@ -119,7 +121,8 @@ def train(
             shown=shown,
             validated=validated_tasks(stream),
         )
-        loader = run.begin()
+        with _told_of_the_shape_in(path, capacity):
+            loader = run.begin()
         header = run.header(loader)
         for line in header:
             shown.say(line)
@@ -139,6 +142,19 @@ def train(
     return Run(
         path=run.path, step=learner.step, model=come_to, header=tuple(header), rank=ranks.rank
     )
+
+
+@contextmanager
+def _told_of_the_shape_in(run: Path, capacity: Capacity | None) -> Generator[None]:
+    """Say that the shape of packs, ``capacity``, is that of ``run``, where documents do not fit it."""
+    try:
+        yield
+    except LoaderError as error:
+        if capacity is None or error.problems[-1].code != "T0602":
+            raise
+        last = error.problems[-1]
+        help_ = f"{last.help}\nthat is the shape of the run that {run} holds: train into another directory"
+        raise LoaderError(*error.problems[:-1], replace(last, help=help_)) from None
 
 
 def _configure(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:

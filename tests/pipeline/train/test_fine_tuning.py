@@ -118,6 +118,22 @@ def test_a_new_modality_begins_anew_beside_what_was_learned(
     assert all(f"begins anew: {name}" in told for name in new)
 
 
+@pytest.mark.parametrize("learned", ["nothing new", "all that is new"])
+def test_what_begins_anew_and_is_not_learned_is_told_of(
+    base: Path, capsys: pytest.CaptureFixture[str], learned: str
+) -> None:
+    scopes = {"*": ScopeRule(learn="frozen"), "decoder": ScopeRule()}
+    if learned == "all that is new":
+        scopes |= {"adapter.*": ScopeRule(), "vocabulary": ScopeRule()}
+    more: dict[str, Any] = {"weights": str(base / "base"), "progress": True, "scopes": scopes}
+    learn([SPELL, DIGITS, BOXES], base, learned, **more, **STILL)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  ")]
+    rests = [line for line in told if "as it was drawn" in line or "as they were drawn" in line]
+    assert any("adapter__image" in line for line in told)
+    assert rests == (told if learned == "nothing new" else [])
+    assert (rests[-1:] or [""])[0].startswith("  new ids stay") == (learned == "nothing new")
+
+
 @pytest.mark.slow
 def test_training_goes_on_from_it_and_then_from_its_own_checkpoints(base: Path) -> None:
     settings: dict[str, Any] = {"weights": str(base / "base"), "steps": 30, "log_every": 5}

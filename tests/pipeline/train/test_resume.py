@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taskloom.graph.errors import CheckpointError
+from taskloom.graph.errors import CheckpointError, LoaderError
 from taskloom.pipeline import Mixture, Source, Task, Temperature, build, fit, train
 from taskloom.pipeline.trainer.run_log import NAME, read_log
 from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
@@ -213,6 +213,18 @@ def test_another_run_in_the_same_directory_is_refused_difference_by_difference(
     ):
         assert f"{whole} holds another run: {difference}" in text
     assert "train into another directory" in text
+
+
+def test_documents_that_do_not_fit_the_packs_of_a_run_name_it(
+    whole: Path, store_dir: Path, tmp_path: Path
+) -> None:
+    mixture = make_mixture()
+    finer = replace(mixture, slots={"IMAGE": {"size": 16, "patch": 2}})
+    shutil.copytree(store_dir, tmp_path / "store")
+    build(finer, tmp_path / "store", progress=False)
+    with pytest.raises(LoaderError, match="T0602") as caught:
+        train(finer, tmp_path / "store", out=whole, model=MODEL, config=CONFIG)
+    assert f"the shape of the run that {whole} holds" in str(caught.value)
 
 
 def test_other_instructions_and_tasks_are_named(whole: Path, store_dir: Path) -> None:
