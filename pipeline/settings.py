@@ -147,6 +147,9 @@ class TrainConfig:
                 message = f"{name} must be a multiple of {LONGEST_TILE}, got {value}"
                 problems.append(Problem("T0730", message))
         rules: dict[str, ScopeRule] = {}
+        if not _has_keys(self.scopes):
+            message = f"scopes must be rules by pattern, got {self.scopes!r}"
+            raise TrainingError(*problems, Problem("T0730", message, _RULES))
         for pattern, rule in self.scopes.items():
             try:
                 rules[pattern] = _read_rule(rule)
@@ -158,14 +161,24 @@ class TrainConfig:
         object.__setattr__(self, "scopes", rules)
 
 
+_RULES: Final = 'such as {"encoder": {"learn": "frozen"}}'
+
+
 def _read_rule(rule: ScopeRule | Mapping[str, Any]) -> ScopeRule:
     """Return a rule that may be plain data, as project files and records have it."""
     if isinstance(rule, ScopeRule):
         return rule
+    if not _has_keys(rule):
+        raise TrainingError.of("T0730", f"a rule must hold keys, got {rule!r}", _RULES)
     known = [each.name for each in fields(ScopeRule)]
     if unknown := [name for name in rule if name not in known]:
         raise TrainingError.of("T0730", f'there is no "{unknown[0]}"', suggest(unknown[0], known))
     return ScopeRule(**rule)
+
+
+def _has_keys(value: object) -> bool:
+    """Return whether what somebody gave as rules, or as a rule, has keys."""
+    return isinstance(value, Mapping)
 
 
 def _out_of_range(settings: ScopeRule | TrainConfig) -> Iterator[Problem]:

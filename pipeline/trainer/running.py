@@ -44,7 +44,7 @@ from .recipe import tell_recipe
 from .referee import Referee
 from .run_log import open_log, read_log
 from .saving import Saver
-from .schedule import is_endless
+from .schedule import count_warmup, is_endless
 from .step_part import EVALUATING, SAVING, TELLING
 from .stepping import Stepper
 from .telling import Teller
@@ -86,6 +86,8 @@ class Running:
         if done:
             left = f"goes on after step {done:,}" if done < last else "no step is left to take"
             yield f"{self.path} has a checkpoint of step {done:,}: {left}"
+        if (warmup := count_warmup(config)) > config.steps:
+            yield f"the learning rate never gets to its highest: warmup is {warmup:,} of {config.steps:,} steps"
         traced = profiled_steps(config.profile)
         if traced is not None and not (traced.stop - 1 > done and traced.start <= last):
             yield f"nothing is traced: profile is {config.profile}, steps go from {done + 1:,} to {last:,}"

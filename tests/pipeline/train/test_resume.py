@@ -190,6 +190,14 @@ def test_a_run_that_goes_on_says_from_where_and_what_is_not_traced(
     assert tell(stop_at=8) == [f"{tmp_path} has a checkpoint of step 8: no step is left to take"]
 
 
+def test_a_warm_up_that_is_longer_than_the_run_is_told_of(
+    store_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    short: dict[str, Any] = {"out": tmp_path, "model": MODEL, "config": CONFIG, "steps": 1}
+    train(make_mixture(has_rows=False), store_dir, warmup=7, **short)
+    assert "never gets to its highest: warmup is 7 of 1 steps" in capfd.readouterr().err
+
+
 def test_another_run_in_the_same_directory_is_refused_difference_by_difference(
     whole: Path, store_dir: Path
 ) -> None:

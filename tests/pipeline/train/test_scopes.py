@@ -171,11 +171,16 @@ def test_the_header_says_what_is_frozen(store_dir: Path, tmp_path: Path) -> None
         ({"rank": 0}, 'scopes "a": rank must be at least 1, got 0'),
         ({"rate": -1.0}, 'scopes "a": rate must be at least 0, got -1.0'),
         ({"lerning": 1}, 'scopes "a": there is no "lerning"'),
+        ("frozen", "scopes \"a\": a rule must hold keys, got 'frozen'"),
     ],
 )
-def test_a_rule_that_makes_no_sense_is_named_with_its_pattern(
-    rule: dict[str, Any], message: str
-) -> None:
+def test_a_rule_that_makes_no_sense_is_named_with_its_pattern(rule: Any, message: str) -> None:
     with pytest.raises(TrainingError, match="T0730") as caught:
-        TrainConfig(scopes={"a": rule})  # pyright: ignore[reportArgumentType]
+        TrainConfig(scopes={"a": rule})
     assert message in str(caught.value)
+
+
+def test_scopes_that_are_no_rules_are_refused() -> None:
+    wrong: Any = "encoder"
+    with pytest.raises(TrainingError, match="scopes must be rules by pattern, got 'encoder'"):
+        TrainConfig(scopes=wrong)
