@@ -23,6 +23,7 @@ TOLD: Final[Mapping[str, str]] = {
     "T0734": "needs a run that went on with other rows",
     "T0781": "needs a device that is full",
     "T0782": "needs a run that diverges",
+    "T0785": "needs two processes that train",
     "T0753": "needs a machine without a C++ compiler",
     "T0762": "needs a process that is killed",
     "T0763": "needs a process that hangs",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from io import RawIOBase
+from itertools import takewhile
 from os import devnull
 from pathlib import Path
 from typing import Any
 
 from ...graph.errors import TrainingError
-from ...storage.files import read_json, reporting, write_atomic, write_json
+from ...storage.files import make_directory, read_json, reporting, write_json
 
 NAME = "log.jsonl"
 
@@ -43,24 +45,29 @@ class RunLog:
 def open_log(run: Path, step: int, *, is_kept: bool = True) -> Generator[RunLog]:
     """Open the log of the run in directory ``run``, which goes on after ``step``; to nowhere unless it is kept.
 
-    Lines about later steps are dropped: those steps were lost, and are about to be taken again.
+    Lines about later steps are dropped: those steps were lost, and are about to be taken again. While it is
+    open no other process can open it.
 
     Raises:
         StoreError: The log cannot be written.
+        TrainingError: Another process has it open (T0785).
     """
     if not is_kept:
         with Path(devnull).open("ab", buffering=0) as file:
             yield RunLog(file, Path(devnull))
         return
     path = run / NAME
-    before = path.read_bytes() if path.exists() else b""
-    kept = b"".join(line for line in before.splitlines(keepends=True) if _is_until(line, step))
-    if kept != before or not path.exists():
-        write_atomic(path, kept)
+    make_directory(run)
     with reporting(path):
         # Without a buffer: what could not be written is not tried again when it is closed.
         opened = path.open("ab", buffering=0)
     with opened as file:
+        _refuse_second(file, run)
+        before = path.read_bytes()
+        kept = takewhile(lambda line: _is_until(line, step), before.splitlines(keepends=True))
+        # It stays the same file, which is locked.
+        with reporting(path):
+            file.truncate(sum(map(len, kept)))
         yield RunLog(file, path)
 
 
@@ -94,6 +101,18 @@ def find_log(run: Path) -> list[dict[str, Any]]:
         help_ = "give the directory that training wrote, which a project file names as `out`"
         raise TrainingError.of("T0784", f"{run} holds no {NAME}", help_)
     return read_log(run)
+
+
+def _refuse_second(file: RawIOBase, run: Path) -> None:
+    """Lock a log until it is closed, or its process is gone; file systems without locks let everybody in."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        message = f"another process trains into {run}"
+        help_ = "wait until it is done, or end it: the same command then goes on from its last checkpoint"
+        raise TrainingError.of("T0785", message, help_) from None
+    except OSError:
+        return
 
 
 def _is_until(line: bytes, step: int) -> bool:

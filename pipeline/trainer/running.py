@@ -153,10 +153,12 @@ class Running:
         """Take steps until ``last``, writing the log and checkpoints, unless nothing gets better before."""
         learner, config = self.learner, self.stream.config
         profiled = profiled_steps(config.profile) if self.ranks.is_first else None
+        # A run that is only given back is read by as many as want to.
+        is_kept = self.ranks.is_first and learner.step < last
         tracer = Tracer(profiled, self.path / TRACE, learner.device)
         with (
             deferred_interrupts() as interrupted,
-            open_log(self.path, learner.step, is_kept=self.ranks.is_first) as log,
+            open_log(self.path, learner.step, is_kept=is_kept) as log,
             self.shown.task("train", total=last, done=learner.step) as bar,
             tracer.until_the_end(),
         ):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taskloom.graph.errors import CheckpointError, LoaderError
+from taskloom.graph.errors import CheckpointError, LoaderError, TrainingError
 from taskloom.pipeline import Mixture, Source, Task, Temperature, build, fit, train
 from taskloom.pipeline.trainer.run_log import NAME, read_log
 from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
@@ -125,6 +125,21 @@ def test_an_interrupted_run_is_saved_where_it_was(
     assert 30 <= saved < 100
     assert continue_run(store_dir, tmp_path, **STEPS).step == 100
     assert_same_run(tmp_path, whole)
+
+
+def test_a_second_process_is_refused_and_spoils_nothing(store_dir: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"steps": 100_000, "log_every": 1}
+    process = start_training(store_dir, tmp_path, **settings)
+    while not (log := tmp_path / NAME).exists() or log.read_bytes().count(b"\n") < 30:
+        assert process.poll() is None
+        time.sleep(0.01)
+    with pytest.raises(TrainingError, match="T0785"):
+        continue_run(store_dir, tmp_path, **settings)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    step = last_of(tmp_path).record["step"]
+    assert [line["step"] for line in read_log(tmp_path)] == list(range(1, step + 1))
+    assert continue_run(store_dir, tmp_path, stop_at=step + 1, **settings).step == step + 1
 
 
 def test_an_interrupt_is_raised_after_saving(store_dir: Path, tmp_path: Path) -> None:
