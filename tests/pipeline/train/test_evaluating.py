@@ -153,7 +153,7 @@ def test_a_run_stops_where_nothing_gets_better_and_is_then_finished(
 def test_a_run_that_was_stopped_says_so_again_when_it_is_gone_on_with(
     store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ALWAYS | {"stop_after": 1, "metric": "loss", "learning_rate": 0.0}
+    asked: dict[str, Any] = ALWAYS | {"stop_after": 1, "metric": "loss", "learning_rate": 0.0}
     assert go(store, tmp_path, **asked).step == 20
     train(make(has_rows=False), store, out=tmp_path, model=MODEL, config=CONFIG, **asked)
     assert "stopped at step 20: loss was best at step 10" in capfd.readouterr().err
