@@ -149,7 +149,6 @@ def test_a_run_stops_where_nothing_gets_better_and_is_then_finished(
     assert (tmp_path / "log.jsonl").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_a_run_that_was_stopped_says_so_again_when_it_is_gone_on_with(
     store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +158,7 @@ def test_a_run_that_was_stopped_says_so_again_when_it_is_gone_on_with(
     assert "stopped at step 20: loss was best at step 10" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_counting_evaluations_without_a_better_one(
     store: Path, tmp_path: Path
 ) -> None:
