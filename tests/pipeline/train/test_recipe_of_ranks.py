@@ -16,7 +16,7 @@ from taskloom.pipeline import Run
 from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.pipeline.model.record import used_artifacts
 from taskloom.pipeline.settings import ScopeRule, TrainConfig
-from taskloom.pipeline.trainer.keeping import whole_result
+from taskloom.pipeline.trainer.keeping import begin_with, whole_result
 from taskloom.pipeline.trainer.learner import Learner, own_torch
 from taskloom.pipeline.trainer.ranks import Ranks, join_ranks
 from taskloom.storage.store import Store
@@ -68,7 +68,7 @@ def learn(stream: Stream, config: TrainConfig, ranks: Ranks, weights: Path) -> d
     """Begin with ``weights``, take three steps, with dropout, and return what came of them."""
     with own_torch(config, CPU), stream.loader(rank=ranks.rank, num_ranks=ranks.number) as loader:
         learner = Learner.make(stream.plan, config, CPU, ranks)
-        learner.begin_with(weights, used_artifacts(stream))
+        begin_with(learner, weights, used_artifacts(stream))
         for packs in islice(loader, 3):
             learner.take(packs)
         told = {name: p.detach() for name, p in whole_result(learner).named_parameters()}
