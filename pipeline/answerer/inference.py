@@ -129,15 +129,8 @@ class Model:
         model.program.load(checkpoint.tensors, path)
         model.program.to(chosen).eval()
         model.source_tokens = record["source_tokens"]
-        if int8:
-            model.head = Int8Linear(model.program.scope(VOCABULARY_SCOPE).weight_VC, None)
-            shrink(model.program.scope(DECODER_SCOPE))
-        elif chosen.type == "cpu":
-            model.head = FewRowsLinear(model.program.scope(VOCABULARY_SCOPE).weight_VC)
-            lay_out(model.program.scope(DECODER_SCOPE))
-        elif chosen.type == "cuda":
-            pad_table(model.program.scope(VOCABULARY_SCOPE))
-            fold_gains(model.program.scope(DECODER_SCOPE))
+        if DECODER_SCOPE in model.program.scopes:
+            model.lay_out_for(chosen, int8=int8)
         if compiled:
             model.compile = compile_step
         return model
@@ -155,6 +148,19 @@ class Model:
         planned = plan(mixture, "infer", model=config, pinned=pinned)
         scopes = None if program is None else program.scopes
         return cls(mixture, planned, config, Program(planned, scopes), artifacts, pinned)
+
+    def lay_out_for(self, device: torch.device, *, int8: bool) -> None:
+        """Lay out what writes as ``device`` likes to read it."""
+        table, decoder = (self.program.scope(name) for name in (VOCABULARY_SCOPE, DECODER_SCOPE))
+        if int8:
+            self.head = Int8Linear(table.weight_VC, None)
+            shrink(decoder)
+        elif device.type == "cpu":
+            self.head = FewRowsLinear(table.weight_VC)
+            lay_out(decoder)
+        elif device.type == "cuda":
+            pad_table(table)
+            fold_gains(decoder)
 
     @property
     def device(self) -> torch.device:

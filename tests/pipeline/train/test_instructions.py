@@ -221,8 +221,8 @@ def test_pairs_are_learned_to_belong_together(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     losses = [line["tasks"]["match"]["loss"] for line in lines]
     assert losses[-1] < 0.8 * losses[0]
-    loaded = Model.load(run.path)
-    assert "pairs" in loaded.program.num_parameters
+    for loaded in (Model.load(run.path, int8=True), Model.load(run.path)):
+        assert "pairs" in loaded.program.num_parameters
     with pytest.raises(PlanError, match=r'T0233.*"match" writes nothing'):
         loaded.infer("match", [{"picture": picture(1), "name": "cat"}])
 
