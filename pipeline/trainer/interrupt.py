@@ -11,25 +11,30 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupts() -> Generator[Callable[[], bool]]:
-    """Note the first Ctrl-C instead of raising; a second one raises at once.
+    """Note Ctrl-C, or the ``SIGTERM`` of a cluster, instead of ending; a Ctrl-C after that ends at once.
 
     Yields a function that says whether there was one. In threads other than the main one, where signals
-    never arrive, and in processes that ignore them, it says no.
+    never arrive, and in processes that ignore them, it says no; nor is ``SIGTERM`` taken from who handles it.
     """
-    previous = signal.getsignal(signal.SIGINT)
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or previous in (signal.SIG_IGN, None):
-        yield lambda: False
-        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if handlers[signal.SIGINT] in (signal.SIG_IGN, None):
+        del handlers[signal.SIGINT]
+    if handlers[signal.SIGTERM] is not signal.SIG_DFL:
+        del handlers[signal.SIGTERM]
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
     seen = threading.Event()
 
-    def note(_number: int, _frame: FrameType | None) -> None:
-        if seen.is_set():
+    def note(number: int, _frame: FrameType | None) -> None:
+        # Who ends a process may tell it twice, and not in order to hurry it.
+        if seen.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         seen.set()
 
-    signal.signal(signal.SIGINT, note)
+    for number in handlers:
+        signal.signal(number, note)
     try:
         yield seen.is_set
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

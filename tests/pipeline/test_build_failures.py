@@ -186,7 +186,7 @@ def test_a_full_disk_is_told_and_what_was_committed_goes_on_when_there_is_room(
     assert problem.code == "T0505"
     assert "disk is full: cannot write" in problem.message
     assert problem.row.startswith("digits/")
-    assert "build again" in problem.help
+    assert "start again" in problem.help
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     assert run(mixture, small_disk / "store").cached > 0
     run(mixture, tmp_path / "whole")

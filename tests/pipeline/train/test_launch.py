@@ -197,14 +197,18 @@ def test_ranks_that_share_parameters_go_on_from_one_and_one_from_them(
 
 
 @pytest.mark.slow
-def test_all_ranks_stop_at_one_step_when_one_is_interrupted(
-    store_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("is_one", [True, False], ids=["rank", "launcher"])
+def test_all_ranks_stop_at_one_step_when_one_is_interrupted_or_the_launcher_is_ended(
+    store_dir: Path, tmp_path: Path, *, is_one: bool
 ) -> None:
     out = tmp_path / "run"
     settings = STEPS | {"steps": 100_000, "log_every": 1, "checkpoint_every": 100_000}
     process = start_ranks(_TRAIN, 2, *arguments(store_dir, out, **settings))
     wait_for_lines(out, 5, process)
-    os.kill(read_pid(out, 0, 1), signal.SIGINT)
+    if is_one:
+        os.kill(read_pid(out, 0, 1), signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=LAUNCH_S)
     assert process.returncode
     assert "KeyboardInterrupt" in errors

@@ -114,11 +114,12 @@ def test_a_build_under_a_run_changes_no_bit_of_it(store_dir: Path, tmp_path: Pat
     assert_same_run(tmp_path / "run", tmp_path / "alone")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_is_saved_where_it_was(
-    whole: Path, store_dir: Path, tmp_path: Path
+    whole: Path, store_dir: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     code, errors = train_until_signal(
-        signal.SIGINT, 3, store_dir, tmp_path, **STEPS, checkpoint_every=1000
+        number, 3, store_dir, tmp_path, **STEPS, checkpoint_every=1000
     )
     assert code == -signal.SIGINT, errors  # KeyboardInterrupt went all the way up
     saved = last_of(tmp_path).record["step"]
