@@ -41,7 +41,7 @@ def run_here(*arguments: str, stdin: str = "") -> Done:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["taskloom", *arguments])
-        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8"))
         patch.setattr(typer.main, "get_command", _get_command)
         for name, value in TERMINAL.items():
             patch.setenv(name, value)

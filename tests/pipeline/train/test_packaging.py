@@ -201,13 +201,11 @@ def test_what_has_no_form_of_its_own_is_refused(model: Model, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_package_that_cannot_be_compiled_leaves_nothing(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_a_package_that_cannot_be_compiled_leaves_nothing(model: Model, tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "older").touch()
-    with pytest.raises(TrainingError) as caught:
+    lacking: Any = inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with lacking, pytest.raises(TrainingError) as caught:
         export_model(model, "spell", tmp_path / "package")
     assert caught.value.problems[0].code == "T0753"
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
