@@ -139,7 +139,16 @@ class DecodeStreams:
 
     def module(self) -> Decoder:
         """Build the layers."""
-        return Decoder(LayerShape.of(self, names_of(self.blocks)), self.blocks)
+        shape = LayerShape(
+            self.model_width,
+            self.num_heads,
+            self.ffn_width,
+            self.dropout,
+            self.num_layers,
+            self.drop_path,
+            names_of(self.blocks),
+        )
+        return Decoder(shape, self.blocks)
 
     def __call__(
         self,

@@ -119,7 +119,16 @@ class EncodeStreams:
 
     def module(self) -> Encoder:
         """Build the layers."""
-        return Encoder(LayerShape.of(self, self.modalities))
+        shape = LayerShape(
+            self.model_width,
+            self.num_heads,
+            self.ffn_width,
+            self.dropout,
+            self.num_layers,
+            self.drop_path,
+            self.modalities,
+        )
+        return Encoder(shape)
 
     def __call__(
         self,

@@ -12,7 +12,7 @@ of the time of RMSNorm, which has no kernel of its own there (torch 2.13).
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,40 +22,6 @@ from .drop_path import thin
 from .modality import Route, RoutedFeedForward, feed
 from .product import Linear
 from .rotary import Rotary, rotate
-
-
-class Stack(Protocol):
-    """An op that is a stack of layers, and tells the sizes of these."""
-
-    @property
-    def model_width(self) -> int:
-        """Channels of a token."""
-        ...
-
-    @property
-    def num_heads(self) -> int:
-        """Attention heads."""
-        ...
-
-    @property
-    def ffn_width(self) -> int:
-        """Channels inside the feed-forward parts."""
-        ...
-
-    @property
-    def dropout(self) -> float:
-        """Share of channels dropped from what each part adds."""
-        ...
-
-    @property
-    def num_layers(self) -> int:
-        """Layers."""
-        ...
-
-    @property
-    def drop_path(self) -> float:
-        """Chance that a part of the last layer adds nothing to a document."""
-        ...
 
 
 class LayerShape(NamedTuple):
@@ -68,19 +34,6 @@ class LayerShape(NamedTuple):
     num_layers: int
     drop_path: float = 0.0
     modalities: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, stack: Stack, modalities: tuple[str, ...]) -> LayerShape:
-        """Return the sizes of ``stack``; ``modalities`` where these have feed-forward weights of their own."""
-        return cls(
-            width=stack.model_width,
-            num_heads=stack.num_heads,
-            ffn_width=stack.ffn_width,
-            dropout=stack.dropout,
-            num_layers=stack.num_layers,
-            drop_path=stack.drop_path,
-            modalities=modalities,
-        )
 
 
 class SelfAttention(nn.Module):
