@@ -18,7 +18,7 @@ from ..model.work import PackWork, program_on_meta, trace_work
 from ..planner.planning import Plan
 from ..settings import TrainConfig
 from ..trainer.optimizer import kinds_of
-from ..trainer.scopes import learn_as_told
+from ..trainer.scopes import apply_rules
 from .hidden import Hidden, HiddenOnHost
 from .live_bytes import Held, LiveBytes
 
@@ -102,16 +102,16 @@ def trace_pack(
     """
 
     def prepare(program: Program, where: Whereabouts) -> None:
-        learn_as_told(program, config.scopes)
+        apply_rules(program, config.scopes)
         follow_activations(program, where)
 
     def follow_activations(program: Program, where: Whereabouts) -> None:
         if config.activations != "keep":
             _recompute_layers(program, where)
 
-    pack, *_ = packs
+    pack = packs[0]
     program, where = program_on_meta(plan), Whereabouts()
-    learn_as_told(program, config.scopes)
+    apply_rules(program, config.scopes)
     sizes = ProgramSizes.of(program)
     working = working_copy(plan, program, config.precision)
     follow_activations(working, where)

@@ -24,7 +24,7 @@ from .optimizer import Member, Optimizer, kinds_of, make_optimizer, owners_of
 from .ranks import Ranks
 from .recording import SUMS, TOLD, Recorder, teach
 from .schedule import rate_at
-from .scopes import apply_rules, assign_rules
+from .scopes import apply_rules
 from .sharding import local, make_whole, shard, summed_at_last
 from .summing import replicate, summed
 from .tally import Tally
@@ -93,7 +93,7 @@ class Learner:
         """Return a learner of ``program`` at step 0; alone, if there are no ``ranks``."""
         ranks = ranks or Ranks()
         program = program.to(device).train()
-        rules = apply_rules(program, assign_rules(program, config.scopes))
+        rules = apply_rules(program, config.scopes)
         kinds, owners = kinds_of(program), owners_of(program)
         average = make_average(plan, program, config.ema) if config.ema else None
         is_sharded = config.sharding == "full" and ranks.number > 1

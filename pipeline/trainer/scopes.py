@@ -46,14 +46,16 @@ def assign_rules(program: Program, patterns: Mapping[str, ScopeRule]) -> dict[st
     return rules
 
 
-def apply_rules(program: Program, rules: Mapping[str, ScopeRule]) -> dict[str, ScopeRule]:
-    """Let of ``program`` learn what ``rules`` say, and return them with those of low-rank pairs that came in.
+def apply_rules(program: Program, patterns: Mapping[str, ScopeRule]) -> dict[str, ScopeRule]:
+    """Let of ``program`` learn what ``patterns`` say, and return the rule of each parameter.
 
-    Pairs are drawn from torch's global random numbers.
+    There are low-rank pairs among them that came in, drawn from torch's global random numbers.
 
     Raises:
-        TrainingError: What is to have pairs has no linear layer (T0790), or no scale (T0791).
+        TrainingError: As of `assign_rules`; or what is to have pairs has no linear layer (T0790), or no scale
+            (T0791).
     """
+    rules = assign_rules(program, patterns)
     by_size: dict[tuple[int, float], list[str]] = {}
     for name, parameter in program.named_parameters():
         rule = rules[name]
@@ -69,15 +71,6 @@ def apply_rules(program: Program, rules: Mapping[str, ScopeRule]) -> dict[str, S
         if name not in rules
     }
     return {**rules, **beside}
-
-
-def learn_as_told(program: Program, patterns: Mapping[str, ScopeRule]) -> None:
-    """Let of ``program`` learn what ``patterns`` say.
-
-    Raises:
-        TrainingError: As of `assign_rules` and `apply_rules`.
-    """
-    apply_rules(program, assign_rules(program, patterns))
 
 
 def _leading(name: str) -> Iterator[str]:

@@ -35,7 +35,7 @@ from .ranks import choose_own_device, join_ranks
 from .run_log import write_header
 from .running import Running
 from .saving import Saver, fetch_run
-from .scopes import learn_as_told
+from .scopes import apply_rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ def train(
             stream=stream,
             record=run_record(mixture, stream),
             learner=learner,
-            demand=Demand.of(stream, lambda program, _: learn_as_told(program, config.scopes)),
+            demand=Demand.of(stream, lambda program, _: apply_rules(program, config.scopes)),
             saver=Saver(path, learner, config),
             shown=shown,
             validated=validated_tasks(stream),

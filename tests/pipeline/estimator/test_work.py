@@ -25,7 +25,7 @@ from taskloom.pipeline.model.work import (
     trace_work,
 )
 from taskloom.pipeline.settings import ScopeRule
-from taskloom.pipeline.trainer.scopes import learn_as_told
+from taskloom.pipeline.trainer.scopes import apply_rules
 from taskloom.storage.pack import Pack
 
 from .conftest import OpenStream
@@ -113,7 +113,7 @@ def count_plainly(stream: Stream, documents: list[Pack], monkeypatch: pytest.Mon
     monkeypatch.setattr(loss, "charge_labels", charge_plainly)
     monkeypatch.setattr(modality, "multiply_groups", multiply_plainly)
     program = Program(stream.plan)
-    learn_as_told(program, stream.config.scopes)
+    apply_rules(program, stream.config.scopes)
     with FlopCounterMode(display=False) as counter:
         for document in documents:
             program(to_inputs(stream.plan, document, CPU))["loss"].backward()
@@ -139,7 +139,7 @@ def _compare(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = first_pack(stream)
     documents = list(split_documents(pack))[:NUM_DOCUMENTS]
     work = trace_work(
-        stream.plan, pack, lambda program, _: learn_as_told(program, stream.config.scopes)
+        stream.plan, pack, lambda program, _: apply_rules(program, stream.config.scopes)
     )
     useful, dense = 0.0, 0.0
     for document in documents:

@@ -16,7 +16,7 @@ from taskloom.pipeline.model.pack_units import LABEL, PACK, PAIR, count_in_docum
 from taskloom.pipeline.model.work import trace_work
 from taskloom.pipeline.settings import ScopeRule
 from taskloom.pipeline.trainer.run_log import read_log
-from taskloom.pipeline.trainer.scopes import learn_as_told
+from taskloom.pipeline.trainer.scopes import apply_rules
 from taskloom.storage.pack import Pack
 from taskloom.storage.template import Documents
 
@@ -57,13 +57,13 @@ def test_a_blank_pack_is_enough_to_know_what_others_demand(stream: Stream) -> No
 def test_knowing_what_packs_demand_draws_no_random_numbers(stream: Stream) -> None:
     before = torch.random.get_rng_state()
     scopes = {"encoder": ScopeRule(learn="lora", rank=2)}
-    Demand.of(stream, lambda program, _: learn_as_told(program, scopes))
+    Demand.of(stream, lambda program, _: apply_rules(program, scopes))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_what_is_frozen_demands_less(stream: Stream) -> None:
     scopes = {"encoder": ScopeRule(learn="frozen")}
-    frozen = Demand.of(stream, lambda program, _: learn_as_told(program, scopes))
+    frozen = Demand.of(stream, lambda program, _: apply_rules(program, scopes))
     all_learned = Demand.of(stream)
     assert frozen.prices["source"] < all_learned.prices["source"]
     assert frozen.prices["target"] == pytest.approx(all_learned.prices["target"])
