@@ -24,7 +24,7 @@ from ...ops.device.attention.stages import Gathered
 from ...ops.device.cross_entropy import SCORES_AT_ONCE
 from ...ops.device.slope import LINE
 from ...storage.pack import Pack
-from ..model.pack_units import count_units
+from ..model.pack_units import LABEL, count_used
 from ..model.work import PackWork
 from ..planner.planning import Plan
 
@@ -117,7 +117,7 @@ class HiddenOnHost:
 
     def scores(self, hidden_NC: Tensor, weight_VC: Tensor) -> int:
         """Return what the loss holds: scores of a chunk of labels, and the logs of their shares."""
-        num_labels = max(int(count_units(pack)["label"].used) for pack in self.packs)
+        num_labels = max(count_used(pack)[LABEL] for pack in self.packs)
         num_ids = len(weight_VC)
         rows = min(num_labels, max(1, SCORES_AT_ONCE["cpu"] // num_ids))
         return rows * num_ids * (hidden_NC.itemsize + SINGLE)
