@@ -142,8 +142,7 @@ class Running:
         }
         for name in taken.missing:
             stays = ", and stays as it was drawn: let `scopes` learn it in full"
-            stays = stays if name in resting else ""
-            self.shown.say(f"  begins anew: {name}{stays}")
+            self.shown.say(f"  begins anew: {name}{stays if name in resting else ''}")
         if taken.new_ids and SCOPES + VOCABULARY in resting:
             self.shown.say(
                 "  new ids stay as they were drawn: let `scopes` learn vocabulary in full"
