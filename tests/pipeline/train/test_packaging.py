@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import _inductor as inductor
+from torch._inductor import config
 from torch.utils import cpp_extension
 
 from taskloom.graph.errors import TrainingError
@@ -204,7 +205,7 @@ def test_what_has_no_form_of_its_own_is_refused(model: Model, tmp_path: Path) ->
 def test_a_package_that_cannot_be_compiled_leaves_nothing(model: Model, tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "older").touch()
-    lacking: Any = inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+    lacking: Any = config.patch({"cpp.cxx": ("no-such-compiler",)})
     with lacking, pytest.raises(TrainingError) as caught:
         export_model(model, "spell", tmp_path / "package")
     assert caught.value.problems[0].code == "T0753"
