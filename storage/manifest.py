@@ -106,7 +106,10 @@ def describe_files(root: Path) -> dict[str, FileFacts]:
 
 def damaged(path: Path, what: str) -> CheckpointError:
     """Return the error that says that ``path`` is damaged, and how."""
-    help_ = "use another checkpoint of the run, or a copy of this one"
+    help_ = (
+        "use another checkpoint of the run, or a copy of this one\n"
+        "training goes on from the one before it once its directory is deleted"
+    )
     return CheckpointError.of("T0702", f"{path} is damaged: {what}", help_)
 
 

@@ -78,7 +78,11 @@ class Evaluated(NamedTuple):
         """
         name = metric.rpartition(".")[2]
         told = [f"{t} {n[name]:.3f}" for t, n in self.tasks.items() if n.get(name) is not None]
-        if len(told) > _MANY_TASKS:
+        if not told:
+            told = [
+                f"told of no task, so nothing is the best; {', '.join(self.mean)} could be metric"
+            ]
+        elif len(told) > _MANY_TASKS:
             told = [f"{self.mean[name]:.3f} in the mean of {len(told)} tasks"]
         since = ""
         if best is not None:
@@ -200,10 +204,12 @@ class Evaluator:
         ]
 
 
-def validated_tasks(stream: Stream) -> list[str]:
-    """Return the tasks that have rows in the split ``valid``."""
-    tasks = dict.fromkeys(template.task for template in stream.templates)
-    return [task for task in tasks if len(stream.dataset.rows(task, "valid").usable)]
+def validated_tasks(stream: Stream) -> dict[str, list[str]]:
+    """Return the tasks that have rows in the split ``valid``, with what is told of each by name."""
+    told: dict[str, list[str]] = {}
+    for (task, _), name in zip(stream.plan.scored, stream.losses, strict=True):
+        told.setdefault(task, []).append(name)
+    return {t: names for t, names in told.items() if len(stream.dataset.rows(t, "valid").usable)}
 
 
 def _pack(stream: Stream, rows: Mapping[str, npt.NDArray[np.int64]]) -> list[Pack]:

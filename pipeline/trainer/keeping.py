@@ -7,8 +7,9 @@ rank learned them or many that shared them. So all ranks come along wherever par
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -23,6 +24,11 @@ from ..model.program import Program
 from .learner import Learner
 from .sharding import is_share, like_own, make_whole, take_share
 from .tally import Tally
+
+_OTHER: Final = (
+    "a task with parameters of its own joins and leaves by a Schedule that names it from the beginning\n"
+    "or train into another directory, there with `weights` to begin with what this run has learned"
+)
 
 
 def keep_training(learner: Learner) -> dict[str, Any]:
@@ -48,7 +54,10 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
         message = f"{checkpoint.path} holds a model, but no optimizer to train it with"
         raise CheckpointError.of("T0724", message, "train into another directory")
     training: Any = checkpoint.training
-    _load(learner.result, checkpoint.tensors, checkpoint.path)
+    try:
+        _load(learner.result, checkpoint.tensors, checkpoint.path)
+    except CheckpointError as error:
+        raise CheckpointError(*(replace(each, help=_OTHER) for each in error.problems)) from None
     if learner.average is not None:
         _load(learner.program, training["learned"], checkpoint.path)
     refresh(learner.working, learner.program)

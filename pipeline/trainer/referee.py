@@ -31,14 +31,14 @@ class Referee:
 
     Attributes:
         config: Settings of the run.
-        tasks: Tasks that can be evaluated.
+        tasks: Tasks that can be evaluated, with the losses that are told of each.
         best: The best value so far of the setting ``metric``, and its step.
         num_worse: Evaluations since then.
         is_over: Whether the run is to stop.
     """
 
     config: TrainConfig
-    tasks: Collection[str]
+    tasks: Mapping[str, Collection[str]]
     best: tuple[float, int] | None = None
     num_worse: int = 0
     is_over: bool = False
@@ -49,7 +49,10 @@ class Referee:
 
     @classmethod
     def over(
-        cls, config: TrainConfig, tasks: Collection[str], lines: Iterable[Mapping[str, Any]]
+        cls,
+        config: TrainConfig,
+        tasks: Mapping[str, Collection[str]],
+        lines: Iterable[Mapping[str, Any]],
     ) -> Referee:
         """Return the referee of a run whose log has ``lines``.
 
@@ -135,14 +138,13 @@ class Referee:
         return False
 
 
-def _refuse_metrics(config: TrainConfig, tasks: Collection[str]) -> None:
+def _refuse_metrics(config: TrainConfig, tasks: Mapping[str, Collection[str]]) -> None:
     """Check that evaluations give what they are compared by, and what checkpoints are kept by."""
     named = {"metric": config.metric}
     if config.keep_best:
         named["keep_best"] = config.keep_best
-    problems = [
-        p for setting, metric in named.items() for p in _problems_of(setting, metric, tasks)
-    ]
+    told = [name for names in tasks.values() for name in names]
+    problems = [p for setting, metric in named.items() for p in _problems_of(setting, metric, told)]
     if not (tasks and config.evaluate_every):
         problems += [
             Problem("T0780", f"{setting} is {value}, and nothing is evaluated", help_)
@@ -156,12 +158,12 @@ def _refuse_metrics(config: TrainConfig, tasks: Collection[str]) -> None:
         raise TrainingError(*problems)
 
 
-def _problems_of(setting: str, metric: str, tasks: Collection[str]) -> Iterator[Problem]:
-    task, _, name = metric.rpartition(".")
+def _problems_of(setting: str, metric: str, told: Collection[str]) -> Iterator[Problem]:
+    loss, _, name = metric.rpartition(".")
     if name not in METRICS:
         message = f'{setting} is "{metric}", which evaluations do not tell'
         help_ = f"{suggest(name, METRICS)}; of one task it is TASK.{METRICS[0]}"
         yield Problem("T0780", message, help_)
-    elif task and not any(each == task or task.startswith(f"{each}.") for each in tasks):
-        message = f'{setting} is "{metric}", and no task "{task}" has rows to evaluate on'
-        yield Problem("T0780", message, suggest(task, tasks))
+    elif loss and loss not in told:
+        message = f'{setting} is "{metric}", and no task "{loss}" has rows to evaluate on'
+        yield Problem("T0780", message, suggest(loss, told))

@@ -63,7 +63,7 @@ class Running:
     demand: Demand
     saver: Saver
     shown: Shown
-    validated: Sequence[str]
+    validated: Mapping[str, Sequence[str]]
     evaluator: Evaluator | None = None
 
     def header(self, loader: Loader) -> list[str]:

@@ -199,6 +199,11 @@ def test_evaluating_waits_while_it_would_take_more_than_its_share(
             id="best of no task",
         ),
         pytest.param(
+            {"metric": "spell.word.loss"},
+            'metric is "spell.word.loss", and no task "spell.word" has rows',
+            id="metric of no slot",
+        ),
+        pytest.param(
             {"keep_best": "loss", "evaluate_every": 0},
             "keep_best is loss, and nothing is evaluated",
             id="best of nothing",
@@ -261,11 +266,18 @@ def test_ranks_are_evaluated_and_told_of_as_one_is(
 
 def judged(values: list[float], stop_after: int, metric: str) -> Iterator[tuple[bool, bool]]:
     config = replace(CONFIG, stop_after=stop_after, metric=metric, evaluate_every=1)
-    referee = Referee.over(config, ["t"], ())
+    referee = Referee.over(config, {"t": ["t"]}, ())
     for step, value in enumerate(values, 1):
         found = Evaluated({}, {metric: value}, [], 0.0)
         line = referee.judge(step, found, 0.0)
         yield line["evaluation"]["is_best"], referee.is_over
+
+
+def test_an_evaluation_without_the_metric_says_what_could_be_one() -> None:
+    found = Evaluated({"pairs": {"loss": 1.5}}, {"loss": 1.5}, [], 0.0)
+    assert found.describe(200, "loss", None) == "validation after step 200: loss pairs 1.500"
+    told = found.describe(200, "corrected", None)
+    assert told.endswith("corrected told of no task, so nothing is the best; loss could be metric")
 
 
 @given(

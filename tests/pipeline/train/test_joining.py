@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from taskloom.graph.errors import CheckpointError
 from taskloom.pipeline import Mixture, Schedule, train
 from taskloom.pipeline.trainer.run_log import read_log
 from taskloom.storage.checkpoint import Checkpoint, list_checkpoints, read_checkpoint
@@ -15,6 +17,7 @@ from .stores import CONFIG, MODEL, are_equal, make_tasks
 
 WORDS, BOTH = {"digits": 0.0, "spell": 1.0}, {"digits": 1.0, "spell": 3.0}
 COMES_AND_GOES = Schedule({0: WORDS, 8: BOTH, 16: WORDS, 24: BOTH})
+SLOTS = {"IMAGE": {"size": 16, "patch": 8}}
 OWN = "scopes.adapter__image_patch_16_8."
 """What only digits have, of all that is learned."""
 
@@ -22,8 +25,7 @@ OWN = "scopes.adapter__image_patch_16_8."
 def go(store: Path, out: Path, **settings: Any) -> dict[int, Checkpoint]:
     """Train both tasks, pictures by the schedule, and return all checkpoints by step."""
     tasks = make_tasks(has_rows=False)
-    slots = {"IMAGE": {"size": 16, "patch": 8}}
-    mixture = Mixture(tasks, weights=COMES_AND_GOES, slots=slots, bpe_size=300)
+    mixture = Mixture(tasks, weights=COMES_AND_GOES, slots=SLOTS, bpe_size=300)
     saved = {"log_every": 8, "checkpoint_every": 8, "keep_checkpoints": 99, "packs_per_step": 2}
     more: dict[str, Any] = {"steps": 32, **saved, **settings}
     train(mixture, store, out=out, model=MODEL, config=CONFIG, progress=False, **more)
@@ -98,3 +100,18 @@ def test_a_run_goes_on_across_the_moment_of_joining_with_the_same_stream(
     )
     assert len(expected) == 32
     assert packs == expected
+
+
+def test_a_task_with_parameters_of_its_own_is_not_taken_out_of_a_run_that_goes_on(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    digits, spell = make_tasks(has_rows=False)
+    settings: dict[str, Any] = {"model": MODEL, "config": CONFIG, "progress": False}
+    mixtures = [Mixture(each, slots=SLOTS, bpe_size=300) for each in ([digits, spell], [spell])]
+    train(mixtures[0], store_dir, out=tmp_path, stop_at=2, **settings)
+    with pytest.raises(CheckpointError, match="T0720") as caught:
+        train(mixtures[1], store_dir, out=tmp_path, **settings)
+    assert OWN in str(caught.value)
+    assert "joins and leaves by a Schedule" in str(caught.value)
+    assert "`weights`" in str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
