@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from .ranks import Ranks
 from .recording import SUMS, TOLD, Recorder, teach
 from .schedule import rate_at
 from .scopes import apply_rules
-from .sharding import local, make_whole, shard, summed_at_last
+from .sharding import local, shard, summed_at_last
 from .summing import replicate, summed
 from .tally import Tally
 from .watch import PATIENCE_S
@@ -191,10 +190,13 @@ class Learner:
                 with self._summed(is_last=is_last):
                     self._learn(pack, divisors, is_only=len(packs) == 1)
             watch.enter("stepping the optimizer", limit_s=limit_s, is_usual=is_usual)
-            limit = self.config.clip or math.inf
-            norm = make_whole(nn.utils.clip_grad_norm_(self.program.parameters(), limit))
+            norms_P = self.optimizer.norms()
+            norm = norms_P.norm()
+            if self.config.clip:
+                learned = self.program.parameters()
+                nn.utils.clip_grads_with_norm_(learned, self.config.clip, norm)
             is_bad = self._halt(norm)
-            self.optimizer.step(is_bad)
+            self.optimizer.step(norms_P, is_bad)
             refresh(self.working, self.program)
             self.step += 1
             if self.average is not None:

@@ -16,7 +16,6 @@ section 2.2 (arXiv:2502.16982).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from ...ops.device.lora import DOWN, UP
 from ..model.program import LAYERS
 from ..settings import TrainConfig
-from .sharding import make_whole
+from .sharding import norms_of
 
 BETAS: Final = (0.9, 0.98)
 """Decays of AdamW's moments."""
@@ -91,18 +90,20 @@ class Optimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=set_to_none)
 
-    def step(self, is_bad: Tensor) -> None:
+    def norms(self) -> Tensor:
+        """Return the norm of the gradients of each part, the same on all ranks; shape ``(P,)``."""
+        return norms_of([_gradients(part) for part in self.parts])
+
+    def step(self, norms_P: Tensor, is_bad: Tensor) -> None:
         """Change the parameters by their gradients, or nothing at all where ``is_bad``, shape ``()``.
 
-        A part whose gradients are nothing rests. Parts are told on the device: a look at the number would make
-        the host wait for it.
+        A part whose gradients had a norm of nothing rests. Parts are told on the device: a look at the number
+        would make the host wait for it.
         """
-        for part in self.parts:
-            grads = [p.grad for p in _parameters(part) if p.grad is not None]
-            if not grads:
+        rests_P = torch.logical_or(is_bad, norms_P == 0)
+        for part, rests in zip(self.parts, rests_P, strict=True):
+            if not _gradients(part):
                 continue
-            largest = make_whole(nn.utils.get_total_norm(grads, math.inf))
-            rests = torch.logical_or(is_bad, largest == 0)
             if isinstance(part, torch.optim.Muon):
                 _step_unless(part, rests)
             else:
@@ -223,6 +224,11 @@ def _step_unless(muon: torch.optim.Muon, is_bad: Tensor) -> None:
     muon.step()
     for parameter, was in zip(learned, before, strict=True):
         parameter.copy_(torch.where(is_bad, was, parameter))
+
+
+def _gradients(part: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the gradients that ``part`` would learn from."""
+    return [p.grad for p in _parameters(part) if p.grad is not None]
 
 
 def _parameters(part: torch.optim.Optimizer) -> Iterator[Any]:

@@ -7,12 +7,12 @@ and computes in that, and sums in single precision: the shares are the masters, 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -68,6 +68,18 @@ def is_share(tensor: Tensor) -> bool:
 def make_whole(tensor: Tensor) -> Tensor:
     """Return ``tensor``, of shares all of it; on all ranks."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def norms_of(groups: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Return the norm of each group of tensors, of shares that of all of them; on all ranks, shape ``(G,)``."""
+    norms = [nn.utils.get_total_norm([local(each) for each in group]) for group in groups]
+    first = next((each for group in groups for each in group), torch.empty(0))
+    norms_G = torch.stack([norm.to(first.device) for norm in norms])
+    if is_share(first):
+        squares_G = norms_G.square()
+        distributed.all_reduce(squares_G)
+        norms_G = squares_G.sqrt()
+    return norms_G
 
 
 def local(tensor: Tensor) -> Tensor:

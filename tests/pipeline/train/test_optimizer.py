@@ -65,7 +65,7 @@ def take(optimizer: Optimizer, members: list[Member], steps: Iterator[int] | ran
     for step in steps:
         set_gradients(members, step)
         optimizer.set_rate(0.01 / (step + 1))
-        optimizer.step(WELL)
+        optimizer.step(optimizer.norms(), WELL)
 
 
 def test_both_together_do_what_each_does_alone() -> None:
@@ -94,7 +94,7 @@ def test_muon_turns_a_matrix_as_far_as_adamw_would() -> None:
         optimizer = make_optimizer([member], TrainConfig(optimizer="muon", weight_decay=0.0))
         set_gradients([member], 0)
         optimizer.set_rate(1.0)
-        optimizer.step(WELL)
+        optimizer.step(optimizer.norms(), WELL)
         assert 0.1 < float(member.parameter.detach().square().mean().sqrt()) < 0.3
 
 
@@ -111,7 +111,7 @@ def test_a_bad_step_changes_nothing(optimizer: Any, value: float, before: int) -
     }
     for each in members:
         each.parameter.grad = torch.full_like(each.parameter, value)
-    made.step(BAD)
+    made.step(made.norms(), BAD)
     assert are_equal(values_of(members), values)
     assert {name for name in state if not are_equal(made.state_dict()[name], state[name])} == set()
 
@@ -131,7 +131,7 @@ def test_what_nothing_was_learned_for_rests_whatever_others_do(optimizer: Any, b
         set_gradients(every, step)
         for guest in guests:
             guest.parameter.grad = torch.zeros_like(guest.parameter)
-        made.step(WELL)
+        made.step(made.norms(), WELL)
     assert are_equal(values_of(guests), resting)
     assert not any(torch.equal(own[name], now) for name, now in values_of(members).items())
     for name, kept in made.state_dict().items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from functools import cache
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from torch import Tensor
 from taskloom.graph.errors import TrainingError
 from taskloom.graph.vocabulary import PAD
 from taskloom.pipeline.loader.stream import Stream, open_stream
-from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.trainer.learner import Learner, own_torch
 from taskloom.pipeline.trainer.ranks import Ranks, join_ranks
 from taskloom.pipeline.trainer.sharding import make_whole
@@ -32,6 +32,18 @@ CPU = torch.device("cpu")
 STEP = replace(CONFIG, packs_per_step=4, clip=0.0)
 """Four packs a step, whose gradients are left as they are."""
 
+KINDS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "half precision": ({}, {"precision": "bfloat16"}),
+    "clipped": ({}, {"clip": 0.01}),
+    "relative": ({"position": "relative"}, {}),
+    "by modality": ({"ffn": "per_modality"}, {}),
+}
+"""Sizes of the model and settings of each kind of step."""
+SHARDINGS = ("none", "full")
+DIVIDED = ("mixed", "apart")
+"""Whether a step's packs are of both tasks each, or of one: then some ranks lack pictures."""
+
 Told = Mapping[str, Any]
 
 _LEARN = """
@@ -46,30 +58,24 @@ tell_of_steps(Path(sys.argv[1]), Path(sys.argv[2]))
 def tell_of_steps(store: Path, out: Path) -> None:
     """Take steps of several kinds together with the other ranks; the first rank keeps what came of them."""
     torch.set_num_threads(1)
-    kinds = {
-        "plain": STEP,
-        "half precision": replace(STEP, precision="bfloat16"),
-        "clipped": replace(STEP, clip=0.01),
-        "sharded": replace(STEP, sharding="full"),
-        "sharded, half precision": replace(STEP, sharding="full", precision="bfloat16"),
-        "sharded, clipped": replace(STEP, sharding="full", clip=0.01),
-    }
-    stream = open_on(store)
     with join_ranks(STEP, CPU) as ranks:
         told: dict[str, Any] = {
-            kind: tell_of_step(stream, config, ranks) for kind, config in kinds.items()
+            f"{kind}/{sharding}/{divided}": tell_of_step(store, kind, sharding, divided, ranks)
+            for kind, sharding, divided in product(KINDS, SHARDINGS, DIVIDED)
         }
-        told["apart"] = tell_of_step(stream, STEP, ranks, is_apart=True)
-        told["reduced"] = count_reduced(stream, ranks)
+        told["reduced"] = count_reduced(open_on(store), ranks)
         if ranks.is_first:
             torch.save(told, out / f"{ranks.number}.pt")
 
 
 def tell_of_step(
-    stream: Stream, config: TrainConfig, ranks: Ranks, *, is_apart: bool = False
+    store: Path, kind: str, sharding: str, divided: str, ranks: Ranks
 ) -> dict[str, Any]:
     """Take the first step, with dropout, and return its losses, gradients and new parameters."""
-    packs = pack_apart(stream) if is_apart else first_packs(stream)
+    sizes, settings = KINDS[kind]
+    stream = open_on(store, **sizes)
+    config = replace(STEP, sharding=sharding, **settings)
+    packs = pack_apart(stream) if divided == "apart" else first_packs(stream)
     with own_torch(config, CPU):
         learner = Learner.make(stream.plan, config, CPU, ranks)
         learner.take(share(packs, ranks))
@@ -82,8 +88,10 @@ def tell_of_step(
     }
 
 
-def open_on(store: Path) -> Stream:
-    return open_stream(make_mixture(has_rows=False), Store.open(store), MODEL, STEP)
+@cache
+def open_on(store: Path, **sizes: Any) -> Stream:
+    model = replace(MODEL, **sizes)
+    return open_stream(make_mixture(has_rows=False), Store.open(store), model, STEP)
 
 
 def first_packs(stream: Stream) -> list[Pack]:
@@ -139,14 +147,10 @@ def count_reduced(stream: Stream, ranks: Ranks) -> tuple[list[int], int]:
 @pytest.fixture(scope="module")
 def alone(store_dir: Path) -> Told:
     """What one rank comes to."""
-    stream = open_on(store_dir)
-    kinds = {
-        "plain": STEP,
-        "half precision": replace(STEP, precision="bfloat16"),
-        "clipped": replace(STEP, clip=0.01),
+    return {
+        f"{kind}/{divided}": tell_of_step(store_dir, kind, "none", divided, Ranks())
+        for kind, divided in product(KINDS, DIVIDED)
     }
-    told = {kind: tell_of_step(stream, config, Ranks()) for kind, config in kinds.items()}
-    return told | {"apart": tell_of_step(stream, STEP, Ranks(), is_apart=True)}
 
 
 def learn_together(number: int, store: Path, out: Path) -> Told:
@@ -164,44 +168,30 @@ def together(
     return learn_together(request.param, store_dir, tmp_path_factory.mktemp("told"))
 
 
-@pytest.mark.parametrize("kind", ["plain", "apart", "clipped"])
+@pytest.mark.parametrize("divided", DIVIDED)
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_ranks_have_the_loss_and_the_gradients_of_one(
-    alone: Told, together: Told, kind: str
+    alone: Told, together: Told, kind: str, sharding: str, divided: str
 ) -> None:
-    """With dropout; ``apart`` are packs of one task, without pictures on some ranks."""
+    """With dropout; in half precision only each pack's own gradient is rounded, as it is on one rank."""
     assert MODEL.dropout > 0
-    assert_near(together[kind]["grads"], alone[kind]["grads"], 1e-6)
-    assert_near(together[kind]["parameters"], alone[kind]["parameters"], 1e-6)
-    ours, theirs = together[kind]["told"], alone[kind]["told"]
-    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
-    assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-5)
-    assert {t: each["labels"] for t, each in ours["tasks"].items()} == {
-        t: each["labels"] for t, each in theirs["tasks"].items()
-    }
-    assert ours["tokens"] == theirs["tokens"]
-    assert ours["packs"] == theirs["packs"], "the fingerprint is that of the whole step"
-
-
-def test_gradients_in_half_precision_are_added_up_in_single(alone: Told, together: Told) -> None:
-    """Only each pack's own gradient is rounded, as it is on one rank."""
-    assert_near(together["half precision"]["grads"], alone["half precision"]["grads"], 1e-6)
-
-
-@pytest.mark.parametrize("kind", ["", "half precision", "clipped"])
-def test_ranks_that_share_parameters_have_the_loss_and_the_gradients_of_one(
-    alone: Told, together: Told, kind: str
-) -> None:
-    ours, theirs = together[f"sharded, {kind}" if kind else "sharded"], alone[kind or "plain"]
+    ours, theirs = together[f"{kind}/{sharding}/{divided}"], alone[f"{kind}/{divided}"]
     assert_near(ours["grads"], theirs["grads"], 1e-6)
     assert_near(ours["parameters"], theirs["parameters"], 1e-6)
-    assert ours["told"]["loss"] == pytest.approx(theirs["told"]["loss"], abs=1e-6)
-    norm = theirs["told"]["gradient_norm"]
-    assert ours["told"]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+    told, expected = ours["told"], theirs["told"]
+    assert told["loss"] == pytest.approx(expected["loss"], abs=1e-6)
+    assert told["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-5)
+    assert {t: each["labels"] for t, each in told["tasks"].items()} == {
+        t: each["labels"] for t, each in expected["tasks"].items()
+    }
+    assert told["tokens"] == expected["tokens"]
+    assert told["packs"] == expected["packs"], "the fingerprint is that of the whole step"
 
 
 def test_a_step_has_one_all_reduce_of_gradients(alone: Told, together: Told) -> None:
     """And one of three numbers: what the losses weigh, and whether somebody wants to stop."""
-    num_parameters = sum(p.numel() for p in alone["plain"]["parameters"].values())
+    num_parameters = sum(p.numel() for p in alone["plain/mixed"]["parameters"].values())
     sizes, number = together["reduced"]
     assert sorted(sizes) == [3, num_parameters]
     assert number == 2

@@ -76,18 +76,23 @@ def learn(stream: Stream, config: TrainConfig, ranks: Ranks, weights: Path) -> d
     return told | {f"balance {name}": tensor.detach() for name, tensor in balance.items()}
 
 
-@pytest.fixture(scope="module")
-def together(store_dir: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What two ranks come to."""
+@pytest.fixture(scope="module", params=[2, 4], ids=["2 ranks", "4 ranks"])
+def together(
+    request: pytest.FixtureRequest,
+    store_dir: Path,
+    run: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    """What several ranks come to; of four, two have no share of a low-rank pair."""
     out = tmp_path_factory.mktemp("told")
-    run_ranks(_LEARN, 2, str(store_dir), str(run.path), str(out))
+    run_ranks(_LEARN, request.param, str(store_dir), str(run.path), str(out))
     return torch.load(out / "told.pt")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["none", "full"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_two_ranks_come_to_what_one_does(
+def test_ranks_come_to_what_one_does(
     store_dir: Path, run: Run, together: Any, name: str, sharding: str
 ) -> None:
     alone = learn(open_on(store_dir), replace(STEP, **RECIPES[name]), Ranks(), run.path)
