@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from taskloom.graph.errors import TrainingError
 from taskloom.graph.vocabulary import PAD
@@ -63,7 +65,9 @@ def tell_of_steps(store: Path, out: Path) -> None:
             f"{kind}/{sharding}/{divided}": tell_of_step(store, kind, sharding, divided, ranks)
             for kind, sharding, divided in product(KINDS, SHARDINGS, DIVIDED)
         }
-        told["reduced"] = count_reduced(open_on(store), ranks)
+        told["reduced"] = {
+            sharding: count_reduced(open_on(store), sharding, ranks) for sharding in SHARDINGS
+        }
         if ranks.is_first:
             torch.save(told, out / f"{ranks.number}.pt")
 
@@ -122,8 +126,8 @@ def share(packs: Sequence[Pack], ranks: Ranks) -> Sequence[Pack]:
     return packs[ranks.rank * size : (ranks.rank + 1) * size]
 
 
-def count_reduced(stream: Stream, ranks: Ranks) -> tuple[list[int], int]:
-    """Return how many numbers each all-reduce of the third step carries, and how many torch has seen."""
+def count_reduced(stream: Stream, sharding: str, ranks: Ranks) -> dict[str, Any]:
+    """Return how many numbers each all-reduce of the third step carries, and how often ranks did what."""
     sizes: list[int] = []
     plain = torch.distributed.all_reduce
 
@@ -131,7 +135,7 @@ def count_reduced(stream: Stream, ranks: Ranks) -> tuple[list[int], int]:
         sizes.append(tensor.numel())
         return plain(tensor, *arguments, **options)
 
-    learner = Learner.make(stream.plan, STEP, CPU, ranks)
+    learner = Learner.make(stream.plan, replace(STEP, sharding=sharding), CPU, ranks)
     with stream.loader(rank=ranks.rank, num_ranks=ranks.number) as loader:
         steps = iter(loader)
         for _ in range(2):  # buckets are made anew after the first
@@ -141,7 +145,10 @@ def count_reduced(stream: Stream, ranks: Ranks) -> tuple[list[int], int]:
             learner.take(next(steps))
         torch.distributed.all_reduce = plain
     events: Any = profile.events()
-    return sizes, sum(each.name == "c10d::allreduce_" for each in events)
+    calls = Counter(each.name for each in events if each.name.startswith("c10d::"))
+    num_sharded = sum(isinstance(module, FSDPModule) for module in learner.program.modules())
+    num_parts = len(learner.optimizer.parts)
+    return {"sizes": sizes, "calls": calls, "sharded": num_sharded, "parts": num_parts}
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +199,16 @@ def test_ranks_have_the_loss_and_the_gradients_of_one(
 def test_a_step_has_one_all_reduce_of_gradients(alone: Told, together: Told) -> None:
     """And one of three numbers: what the losses weigh, and whether somebody wants to stop."""
     num_parameters = sum(p.numel() for p in alone["plain/mixed"]["parameters"].values())
-    sizes, number = together["reduced"]
-    assert sorted(sizes) == [3, num_parameters]
-    assert number == 2
+    reduced = together["reduced"]["none"]
+    assert sorted(reduced["sizes"]) == [3, num_parameters]
+    assert reduced["calls"] == {"c10d::allreduce_": 2}
+
+
+def test_ranks_that_share_parameters_sum_gradients_once_a_step(together: Told) -> None:
+    """Those of each layer and of the rest, however many packs; norms are summed beside what losses weigh."""
+    reduced = together["reduced"]["full"]
+    assert sorted(reduced["sizes"]) == sorted([3, reduced["parts"]])
+    assert reduced["calls"]["c10d::_reduce_scatter_base_"] == reduced["sharded"]
 
 
 def assert_near(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], most: float) -> None:

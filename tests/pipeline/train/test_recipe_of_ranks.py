@@ -34,6 +34,7 @@ RECIPES: Mapping[str, dict[str, Any]] = {
     "initial": {"balance": "initial"},
     "uncertainty": {"balance": "uncertainty"},
     "famo": {"balance": "famo"},
+    "compiled": {"compile": "on"},
 }
 
 _LEARN = """
@@ -90,6 +91,7 @@ def together(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of the compiler, which differ from version to version
 @pytest.mark.parametrize("sharding", ["none", "full"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_ranks_come_to_what_one_does(
