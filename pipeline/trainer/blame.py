@@ -16,26 +16,20 @@ import numpy as np
 import torch
 
 from ...graph.vocabulary import PAD
-from ...storage.files import write_json
 from ...storage.one_pass import pack_documents
 from ...storage.pack import Pack
 from ..loader.packing import to_inputs
 from ..loader.stream import Stream
+from ..settings import TrainConfig
+from .documents import Document, Row, find_rows, name_documents, tell_documents, write_documents
 from .learner import Learner
-from .sample import name_row
 from .sharding import local
 
 NAME: Final = "not-finite.json"
 """File of a run that names the documents."""
 
-MAX_TOLD: Final = 20
-"""Documents that an error names."""
-
 _MAX_TRIES: Final = 2000
 """Groups that are computed at most; with more documents at fault some are named though they are not."""
-
-Row = tuple[int, int]
-"""Number of a template, and global row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +44,7 @@ class Blamed:
     """
 
     step: int
-    documents: tuple[tuple[str, str, str], ...]
+    documents: tuple[Document, ...]
     num_documents: int
     is_narrowed: bool
 
@@ -64,25 +58,30 @@ class Blamed:
             return f"{good}\neach {of_all} is wrong alone, so the parameters are: all are in {path}"
         were = "is" if number == 1 else "are"
         head = f"{number:,} {of_all} {were}" if self.is_narrowed else f"none {of_all} is"
-        lines = [good, f"{head} wrong alone:"]
-        lines += [f"  {task} {row}" for task, _, row in self.documents[:MAX_TOLD]]
-        if number > MAX_TOLD:
-            lines.append(f"  and {number - MAX_TOLD:,} more, in {path}")
-        return "\n".join(lines)
+        return "\n".join([good, f"{head} wrong alone:", *tell_documents(self.documents, path)])
 
     def write(self, run: Path, what: str) -> Path:
         """Write all documents to the directory ``run``, and return the file."""
         path = run / NAME
-        rows = [dict(zip(("task", "source", "row"), each, strict=True)) for each in self.documents]
-        record = {
-            "what": what,
-            "step": self.step,
-            "is_narrowed": self.is_narrowed,
-            "num_documents": self.num_documents,
-            "documents": rows,
-        }
-        write_json(path, record)
+        write_documents(
+            path,
+            self.documents,
+            what=what,
+            step=self.step,
+            is_narrowed=self.is_narrowed,
+            num_documents=self.num_documents,
+        )
         return path
+
+
+def advise(config: TrainConfig) -> str:
+    """Return the one setting to change of a run whose parameters go astray."""
+    what = (
+        "set clip to 1"
+        if not config.clip
+        else f"lower learning_rate, which is {config.learning_rate:g}"
+    )
+    return f"{what}, and train into another directory"
 
 
 def find_documents(
@@ -100,20 +99,14 @@ def find_documents(
     with stream.loader(state) as loader:
         *_, packs = islice(loader, num_steps)
     trial = _Trial(stream, learner)
-    rows = _rows_of(packs)
+    rows = find_rows(pack.rows for pack in packs)
     found = trial.search(rows) or trial.search(rows, with_gradient=True)
-    documents = tuple(_name(stream, task, row) for task, row in found or rows)
     return Blamed(
         step=learner.sound_step + 1,
-        documents=documents,
+        documents=tuple(name_documents(stream, found or rows)),
         num_documents=len(rows),
         is_narrowed=bool(found),
     )
-
-
-def name_documents(stream: Stream, packs: Sequence[Pack]) -> list[tuple[str, str, str]]:
-    """Return task, source and row id of every document in ``packs``."""
-    return [_name(stream, task, row) for task, row in _rows_of(packs)]
 
 
 class _Trial:
@@ -173,14 +166,3 @@ class _Trial:
         # Ranks that share parameters have a share of each gradient, and look at the same documents.
         (num_bad,) = learner.ranks.add_up([float(not torch.stack(grads).all())])
         return not num_bad
-
-
-def _rows_of(packs: Sequence[Pack]) -> list[Row]:
-    rows = ((int(task), int(row)) for pack in packs for task, row in pack.rows.tolist())
-    return list(dict.fromkeys(rows))
-
-
-def _name(stream: Stream, task: int, row: int) -> tuple[str, str, str]:
-    """Return the task, the source and the row id of a document."""
-    template = stream.templates[task]
-    return template.task, template.source_name, name_row(stream, task, row)

@@ -25,8 +25,13 @@ FEWEST: Final = 5
 
 @dataclass(slots=True)
 class LossWatch:
-    """Looks at the losses of lines as they are written."""
+    """Looks at the losses of lines as they are written.
 
+    Attributes:
+        good_step: The step of the last line whose loss was not high; 0 while there is none.
+    """
+
+    good_step: int = 0
     _usual: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     _high: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     _is_told: bool = False
@@ -38,6 +43,11 @@ class LossWatch:
         for line in lines:
             watch.look(line["step"], line.get("loss"))
         return watch
+
+    @property
+    def is_alert(self) -> bool:
+        """Whether the last losses were high, and that has not been told yet."""
+        return bool(self._high) and not self._is_told
 
     def look(self, step: int, loss: float | None) -> int | None:
         """Return the step at which the loss began to be high, if it is now known to diverge; once.
@@ -51,6 +61,7 @@ class LossWatch:
         if len(self._usual) < FEWEST or loss <= TIMES * median(self._usual) + PLUS:
             self._usual += [*(high for _, high in self._high), loss]
             self._high = []
+            self.good_step = step
             return None
         self._high.append((step, loss))
         self._is_told = len(self._high) == IN_A_ROW

@@ -9,10 +9,9 @@ from typing import Final
 
 from ...graph.errors import CheckpointError, TrainingError
 from ...storage.checkpoint import latest_checkpoint
-from ...storage.files import write_json
 from ...storage.pack import Pack
 from ..loader.stream import Stream
-from .blame import MAX_TOLD, name_documents
+from .documents import find_rows, name_documents, tell_documents, write_documents
 
 NAME: Final = "out-of-memory.json"
 """File of a run that names the documents."""
@@ -99,20 +98,15 @@ def _tell_saved(run: Path) -> str:
 def _refuse(
     run: Path, stream: Stream, packs: Sequence[Pack], step: int, error: BaseException
 ) -> TrainingError:
-    named = name_documents(stream, packs)
-    rows = [dict(zip(("task", "source", "row"), each, strict=True)) for each in named]
+    named = name_documents(stream, find_rows(pack.rows for pack in packs))
     said = _first_line(error)
-    write_json(run / NAME, {"step": step, "said": said, "documents": rows})
+    write_documents(run / NAME, named, step=step, said=said)
     good = f"step {step - 1:,} was the last good one" if step > 1 else "it is the first"
-    more = (
-        [f"  and {len(named) - MAX_TOLD:,} more, in {run / NAME}"] if len(named) > MAX_TOLD else []
-    )
     help_ = [
         said,
         f"{good}; {_tell_saved(run)}",
         f"its {len(named):,} documents:",
-        *(f"  {task} {row}" for task, _, row in named[:MAX_TOLD]),
-        *more,
+        *tell_documents(named, run / NAME),
         _advise(stream),
     ]
     return TrainingError.of("T0781", f"step {step:,} does not fit into memory", "\n".join(help_))

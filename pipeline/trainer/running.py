@@ -28,7 +28,7 @@ from ..progress import Shown
 from ..settings import TrainConfig, profiled_steps
 from ..task import Mixture, Task
 from .blame import NAME as NOT_FINITE
-from .blame import find_documents
+from .blame import advise, find_documents
 from .evaluating import Evaluator
 from .interrupt import deferred_interrupts
 from .keeping import begin_with, restore, whole_result
@@ -282,8 +282,7 @@ class Running:
         self.ranks.meet()  # all have found the same; who ends first ends the run
         good = latest_checkpoint(self.path)
         saved = "no checkpoint was written before" if good is None else f"{good} is still good"
-        help_ = f"{told}{saved}\nlower learning_rate, or clip, and train into another directory"
-        raise TrainingError.of("T0731", message, help_)
+        raise TrainingError.of("T0731", message, f"{told}{saved}\n{advise(self.stream.config)}")
 
     def model(self, whole: Program) -> Model:
         """Return what the run has come to, all of whose parameters are in ``whole``, as a model."""

@@ -25,6 +25,7 @@ from ...storage.pack import Pack
 from ..answerer.exam import Exam
 from ..answerer.writing import Said
 from ..loader.stream import Stream
+from .documents import name_rows
 
 FOLDER: Final = "samples"
 
@@ -122,7 +123,7 @@ def find_prompts(
                 )
                 found[task, row] = Sample(
                     task=task,
-                    row=name_row(stream, template, row),
+                    row=name_rows(stream, template, [row])[0],
                     number=row,
                     prompt=_spell(stream.plan.vocabulary, pack, start, stop, bpe)[
                         :_MOST_CHARACTERS
@@ -130,17 +131,6 @@ def find_prompts(
                     pictures=pictures[:_MOST_PICTURES],
                 )
     return dict(sorted(found.items()))
-
-
-def name_row(stream: Stream, template: int, row: int) -> str:
-    """Return the id of a row of the source of a template, by its number among all."""
-    name, first = stream.templates[template].source_name, 0
-    if name in stream.store.sources():
-        for partition in stream.store.source(name).partitions:
-            if row < first + partition.rows:
-                return f"{partition.id}:{row - first}"
-            first += partition.rows
-    return str(row)
 
 
 def _tensors(pack: Pack, start: int, stop: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import resource
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...graph.errors import Problem, TaskloomWarning
 from ...graph.render.quantity import write_bytes, write_share
-from ...storage.checkpoint import list_checkpoints, step_of
 from ...storage.loader import Loader
 from ...storage.pack import Pack
 from ..loader.stream import Stream
@@ -27,10 +26,12 @@ from ..model.demand import Demand
 from ..model.hardware import peak_flops
 from ..model.precision import precision_of_products
 from ..progress import Bar
+from .diverging import warn_of_divergence
+from .documents import Rows
 from .evaluating import Evaluated
 from .learner import Learner
 from .listener.listening import Listener
-from .loss_watch import IN_A_ROW, LossWatch
+from .loss_watch import LossWatch
 from .referee import Referee
 from .run_log import RunLog
 from .sample import write_samples
@@ -70,6 +71,7 @@ class Teller:
     _done: Amount = field(default=Amount(0, 0, 0.0))
     _done_steps: int = 0
     _done_s: float = 0.0
+    _learned: list[tuple[int, Rows]] = field(default_factory=list[tuple[int, Rows]])
 
     def __post_init__(self) -> None:
         self.clock = StepClock(self.learner.device)
@@ -89,6 +91,8 @@ class Teller:
             flops=self.demand.of_packs(packs),
         )
         self.clock.end_step(self.learner.step, amount)
+        # Copies, for a view would keep all of its pack.
+        self._learned += [(self.learner.step, pack.rows.copy()) for pack in packs]
         self.bar.advance()
 
     def write_line(self) -> None:
@@ -156,20 +160,16 @@ class Teller:
         }
 
     def _warn_if_it_diverges(self, line: dict[str, Any]) -> None:
+        """Look at the loss of ``line``, as all ranks do, and say so if it has left where it was."""
         begun = self.watch.look(line["step"], line["loss"])
-        if begun is None or not self.learner.ranks.is_first:
-            return
-        line["diverges_since"] = begun
-        good = [path for path in list_checkpoints(self.run) if step_of(path) < begun]
-        saved = f"the last checkpoint before it is {good[-1]}" if good else "no checkpoint is older"
-        message = (
-            f"the loss is far above where it was since step {begun:,}: {line['loss']:.3f}, "
-            f"in {IN_A_ROW} lines of the log in a row"
-        )
-        help_ = f"{saved}\nlower learning_rate, and train into another directory"
-        warnings.warn(
-            TaskloomWarning(Problem("T0782", message, help_, severity="warning")), stacklevel=2
-        )
+        if begun is not None:
+            line["diverges_since"] = begun
+            gathered = chain.from_iterable(self.learner.ranks.gather(self._learned))
+            if self.learner.ranks.is_first:
+                learned = sorted(gathered, key=itemgetter(0))
+                warn_of_divergence(self.run, self.stream, line, self.watch.good_step, learned)
+        if not self.watch.is_alert:
+            self._learned = []
 
 
 def _peak_of(learner: Learner) -> float | None:

@@ -18,7 +18,8 @@ import torch
 from taskloom.graph.errors import TrainingError
 from taskloom.pipeline import train
 from taskloom.pipeline.loader.stream import Stream
-from taskloom.pipeline.trainer.blame import MAX_TOLD, NAME
+from taskloom.pipeline.trainer.blame import NAME
+from taskloom.pipeline.trainer.documents import MAX_TOLD
 from taskloom.pipeline.trainer.learner import Learner
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from taskloom.storage.saving import begin_checkpoint
@@ -93,6 +94,8 @@ def test_the_rows_that_are_named_are_exactly_those_that_read_the_spoilt_id(
     assert 1 < len(expected) < len(read)
     for task, row in sorted(expected)[:MAX_TOLD]:
         assert f"\n  {task} {row}" in problem.help
+    advice = "lower learning_rate, which is 0.003, and train into another directory"
+    assert problem.help.endswith(f"is still good\n{advice}")
     # The step that went wrong has changed nothing: what was saved before it is what it met.
     path = latest_checkpoint(tmp_path)
     assert path is not None
@@ -108,6 +111,7 @@ def test_a_run_that_diverges_by_itself_blames_no_row(store_dir: Path, tmp_path: 
     every = f"each of its {told['num_documents']} documents is wrong alone, so the parameters are"
     assert f"{every}: all are in {tmp_path / NAME}\n" in problem.help
     assert re.match(r"step \d+ was the last good one\n", problem.help)
+    assert problem.help.endswith("\nset clip to 1, and train into another directory")
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.device)])

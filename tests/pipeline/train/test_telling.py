@@ -22,7 +22,6 @@ from taskloom.pipeline.loader.packing import to_inputs
 from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.trainer.learner import Learner
 from taskloom.pipeline.trainer.listener.listening import Listener
-from taskloom.pipeline.trainer.loss_watch import FEWEST, IN_A_ROW, LossWatch
 from taskloom.pipeline.trainer.memory import told_evaluation_memory
 from taskloom.pipeline.trainer.recording import teach
 from taskloom.pipeline.trainer.run_log import read_header, read_log
@@ -248,45 +247,6 @@ def test_a_trace_holds_the_steps_that_were_asked_for_and_names_their_nodes(
     nodes = {name for name in names if name.startswith("taskloom::")}
     assert {"taskloom::encoder", "taskloom::decoder", "taskloom::loss"} <= nodes, nodes
     assert names.count("taskloom::encoder") == 2
-
-
-losses = st.lists(st.floats(0.01, 8.0), min_size=FEWEST, max_size=40)
-
-
-@given(losses)
-def test_a_loss_within_the_bounds_never_diverges(values: list[float]) -> None:
-    watch = LossWatch()
-    assert all(watch.look(step, 1.0 + value / 10) is None for step, value in enumerate(values))
-
-
-@given(losses, st.floats(13.0, 1e6))
-def test_a_loss_that_stays_far_above_diverges_once_from_its_first_line(
-    values: list[float], high: float
-) -> None:
-    watch = LossWatch()
-    calm = [watch.look(step, 1 + value / 10) for step, value in enumerate(values)]
-    assert calm == [None] * len(values)
-    told = [watch.look(100 + n, high) for n in range(IN_A_ROW + 5)]
-    assert [each for each in told if each is not None] == [100]
-    assert told[IN_A_ROW - 1] == 100
-
-
-def test_a_watch_that_read_the_log_goes_on_where_it_was() -> None:
-    lines = [{"step": n, "loss": 1.0} for n in range(8)] + [{"step": 8, "loss": 9.0}]
-    watch = LossWatch.over(lines)
-    assert [watch.look(n, 9.0) for n in (9, 10)] == [None, 8]
-
-
-@pytest.mark.slow
-def test_a_run_that_diverges_says_so_once_and_goes_on(store_dir: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"log_every": 1, "clip": 0.0, "warmup": 0.99, "checkpoint_every": 5}
-    with pytest.warns(TaskloomWarning, match=r"T0782") as caught:
-        done = continue_run(store_dir, tmp_path, steps=40, learning_rate=6.0, **settings)
-    assert done.step == 40
-    (warning,) = caught
-    since = [line["diverges_since"] for line in read_log(tmp_path) if "diverges_since" in line]
-    assert f"since step {since[0]}" in str(warning.message)
-    assert "lower learning_rate" in str(warning.message)
 
 
 LIMITED = """
