@@ -164,56 +164,6 @@ def test_report_finds_the_run_of_a_project(built: Built) -> None:
     )
 
 
-def test_a_run_is_planned_once_its_store_is_built(project: Project, built: Built) -> None:
-    refused = project.taskloom("plan-run", "project.yaml", "--kind", "h100", "--json")
-    assert (refused.code, refused.json["error"][0]["code"]) == (1, "T0511")
-    done = built.project.taskloom(
-        "plan-run",
-        "project.yaml",
-        "--kind",
-        "h100",
-        "--gpus",
-        "2",
-        "--precision",
-        "bfloat16",
-        "--json",
-    )
-    assert done.code == 0, done.err
-    planned = done.json
-    assert (planned["ranks"], planned["packs_per_step"], planned["precision"]) == (2, 2, "bfloat16")
-    assert sum(planned["parameters"].values()) * 4 == planned["memory"]["parameters"]
-    assert 0 < planned["flops"]["useful"] < planned["flops"]["executed"]
-    assert planned["steps_per_epoch"].keys() == {"digits", "parity"}
-
-
-def test_a_plan_is_told_in_words(built: Built) -> None:
-    done = built.project.taskloom("plan-run", "project.yaml", "--kind", "a100-40", "--nodes", "2")
-    assert done.code == 0, done.err
-    for words in (
-        "planned for 2 x NVIDIA A100",
-        "memory of a rank",
-        "tokens/s",
-        "first bottleneck: ",
-    ):
-        assert words in done.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--kind", "h10"], "error[T0830]: no hardware is known"),
-        (["--kind", "h100", "--sharding", "half"], "error[T0806]: --sharding is none or full"),
-        (["--kind", "h100", "--precision", "half"], "error[T0806]: --precision is float32"),
-    ],
-)
-def test_a_plan_refuses_what_it_does_not_know(
-    built: Built, arguments: list[str], told: str
-) -> None:
-    done = built.project.taskloom("plan-run", "project.yaml", *arguments)
-    assert done.code == 1
-    assert told in done.err
-
-
 def test_the_command_line_is_a_module_as_well(built: Built) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "taskloom.pipeline.cli", "--version"],

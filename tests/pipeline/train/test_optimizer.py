@@ -8,15 +8,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor, nn
 
 from taskloom.pipeline.loader.stream import Stream
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.trainer.learner import Learner
-from taskloom.pipeline.trainer.optimizer import Kind, Member, Optimizer, make_optimizer
+from taskloom.pipeline.trainer.optimizer import BETAS, Kind, Member, Optimizer, make_optimizer
 from taskloom.pipeline.trainer.run_log import read_log
 from taskloom.storage.pack import Pack
 
@@ -37,6 +39,20 @@ def packs(stream: Stream) -> list[Pack]:
 def make_learner(stream: Stream, config: TrainConfig = MUON) -> Learner:
     torch.manual_seed(0)
     return Learner.make(stream.plan, config, CPU)
+
+
+def first_moments(
+    stream: Stream, packs: list[Pack], clip: float
+) -> tuple[dict[str, Tensor], float]:
+    """Return AdamW's first moments after one step, which are the gradients it was given times one number.
+
+    Returns:
+        The moments by parameter, and the norm of the gradient that the log tells.
+    """
+    learner = make_learner(stream, replace(CONFIG, clip=clip))
+    learner.take(packs)
+    moments = {name: own["exp_avg"] for name, own in learner.optimizer.state_dict().items()}
+    return moments, learner.measure(stream.losses, waited_s=0.0)["gradient_norm"]
 
 
 def make_members() -> list[Member]:
@@ -189,6 +205,20 @@ def test_muon_learns_the_matrices_of_layers_and_nothing_else(stream: Stream) -> 
     }
     assert "scopes.vocabulary.weight_VC" in adamw
     assert adamw | muon == {name for name, _ in learner.program.named_parameters()}
+
+
+@settings(max_examples=10)
+@given(st.floats(1e-3, 3.0))
+def test_clip_scales_a_gradient_down_to_its_norm_and_leaves_smaller_ones(
+    stream: Stream, packs: list[Pack], share: float
+) -> None:
+    plain, norm = first_moments(stream, packs[:2], clip=0.0)
+    clipped, told = first_moments(stream, packs[:2], clip=share * norm)
+    assert told == norm, "the log tells of the gradient as it came"
+    whole = nn.utils.get_total_norm(plain.values()) / (1 - BETAS[0])
+    assert norm == pytest.approx(float(whole), rel=1e-4)
+    for name, moment in plain.items():
+        torch.testing.assert_close(clipped[name], moment * min(share, 1.0), rtol=1e-4, atol=0.0)
 
 
 def test_a_learner_halts_with_muon_at_a_gradient_that_is_no_number(
