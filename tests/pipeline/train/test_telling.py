@@ -26,7 +26,14 @@ from taskloom.pipeline.trainer.memory import told_evaluation_memory
 from taskloom.pipeline.trainer.recording import teach
 from taskloom.pipeline.trainer.run_log import read_header, read_log
 from taskloom.pipeline.trainer.step_clock import Amount, StepClock
-from taskloom.pipeline.trainer.step_part import EVALUATING, LEARNING, SAVING, WAITING, WARMING
+from taskloom.pipeline.trainer.step_part import (
+    COMPILING,
+    EVALUATING,
+    LEARNING,
+    SAVING,
+    WAITING,
+    WARMING,
+)
 
 from .stores import CONFIG, MODEL, continue_run, make_mixture, start_python
 
@@ -166,6 +173,32 @@ def test_a_slow_step_is_told_with_the_part_that_made_it_slow(reasons: list[str])
         clock._steps[-1] = (step, now, *clock._steps[-1][2:])  # noqa: SLF001
     assert [(each.step, each.why) for each in clock.read().slow] == expected
     assert clock.read().step_s == []
+
+
+@pytest.mark.parametrize("part", [WARMING, COMPILING])
+def test_what_prepares_is_told_however_short_and_nothing_is_usual_by_it(part: str) -> None:
+    clock = StepClock(CPU)
+    now = clock._before  # noqa: SLF001 - time is given by hand
+    for step in range(1, 20):
+        # All of them are as long, and only the first is told.
+        clock.add(part if step == 1 else LEARNING, 0.01)
+        now += 0.01
+        clock.end_step(step, NOTHING)
+        clock._steps[-1] = (step, now, *clock._steps[-1][2:])  # noqa: SLF001
+    times = clock.read()
+    assert times.slow == [(1, 0.01, part)]
+    assert times.parts == pytest.approx({part: 0.01, LEARNING: 0.18})
+    assert times.num_counted == 18
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own doings
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_a_compiled_run_tells_that_its_first_step_compiled(store_dir: Path, tmp_path: Path) -> None:
+    continue_run(store_dir, tmp_path, compile="on", steps=3)
+    (line,) = read_log(tmp_path)
+    assert [(each["step"], each["why"]) for each in line["slow"]] == [(1, COMPILING)]
+    assert line["time"][COMPILING] > line["step_s"][0] / 2
 
 
 def test_warm_up_and_evaluation_are_no_part_of_a_rate() -> None:
