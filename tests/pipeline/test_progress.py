@@ -47,6 +47,13 @@ def test_what_was_done_before_counts_as_done_and_not_for_the_rate() -> None:
         assert bar.line() == "train: 9 of 10, 0.0/s, 1,000,000,000 s left"
 
 
+def test_the_time_left_goes_by_the_pace_that_was_set() -> None:
+    with open_progress(shown=False) as shown, shown.task("train", total=100) as bar:
+        bar.advance(10)
+        bar.set_pace(0.5)
+        assert bar.line() == "train: 10 of 100, 0.5/s, 180 s left"
+
+
 def test_lines_come_now_and_then(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,10 +71,13 @@ with open_progress() as shown:
     shown.say("[x] " + "y" * 200)
     with shown.task("build [a]", total=3, unit="rows") as bar:
         bar.advance(3, rejects=1)
+    with shown.task("train", total=100) as bar:
+        bar.set_pace(0.01)
+        bar.advance(10)
 """
 
 
-def test_a_terminal_shows_a_bar_with_rate_and_rejects() -> None:
+def test_a_terminal_shows_a_bar_with_rate_time_left_and_rejects() -> None:
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "160"}
     with subprocess.Popen(
@@ -87,3 +97,4 @@ def test_a_terminal_shows_a_bar_with_rate_and_rejects() -> None:
     assert "build [a]" in text
     assert "3/3" in text
     assert "rows/s, 1 rejected" in text
+    assert re.search(r"train .* 10/100 \S+ 2:30:00 0.0/s", text), "90 of them take 100 s each"
