@@ -119,3 +119,14 @@ def test_the_last_good_step_its_checkpoint_and_the_setting_that_was_off_are_name
     last_good = f"step {since - 2} was the last good one; the last checkpoint until then is {good}"
     assert f"{last_good}\n" in told
     assert told.endswith("= set clip to 1, and train into another directory"), "nothing limited it"
+
+
+@pytest.mark.slow
+def test_a_run_that_went_on_names_the_rows_since_then(store_dir: Path, tmp_path: Path) -> None:
+    diverge(store_dir, tmp_path / "whole")
+    since, last = lines_of(tmp_path / "whole")
+    continue_run(store_dir, tmp_path / "parts", learning_rate=6.0, stop_at=since, **SETTINGS)
+    told = diverge(store_dir, tmp_path / "parts")
+    assert lines_of(tmp_path / "parts") == (since, last)
+    assert f"step {since - 1} was the last good one; " in told
+    assert f"documents of steps {since + 1} to {last}:" in told
