@@ -14,13 +14,14 @@ TREE = build/tree
 WORKERS ?= 2
 PYTEST = $(BIN)/pytest -n $(WORKERS)
 
-.PHONY: help setup demo test test-all lint style types layers spelling clean
+.PHONY: help setup demo test test-all kernels lint style types layers spelling clean
 
 help:
 	@echo "make setup     create $(VENV) and install taskloom into it, once"
 	@echo "make demo      build, train and evaluate the three tasks of examples/demo.py"
 	@echo "make test      run the fast tests"
 	@echo "make test-all  run the slow tests too"
+	@echo "make kernels   compile the kernels for GPUs and compare them with the table"
 	@echo "make lint      check style, types, layers and spelling"
 	@echo "make clean     remove $(VENV) and all that was built"
 
@@ -34,6 +35,9 @@ test: setup
 
 test-all: setup
 	$(PYTEST)
+
+kernels: setup
+	$(BIN)/python bench/device_kernels.py
 
 lint: style types layers spelling
 

@@ -117,6 +117,6 @@ def test_ci_runs_the_commands_that_contributors_are_told() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     told = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     commands = re.findall(r"^make .*$", script, re.MULTILINE)
-    assert commands == ["make test", "make lint"]
+    assert commands == ["make test", "make kernels", "make lint"]
     assert all(f"`{command}`" in told for command in commands)
     assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")

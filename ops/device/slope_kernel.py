@@ -94,5 +94,6 @@ def slope_rows(
         block=block,
         teaches=teaches,
         num_warps=8,
+        enable_fp_fusion=True,
     )
     return losses_R

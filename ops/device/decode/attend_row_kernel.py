@@ -172,6 +172,7 @@ def launch(
         is_few=is_few,
         is_single=block >= num_places,
         num_warps=8 if is_few and block == LARGEST_BLOCK else 4,
+        enable_fp_fusion=True,
     )
     return out_RHD
 
