@@ -16,6 +16,10 @@ EXACT = ("math", "sdpa", "blockwise")
 """Back ends that compute in double precision, and on any device."""
 
 
+KINDS = ("random", "causal", "full", "prefix", "empty")
+"""Of ranges of one document."""
+
+
 class Case(NamedTuple):
     """Queries, keys, values, ranges and bias, and a spec under which they are lawful."""
 
@@ -47,25 +51,32 @@ def tensors(seed: int, num_queries: int, num_keys: int) -> tuple[Tensor, Tensor,
     return draw(num_queries, 6), draw(num_keys, 6), draw(num_keys, 4)
 
 
-@st.composite
-def any_ranges(draw: st.DrawFn) -> Case:
-    """Ranges of any kind, empty ones among them, in windows that span all keys."""
-    num_queries, num_keys = draw(st.integers(1, 21)), draw(st.integers(1, 21))
+def ranges_of(kind: str, num_queries: int, num_keys: int, *, seed: int = 0, tile: int = 8) -> Case:
+    """Ranges of one of `KINDS`, in windows that span all keys."""
     index = np.arange(num_queries)
-    seed = draw(st.integers(0, 2**16))
     rng = np.random.default_rng(seed)
-    random = np.sort(rng.integers(0, num_keys + 1, (2, num_queries)), axis=0)
-    causal = np.stack([index * 0, np.minimum(index + 1, num_keys)])
     full = np.stack([index * 0, index * 0 + num_keys])
-    prefix = np.stack([index * 0, np.clip(index + 1, num_keys // 2, num_keys)])
-    lo, hi = draw(st.sampled_from([random, causal, full, prefix, full * 0]))
-    tile = draw(st.integers(1, 8))
+    lo, hi = {
+        "random": np.sort(rng.integers(0, num_keys + 1, (2, num_queries)), axis=0),
+        "causal": np.stack([index * 0, np.minimum(index + 1, num_keys)]),
+        "full": full,
+        "prefix": np.stack([index * 0, np.clip(index + 1, num_keys // 2, num_keys)]),
+        "empty": full * 0,
+    }[kind]
     return Case(
         *tensors(seed, num_queries, num_keys),
         torch.tensor(lo, dtype=torch.int32),
         torch.tensor(hi, dtype=torch.int32),
         AttentionSpec(tile=tile),
     )
+
+
+@st.composite
+def any_ranges(draw: st.DrawFn) -> Case:
+    """Ranges of any kind, empty ones among them."""
+    num_queries, num_keys = draw(st.integers(1, 21)), draw(st.integers(1, 21))
+    seed, kind = draw(st.integers(0, 2**16)), draw(st.sampled_from(KINDS))
+    return ranges_of(kind, num_queries, num_keys, seed=seed, tile=draw(st.integers(1, 8)))
 
 
 @st.composite

@@ -39,14 +39,25 @@ def codes() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_the_op_keeps_what_torch_asks_of_ops(*, has_bias: bool) -> None:
-    q_NHD, k_MHD, v_MHD, table_HR = inputs()
-    code_N, base_N, slot_N = codes()
-    runs_T = torch.zeros(-(-LENGTH // 4), dtype=torch.int32)
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tile"),
+    [("blockwise", torch.double, 4), ("triton", torch.float, 16)],
+    ids=["blockwise", "triton"],
+)
+def test_the_op_keeps_what_torch_asks_of_ops(
+    backend: str, dtype: torch.dtype, tile: int, *, has_bias: bool
+) -> None:
+    device = "cpu"
+    if backend == "triton":
+        pytest.importorskip("triton")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    drawn = [x.detach().to(device, dtype).requires_grad_() for x in inputs()]
+    code_N, base_N, slot_N = (x.to(device) for x in codes())
+    runs_T = torch.zeros(-(-LENGTH // tile), dtype=torch.int32, device=device)
     codes_3N = torch.stack((base_N - code_N, code_N, slot_N))
-    bias = (table_HR, codes_3N, runs_T) if has_bias else (None, None, None)
-    meta = (torch.stack(ranges(5)), *plan_spans(*ranges(5), LENGTH, 4))
-    given = ("blockwise", q_NHD, k_MHD, v_MHD, *bias, *meta, 0.5, 4)
+    bias = (drawn[3], codes_3N, runs_T) if has_bias else (None, None, None)
+    meta = (torch.stack(ranges(5)), *plan_spans(*ranges(5), LENGTH, tile))
+    given = (backend, *drawn[:3], *bias, *(x.to(device) for x in meta), 0.5, tile)
     torch.library.opcheck(torch.ops.taskloom_ops.attention, given)
 
 

@@ -16,12 +16,14 @@ from taskloom.graph.errors import PlanError
 from taskloom.ops.device.attention import AttentionSpec, Relative, attention
 
 from .attention_cases import (
+    KINDS,
     Case,
     any_ranges,
     compute,
     cross_ranges,
     oracle,
     packed_ranges,
+    ranges_of,
     run,
     tensors,
     with_relative,
@@ -77,10 +79,28 @@ def test_packed_documents_with_a_bias_equal_the_oracle(case: Case) -> None:
     check(case, torch.float32, 2e-5)
 
 
-@settings(max_examples=3, deadline=None)
-@given(case=with_relative(packed_ranges()))
+@settings(max_examples=5, deadline=None)
+@given(case=with_relative(packed_ranges()) | cross_ranges())
 def test_half_precision_stays_close_to_the_oracle(case: Case) -> None:
     check(case, torch.float16, 2e-2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [
+        pytest.param(torch.float32, 2e-5, id="single"),
+        pytest.param(torch.float16, 2e-2, id="half"),
+    ],
+)
+@pytest.mark.parametrize("has_bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_ranges_equals_the_oracle(
+    kind: str, dtype: torch.dtype, tolerance: float, *, has_bias: bool
+) -> None:
+    case = ranges_of(kind, 21, 21 if has_bias else 18)
+    if has_bias:
+        case = case._replace(relative=text_and_pictures(21, 16).relative)
+    check(case, dtype, tolerance)
 
 
 def text_and_pictures(length: int, tile: int) -> Case:

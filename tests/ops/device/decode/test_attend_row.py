@@ -154,3 +154,15 @@ def test_steps_with_the_kernel_are_those_without(
     compile_: Any = cache(partial(torch.compile, fullgraph=True, dynamic=False))
     found = step_through(stack, sources, num_rows, compile_ if is_compiled else lambda f: f)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_the_ops_keep_what_torch_asks_of_ops(*, has_bias: bool) -> None:
+    states, kept = torch.randn(2, 3, 2, 8, device=DEVICE), torch.randn(2, 2, 5, 8, device=DEVICE)
+    bias = torch.randn(1, 1, 2, 5, device=DEVICE) if has_bias else None
+    index = torch.tensor([3], device=DEVICE)
+    target = (states, kept, kept.clone(), index, bias, 0, 0.3)
+    torch.library.opcheck(torch.ops.taskloom.attend_target, target)
+    source = (states[:, 0], kept, kept.clone(), torch.randn(2, 1, 1, 5, device=DEVICE), 0.3)
+    torch.library.opcheck(torch.ops.taskloom.attend_source, source)
