@@ -141,7 +141,7 @@ def look_at(name: str, capability: int, only: Collection[str] | None) -> dict[st
 
     from taskloom.ops.device.attention import triton_passes  # noqa: PLC0415
 
-    asked: list[str] = []
+    asked: list[int] = []
     found: dict[str, dict[str, Any]] = {}
 
     def name_of(kernel: Any) -> str:
@@ -176,11 +176,11 @@ def look_at(name: str, capability: int, only: Collection[str] | None) -> dict[st
     return found
 
 
-def digest(source: str, specialization: str) -> str:
+def digest(source: str, specialization: str) -> int:
     """Return a digest of what decides what a kernel is compiled to, but for the version of Triton."""
     given = json.loads(specialization)
     del given["options"]["extern_libs"]  # the folder of Triton
-    return hashlib.sha256((source + json.dumps(given)).encode()).hexdigest()[:16]
+    return int(hashlib.sha256((source + json.dumps(given)).encode()).hexdigest()[:16], 16)
 
 
 def count(made: Any, said: str) -> dict[str, int]:
@@ -201,7 +201,7 @@ def measure(only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
     """Return what is asked for all kernels, and the figures of ``only`` some of them, or of all."""
     kernels: dict[str, dict[str, Any]] = {}
     for capability in CAPABILITIES:
-        seen: set[str] = set()
+        seen: set[int] = set()
         for name in LAUNCHES:
             for kernel, told in look_at(name, capability, only).items():
                 if told["asked"] not in seen:

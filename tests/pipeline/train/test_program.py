@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -281,6 +281,27 @@ def test_compiled_equals_eager_and_never_compiles_again(mixture: Mixture, store_
         loss = eager["tasks"][task]["loss"]
         assert compiled["tasks"][task]["loss"] == pytest.approx(loss, rel=1e-3)
     torch.compiler.reset()
+
+
+@the_compilers_own
+@pytest.mark.usefixtures("fresh_compiler")
+def test_what_would_be_compiled_anew_is_refused_once_a_step_is_taken(
+    monkeypatch: pytest.MonkeyPatch, mixture: Mixture, store_dir: Path
+) -> None:
+    monkeypatch.setattr(Program, "compile_layers", partialmethod(Program.compile_layers, "eager"))
+    longer = replace(CONFIG, source_tokens=2 * CONFIG.source_tokens)
+    streams = [
+        open_stream(mixture, Store.open(store_dir), MODEL, each) for each in (CONFIG, longer)
+    ]
+    steps: list[tuple[Pack, ...]] = []
+    for stream in streams:
+        with stream.loader() as loader:
+            steps.append(next(iter(loader)))
+    learner = _start_learner(streams[0], "on")
+    learner.take(steps[0])
+    learner.take(steps[0])
+    with pytest.raises(RuntimeError, match="fail_on_recompile"):
+        learner.take(steps[1])
 
 
 def _start_learner(stream: Stream, compile_: Choice) -> Learner:

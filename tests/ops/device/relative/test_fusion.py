@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def make_shape(**scales: bool) -> RelativeShape:
+def make_shape(**scales: Any) -> RelativeShape:
     return RelativeShape(
         width=WIDTH, num_heads=NUM_HEADS, ffn_width=2 * WIDTH, num_layers=2, **scales
     )
