@@ -28,8 +28,14 @@ from taskloom.ops.device.language import (
 
 from ..relative.golden import FOLDER, Case
 
+SLOW = {"caption_base"}
 RUNS = [
-    pytest.param(path.stem, run, id=f"{path.stem}-{run}")
+    pytest.param(
+        path.stem,
+        run,
+        id=f"{path.stem}-{run}",
+        marks=[pytest.mark.slow] if path.stem in SLOW else [],
+    )
     for path in sorted((FOLDER / "generated").glob("*.json"))
     for run in json.loads(path.read_text())
 ]
