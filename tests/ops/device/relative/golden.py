@@ -206,7 +206,7 @@ class Case:
                 target, most_numbers=most, num_levels=1024, num_places=num_places
             )
         model = nn.ModuleDict(scopes)
-        given = from_ofasys(self._state_to_load()).tensors
+        given = from_ofasys(self.scaled_state()).tensors
         used = {name: value for name, value in given.items() if not name.startswith(KEPT)}
         unused = {name for name in used if name not in model.state_dict()}
         # Tables that no slot of the case looks at.
@@ -332,7 +332,8 @@ class Case:
         counts = [max(int(name[1]) for name in names if name[0] == stage) + 1 for stage in "123"]
         return counts[0], counts[1], counts[2]
 
-    def _state_to_load(self) -> dict[str, Tensor]:
+    def scaled_state(self) -> dict[str, Tensor]:
+        """Return the weights such that scales which OFASys leaves out make no difference."""
         state = dict(self.state)
         if self.is_trap:
             # An attention without scales is one with others: no gains, and queries that make up for the factor.
