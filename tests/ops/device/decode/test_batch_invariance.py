@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import given, settings
 from torch import Tensor
 
 from taskloom.graph.vocabulary import BOS
@@ -23,6 +23,9 @@ from ..relative.golden import Case
 LENGTH = 6
 CLOSE = 1e-4
 """Two scores that differ by less may change places."""
+
+FEWEST_CLEAR = 0.95
+"""Share of the steps at which the best two must differ by more, so that comparing ids says something."""
 
 
 def score(stack: Stack, sources: Sources, ids_LR: Tensor) -> Tensor:
@@ -57,13 +60,25 @@ def stack_and_memory(
     return stack, memory, positions, starts
 
 
-@settings(
-    deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
 def test_scores_alone_are_those_in_any_batch_and_so_are_ids_but_for_ties(
-    stack_and_memory: tuple[Stack, Tensor, Tensor | None, Tensor], data: st.DataObject
+    stack_and_memory: tuple[Stack, Tensor, Tensor | None, Tensor],
 ) -> None:
+    clear: list[Tensor] = []
+
+    @settings(deadline=None, max_examples=8)
+    @given(data=st.data())
+    def compare(data: st.DataObject) -> None:
+        clear.append(compare_any_batch(stack_and_memory, data))
+
+    compare()
+    share = float(torch.cat(clear).float().mean())
+    assert share > FEWEST_CLEAR, f"ids are compared at {share:.1%} of steps"
+
+
+def compare_any_batch(
+    stack_and_memory: tuple[Stack, Tensor, Tensor | None, Tensor], data: st.DataObject
+) -> Tensor:
+    """Compare a batch with its documents alone, and return at which steps ids could be compared."""
     stack, memory, positions, starts = stack_and_memory
     ranges = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
     number = st.integers(0, len(ranges) - 1)
@@ -75,14 +90,16 @@ def test_scores_alone_are_those_in_any_batch_and_so_are_ids_but_for_ties(
     longest = max(1, *(stop - start for start, stop in keys))
     sources = Sources(memory, torch.tensor(keys).T, longest, positions)
     together_LRV = score(stack, sources, ids_LR)
+    clear: list[Tensor] = []
     for row, (start, stop) in enumerate(keys):
         keys_21 = torch.tensor([[start], [stop]])
         alone = Sources(memory, keys_21, max(1, stop - start), positions)
         alone_LV = score(stack, alone, ids_LR[:, row : row + 1])[:, 0]
-        torch.testing.assert_close(together_LRV[:, row], alone_LV, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together_LRV[:, row], alone_LV, atol=1e-5, rtol=0)
         best_L2 = alone_LV.topk(2).values
         is_clear_L = best_L2[:, 0] - best_L2[:, 1] > CLOSE
-        event(f"steps of {LENGTH} whose best two are apart", int(is_clear_L.sum()))
+        clear.append(is_clear_L)
         assert torch.equal(
             alone_LV.argmax(1)[is_clear_L], together_LRV[:, row].argmax(1)[is_clear_L]
         )
+    return torch.cat(clear)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from taskloom.graph.errors import PlanError
+from taskloom.graph.vocabulary import PAD
 from taskloom.ops.device.decode.int8 import Int8Linear, shrink
+from taskloom.ops.device.decode.relative_stack import RelativeStack
 from taskloom.ops.device.decode.rotary_stack import RotaryStack
 from taskloom.ops.device.decode.step import Sources, open_cache, take_step
+from taskloom.ops.device.relative.stack import RelativeDecoder
+
+from ..relative.golden import Case
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
@@ -38,6 +45,35 @@ def test_all_linear_layers_of_a_decoder_shrink_and_its_states_stay_near(program:
     assert not [each for each in program.decoder.modules() if isinstance(each, nn.Linear)]
     assert sum(isinstance(each, Int8Linear) for each in program.decoder.modules()) == 14
     assert 0 < float((state() - expected).norm() / expected.norm()) < 0.06
+
+
+def test_scores_of_the_relative_stack_stay_near_those_of_ofasys_in_eight_bits() -> None:
+    case = Case("text2text_tiny")
+    model: Any = case.build()
+    source, memory, starts = case.read_source(model)
+    decoder: RelativeDecoder = model["decoder"]
+    stack = RelativeStack(decoder, model["target_tokens"], model["vocabulary"])
+    num_linear = sum(isinstance(each, nn.Linear) for each in decoder.modules())
+    shrink(decoder)
+    assert sum(isinstance(each, Int8Linear) for each in decoder.modules()) == num_linear
+    stack = replace(stack, head=Int8Linear(stack.weight_VC, None))
+
+    keys = torch.stack((starts[:-1], starts[1:]))
+    sources = Sources(memory, keys, int(keys.diff(dim=0).max()), source["positions"])
+    ids_LB = torch.from_numpy(case.input("TEXT", "tgt").astype(np.int64)).T
+    cache = open_cache(stack, sources, num_rows=1, max_length=len(ids_LB))
+    found: list[torch.Tensor] = []
+    with torch.no_grad():
+        for at, ids_B in enumerate(ids_LB):
+            states = take_step(stack, ids_B, torch.tensor([at]), cache, len(ids_LB))
+            found.append(stack.score(states))
+    is_there = torch.from_numpy(case.arrays["target"] != PAD)
+    expected = torch.from_numpy(case.arrays["logits"])[is_there]
+    scores = torch.stack(found, 1)[is_there]
+    scores = scores[..., :: -(-scores.shape[-1] // expected.shape[-1])]
+    assert 0 < float((scores - expected).norm() / expected.norm()) < 0.0001, float(
+        (scores - expected).norm() / expected.norm()
+    )
 
 
 def test_other_precisions_and_devices_are_refused() -> None:
