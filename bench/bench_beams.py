@@ -1,8 +1,8 @@
 """Targets written with beams, ours beside OFASys, eager: the same documents, the same search, the same answers.
 
-OFASys pads a batch to its longest source, and at each step goes over all that was written once more, with a
-dense bias in every layer; its search is `EagerBeams`. Ours reads packs, keeps keys and values, and spells what
-was written, as `Model.infer` does. Both read the sources in the time that is told.
+OFASys pads a batch to its longest source, keeps keys and values, and at each step makes embeddings, and a dense
+bias in every layer, anew for all that was written; its search is `EagerBeams`. Ours reads packs, keeps keys and
+values, and spells what was written, as `Model.infer` does. Both read the sources in the time that is told.
 
 Documents are functions of Python's library, whose code is written down as a summary. Both have the parameters
 of the preset ``tiny`` without its trunk, at random. Targets have as many ids as asked, so that both take the

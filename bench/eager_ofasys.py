@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ PAD: Final = 1
 TEXT_BUCKET, TEXT_LONGEST, IMAGE_BUCKET = 256, 1024, 42
 SCALE_FACTOR: Final = 2.0
 ENCODER, DECODER = "encoder", "decoder"
+
+Kept: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+"""Keys and values of each attention of a decoder, shape ``(B, H, T, C / H)``, while it writes id by id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,13 @@ class EagerOfasys:
         """Return the states of all target positions, shape ``(B, T, C)``; ``ids`` have shape ``(B, T)``."""
         return self._decode(self._read_text(DECODER, ids), source, memory)
 
+    def step(self, ids: Tensor, source: Side, memory: Tensor, kept: Kept) -> Tensor:
+        """Return the state of the last target position, shape ``(B, C)``; ``kept`` gets what is kept of it.
+
+        As in OFASys, embeddings and biases are made anew for all of ``ids``, and one row of them is used.
+        """
+        return self._decode(self._read_text(DECODER, ids), source, memory, kept)[:, -1]
+
     def score_states(self, states: Tensor) -> Tensor:
         """Return the scores of all ids, shape ``(..., V)``, for states of shape ``(..., C)``."""
         return F.linear(states, self._table)
@@ -200,22 +210,31 @@ class EagerOfasys:
             x = x + self._feed_forward(layer, x)
         return self._norm("encoder.layer_norm", x)
 
-    def _decode(self, target: Side, source: Side, memory: Tensor) -> Tensor:
+    def _decode(
+        self, target: Side, source: Side, memory: Tensor, kept: Kept | None = None
+    ) -> Tensor:
         absolute = self._lay_out_absolute("decoder.adaptor.pos", target, target)
         cross = self._lay_out_absolute("decoder.cross_pos", target, source)
         length = target.hidden.shape[1]
-        x = target.hidden
-        future = x.new_full((length, length), -torch.inf).triu(1)
+        first = 0 if kept is None else length - 1
+        x = target.hidden[:, first:]
+        cross = cross[:, :, first:]
+        future = absolute.new_full((length, length), -torch.inf).triu(1)
         for number in range(self._count_layers(DECODER)):
             bias = absolute.clone()
             bias += self._look_up_text(DECODER, number, length)
             bias += future
             layer = f"decoder.layers.{number}"
             normed = self._norm(f"{layer}.self_attn_layer_norm", x)
-            added = self._attend(f"{layer}.self_attn", normed, normed, bias, target.is_padding)
+            bias = bias[:, :, first:]
+            added = self._attend(
+                f"{layer}.self_attn", normed, normed, bias, target.is_padding, kept
+            )
             x = x + self._norm(f"{layer}.self_attn_ln", added)
             normed = self._norm(f"{layer}.encoder_attn_layer_norm", x)
-            added = self._attend(f"{layer}.encoder_attn", normed, memory, cross, source.is_padding)
+            added = self._attend(
+                f"{layer}.encoder_attn", normed, memory, cross, source.is_padding, kept
+            )
             x = x + self._norm(f"{layer}.cross_attn_ln", added)
             x = x + self._feed_forward(layer, x)
         return self._norm("decoder.layer_norm", x)
@@ -253,11 +272,18 @@ class EagerOfasys:
         table = self.state[f"encoder.adaptor.image_resnet.image_rel_pos_table_list.{number}.weight"]
         return F.embedding(bucket_grid(rows, columns, table.device), table).permute(2, 0, 1)
 
-    def _attend(self, name: str, x: Tensor, memory: Tensor, bias: Tensor, hidden: Tensor) -> Tensor:
+    def _attend(
+        self,
+        name: str,
+        x: Tensor,
+        memory: Tensor,
+        bias: Tensor,
+        hidden: Tensor,
+        kept: Kept | None = None,
+    ) -> Tensor:
         """Return what attention to ``memory`` adds, but for its norm; ``hidden`` keys are not seen."""
         q = self._split(self._linear(f"{name}.q_proj", x))
-        k = self._split(self._linear(f"{name}.k_proj", memory))
-        v = self._split(self._linear(f"{name}.v_proj", memory))
+        k, v = self._remember(name, memory, kept)
         hidden = hidden[:, None, None, :]
         if self.manner.is_fused:
             # Who looks, waits for the device; what is compiled cannot.
@@ -270,6 +296,18 @@ class EagerOfasys:
             out = shares.to(v.dtype) @ v
         out = out * self.state[f"{name}.c_attn"][:, None, None]
         return self._linear(f"{name}.out_proj", out.transpose(1, 2).flatten(2))
+
+    def _remember(self, name: str, memory: Tensor, kept: Kept | None) -> tuple[Tensor, Tensor]:
+        """Return keys and values; of those kept, the source's stay and the target's grow."""
+        if kept is not None and name in kept and name.endswith("encoder_attn"):
+            return kept[name]
+        k = self._split(self._linear(f"{name}.k_proj", memory))
+        v = self._split(self._linear(f"{name}.v_proj", memory))
+        if kept is not None:
+            if name in kept:
+                k, v = torch.cat((kept[name][0], k), 2), torch.cat((kept[name][1], v), 2)
+            kept[name] = k, v
+        return k, v
 
     def _feed_forward(self, layer: str, x: Tensor) -> Tensor:
         up = self._linear(f"{layer}.fc1", self._norm(f"{layer}.final_layer_norm", x))

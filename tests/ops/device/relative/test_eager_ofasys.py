@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from eager_ofasys import PAD, Batch, EagerOfasys, Manner, Part, Side
+from eager_ofasys import PAD, Batch, EagerOfasys, Kept, Manner, Part, Side
 from torch import Tensor
 
 from .golden import Case
@@ -147,3 +147,18 @@ def test_rows_laid_out_otherwise_are_scored_in_one_batch_as_they_are_apart(
     is_there = batch.labels != PAD
     expected = model.score(batch)[is_there]
     torch.testing.assert_close(model.score(mixed)[is_there], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_id_by_id_with_keys_kept_it_scores_as_all_at_once(*, is_fused: bool) -> None:
+    case = Case("text2text_tiny")
+    batch = make_batch(case)
+    model = make_model(case.state, Manner(is_fused=is_fused))
+    source, memory = model.read(batch.parts)
+    kept: Kept = {}
+    steps = range(1, batch.target_ids.shape[1] + 1)
+    states = [model.step(batch.target_ids[:, :stop], source, memory, kept) for stop in steps]
+    is_there = batch.labels != PAD
+    found = model.score_states(torch.stack(states, 1))[is_there]
+    torch.testing.assert_close(found, model.score(batch)[is_there], rtol=0, atol=1e-4)
+    assert kept["decoder.layers.1.self_attn"][0].shape[2] == len(steps)
