@@ -86,7 +86,7 @@ class Formula:
         q = self.linear(f"{name}_q_linear", queries.positions)
         k = self.linear(f"{name}_k_linear", keys.positions)
         pairs = zip(q.chunk(NUM_HEADS, 1), k.chunk(NUM_HEADS, 1), strict=True)
-        return torch.stack([q_ND @ k_MD.T * SCALE for q_ND, k_MD in pairs])
+        return torch.stack([q @ k.T * SCALE for q, k in pairs])
 
     def relative(self, side: str, number: int, document: Document) -> Tensor:
         name = f"{side}.adaptor.text.token_rel_pos_table_list.{{}}.weight"
