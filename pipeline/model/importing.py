@@ -8,6 +8,7 @@ whoever begins with it finds every row by what it stands for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ SCOPES: Final = "scopes."
 _SYMBOLS = "symbols.txt"
 _KEPT = "kept.safetensors"
 _NUM_CODES, _NUM_BINS = 8192, 1000
+_MOST_NAMED = 5
+_IN_LAYER = re.compile(r"(encoder|decoder)\.layers\.\d+\..+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +92,14 @@ def import_checkpoint(path: Path, out: Path, *, symbols: Path | None = None) -> 
             the file, if there is one.
 
     Raises:
-        CheckpointError: The file cannot be read (T0740) or holds no model of the family (T0741), or ``out``
-            cannot be written.
+        CheckpointError: The file cannot be read (T0740) or holds no model of the family (T0741), its layers
+            have parts that no layer here has (T0744), or ``out`` cannot be written.
         PlanError: The dictionary is not that of the model (T0742).
     """
     content = read_foreign(path)
     state, left_out = _find_state(content, path)
     converted = from_ofasys(from_ofa(state))
+    _refuse_parts(converted.kept, path)
     tensors = {n: t for n, t in converted.tensors.items() if not n.startswith(KEPT)}
     model = infer_config(tensors, _find_settings(content))
     num_ids = len(tensors[VOCABULARY])
@@ -201,6 +205,20 @@ def _find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str,
     tensors = {str(n): t.detach() for n, t in state.items() if isinstance(t, Tensor)}
     left_out = tuple(name for name in tensors if DERIVED.fullmatch(name))
     return {n: t for n, t in tensors.items() if n not in left_out}, left_out
+
+
+def _refuse_parts(kept: Sequence[str], path: Path) -> None:
+    """Check that none of ``kept`` is a part of a layer: without it the layer would compute something else."""
+    parts = [name for name in kept if _IN_LAYER.fullmatch(name)]
+    if not parts:
+        return
+    more = f" and {len(parts) - _MOST_NAMED:,} more" if len(parts) > _MOST_NAMED else ""
+    named = ", ".join(parts[:_MOST_NAMED]) + more
+    message = f"layers in {path} have parts that no layer here has: {named}"
+    help_ = "take them out of the state if the model computes the same without"
+    if any(".experts_" in name for name in parts):
+        help_ = "experts of OFASys were learned with tokens of other modalities: begin with a model without"
+    raise CheckpointError.of("T0744", message, help_)
 
 
 def _find_settings(content: Any) -> Mapping[str, Any]:

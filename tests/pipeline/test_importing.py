@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,26 @@ def test_what_either_side_lacks_is_told(tmp_path: Path) -> None:
     assert "scopes.image.projection.weight" in taken.missing
     assert "scopes.audio.projection.weight" in taken.unused
     assert "scopes.encoder.relative.tables.image" in taken.missing
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "encoder.layers.1.experts_fc1.0.weight",
+        "decoder.layers.0.experts_fc2.8.bias",
+        "encoder.layers.0.fc1.image.weight",
+        "decoder.layers.1.adapter.down.weight",
+        "encoder.layers.0.self_attn.bias_k",
+    ],
+)
+def test_a_part_of_a_layer_that_is_not_known_is_refused_by_name(part: str, tmp_path: Path) -> None:
+    state = make_state("text2text_tiny") | {part: torch.ones(2, 2)}
+    with pytest.raises(CheckpointError, match=f"no layer here has: {re.escape(part)}") as caught:
+        import_checkpoint(save(state, tmp_path / "state.pt"), tmp_path / "out")
+    assert [problem.code for problem in caught.value.problems] == ["T0744"]
+    told = caught.value.problems[0].help
+    assert ("other modalities" in (told or "")) == ("experts" in part)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -240,11 +240,15 @@ def _vit_pairs() -> Iterable[tuple[str, str]]:
 
 
 def _compile(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return patterns and what they become; what follows a name after a dot stays."""
+    """Return patterns and what they become; what follows a name after a dot stays.
+
+    Behind a part of a layer that is the name of one tensor: ``fc1.image.weight`` is none of OFASys.
+    """
     compiled: dict[str, str] = {}
     for name, other in pairs:
         number = "#" in name
-        pattern = re.escape(name).replace(r"\#", r"(\d+)") + r"((?:\..+)?)"
+        rest = r"((?:\.[^.]+)?)" if number else r"((?:\..+)?)"
+        pattern = re.escape(name).replace(r"\#", r"(\d+)") + rest
         compiled[pattern] = other.replace("#", r"\1") + (r"\2" if number else r"\1")
     return compiled
 
