@@ -124,6 +124,13 @@ def read_symbols(symbols: Sequence[str]) -> list[Place]:
     return found
 
 
+def write_symbols(places: Sequence[Place]) -> list[str]:
+    """Return the symbol of every place in a dictionary of OFASys; `read_symbols` of them are ``places``."""
+    alone = {(SPECIAL, number): symbol for number, symbol in enumerate(_SPECIAL_SYMBOLS)}
+    alone["mask", 0] = "<mask>"
+    return [alone.get(place, f"<{place[0]}>_{place[1]}") for place in places]
+
+
 def find_rows(was: Sequence[Place], now: Sequence[Place]) -> list[int]:
     """Return the row of ``was`` that each place of ``now`` had, -1 for those that are new."""
     rows = {place: row for row, place in enumerate(was)}

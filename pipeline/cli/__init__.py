@@ -26,7 +26,7 @@ from .consolidate import consolidate
 from .debug import ledger, peek, replay, why
 from .error import error
 from .export import export
-from .import_ import import_checkpoint
+from .import_ import export_checkpoint, import_checkpoint
 from .language import slots
 from .look import explain, graph
 from .ops import ops
@@ -47,6 +47,7 @@ VERBS: Final[tuple[Callable[..., Any], ...]] = (
     export,
     export_model,
     import_checkpoint,
+    export_checkpoint,
     consolidate,
     explain,
     graph,

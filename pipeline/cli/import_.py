@@ -1,4 +1,4 @@
-"""The verb that takes models of others over: import-checkpoint."""
+"""The verbs that take models of OFASys over and hand ours back: import-checkpoint, export-checkpoint."""
 
 from __future__ import annotations
 
@@ -24,19 +24,51 @@ def import_checkpoint(
             help="Its dictionary: a symbol a line, or dict.txt of fairseq.", metavar="FILE"
         ),
     ] = None,
+    has_biases: Annotated[
+        bool | None,
+        typer.Option(
+            "--biases/--no-biases",
+            help="Whether attention has biases (use_self_attn_bias); by default as the file tells.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a checkpoint of OFA or OFASys one to begin with; nothing in the file is run."""
     from ..model.importing import import_checkpoint as run  # noqa: PLC0415 - it imports torch
 
-    found = run(path, out, symbols=symbols)
+    found = run(path, out, symbols=symbols, has_biases=has_biases)
     if as_json:
         print_json({**asdict(found), "path": str(found.path)})
         return
     model = found.model
     layers = f"{model.num_encoder_layers} + {model.num_decoder_layers} layers of {model.width}"
     say(f"{found.path}: {layers}, trunk {model.trunk or 'none'}, {found.num_ids:,} ids")
+    if not model.relative_bias:
+        say("attention has no biases: queries of the encoder are scaled, gains of its heads are 1")
     if not found.has_symbols:
         say("its dictionary is not known, so no id can be told: give it with --symbols")
     for name in found.kept:
         say(f"kept, and read by no part of a model: {name}")
+
+
+def export_checkpoint(
+    model: Annotated[Path, typer.Argument(help="A run or a checkpoint.", metavar="RUN")],
+    out: Annotated[Path, typer.Argument(help="File to write the state to.", metavar="OUT.pt")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Write a model of the OFA family as OFASys has it: a state, and its dictionary beside it."""
+    from ..model.handing_back import export_checkpoint as run  # noqa: PLC0415 - it imports torch
+
+    written = run(model, out)
+    if as_json:
+        symbols = None if written.symbols is None else str(written.symbols)
+        print_json({**asdict(written), "path": str(written.path), "symbols": symbols})
+        return
+    say(f"{written.path}: {written.num_tensors:,} tensors under names of OFASys")
+    for name in written.left_out:
+        say(f"left out, since OFASys has no name for it: {name}")
+    if written.symbols is None:
+        say("what its ids stand for is not known, so there is no dictionary")
+    else:
+        say(f"{written.symbols}: what each of {written.num_ids:,} ids stands for")

@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -26,8 +25,9 @@ from ...ops.device.config import ModelConfig
 from ...ops.device.lora import fold_pairs
 from ...ops.device.modality import shared_name
 from ...ops.device.relative.inferred import infer_config
-from ...ops.device.relative.names import KEPT, VOCABULARY, from_ofasys, to_ofasys
+from ...ops.device.relative.names import KEPT, VOCABULARY, from_ofasys
 from ...ops.device.relative.older import DERIVED, from_ofa
+from ...ops.device.relative.unscaled import make_up_for_scales
 from ...ops.recipe.text import BLOCK, BPE
 from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from ...storage.foreign import read_foreign
@@ -37,11 +37,17 @@ from .program import Program
 SCOPES: Final = "scopes."
 """What names of parameters begin with in a program."""
 
-_SYMBOLS = "symbols.txt"
-_KEPT = "kept.safetensors"
+SYMBOLS: Final = "symbols.txt"
+"""Artifact of an imported checkpoint: what each row of its vocabulary stands for."""
+
+KEPT_TENSORS: Final = "kept.safetensors"
+"""Artifact of an imported checkpoint: tensors as they were, by their names there."""
+
+IN_LAYER: Final = re.compile(r"(encoder|decoder)\.layers\.\d+\..+")
+"""Names of parts of layers, here and there."""
+
 _NUM_CODES, _NUM_BINS = 8192, 1000
 _MOST_NAMED = 5
-_IN_LAYER = re.compile(r"(encoder|decoder)\.layers\.\d+\..+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +88,9 @@ class Taken:
     new_ids: int
 
 
-def import_checkpoint(path: Path, out: Path, *, symbols: Path | None = None) -> Imported:
+def import_checkpoint(
+    path: Path, out: Path, *, symbols: Path | None = None, has_biases: bool | None = None
+) -> Imported:
     """Write the model in the file at ``path`` as a checkpoint to ``out``; nothing in the file is run.
 
     Args:
@@ -90,6 +98,8 @@ def import_checkpoint(path: Path, out: Path, *, symbols: Path | None = None) -> 
         out: Directory to become.
         symbols: The model's dictionary, a symbol a line, or ``dict.txt`` as fairseq has it; by default that in
             the file, if there is one.
+        has_biases: Whether its attention has biases, ``use_self_attn_bias`` of OFASys; by default as settings
+            in the file say, or whether there are layers that make them.
 
     Raises:
         CheckpointError: The file cannot be read (T0740) or holds no model of the family (T0741), its layers
@@ -98,16 +108,23 @@ def import_checkpoint(path: Path, out: Path, *, symbols: Path | None = None) -> 
     """
     content = read_foreign(path)
     state, left_out = _find_state(content, path)
-    converted = from_ofasys(from_ofa(state))
+    state = from_ofa(state)
+    converted = from_ofasys(state)
     _refuse_parts(converted.kept, path)
     tensors = {n: t for n, t in converted.tensors.items() if not n.startswith(KEPT)}
-    model = infer_config(tensors, _find_settings(content))
+    given = {} if has_biases is None else {"use_self_attn_bias": has_biases}
+    model = infer_config(tensors, {**_find_settings(content), **given})
+    kept = {name: state[name] for name in converted.kept}
+    if not model.relative_bias:
+        changed = make_up_for_scales(state, model.attn_scale_factor)
+        kept |= {name: state[name] for name in changed}
+        renamed = from_ofasys({**state, **changed}).tensors
+        tensors = {name: renamed[name] for name in tensors}
     num_ids = len(tensors[VOCABULARY])
     known = _find_symbols(content, symbols, num_ids)
-    artifacts = {_SYMBOLS: "\n".join(known).encode()} if known else {}
-    kept = {name: converted.tensors[KEPT + name] for name in converted.kept}
+    artifacts = {SYMBOLS: "\n".join(known).encode()} if known else {}
     if kept:
-        artifacts[_KEPT] = save_tensors(
+        artifacts[KEPT_TENSORS] = save_tensors(
             {name: tensor.contiguous() for name, tensor in kept.items()}
         )
     record = {
@@ -126,15 +143,6 @@ def import_checkpoint(path: Path, out: Path, *, symbols: Path | None = None) -> 
         left_out=left_out,
         has_symbols=bool(known),
     )
-
-
-def export_state(path: Path) -> dict[str, Tensor]:
-    """Return the state of the checkpoint at ``path`` under names of OFASys, as it was imported bit for bit."""
-    checkpoint = read_checkpoint(path)
-    whole = fold_pairs(checkpoint.tensors)
-    tensors = {name.removeprefix(SCOPES): tensor for name, tensor in whole.items()}
-    kept = load_tensors(checkpoint.artifacts[_KEPT]) if _KEPT in checkpoint.artifacts else {}
-    return to_ofasys(tensors | {KEPT + name: tensor for name, tensor in kept.items()}).tensors
 
 
 def take_over(
@@ -165,7 +173,7 @@ def take_over(
     name = SCOPES + VOCABULARY
     new_ids = 0
     if name in ours and name in theirs and ours[name].shape[1:] == theirs[name].shape[1:]:
-        places = _renumber_texts(_find_places(checkpoint), checkpoint.artifacts, artifacts)
+        places = _renumber_texts(find_places(checkpoint), checkpoint.artifacts, artifacts)
         rows = torch.tensor(find_rows(places, vocabulary.places))
         is_known = rows >= 0
         table = ours[name].clone()
@@ -207,14 +215,18 @@ def _find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str,
     return {n: t for n, t in tensors.items() if n not in left_out}, left_out
 
 
+def name_some(names: Sequence[str]) -> str:
+    """Return the first of ``names``, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
 def _refuse_parts(kept: Sequence[str], path: Path) -> None:
     """Check that none of ``kept`` is a part of a layer: without it the layer would compute something else."""
-    parts = [name for name in kept if _IN_LAYER.fullmatch(name)]
+    parts = [name for name in kept if IN_LAYER.fullmatch(name)]
     if not parts:
         return
-    more = f" and {len(parts) - _MOST_NAMED:,} more" if len(parts) > _MOST_NAMED else ""
-    named = ", ".join(parts[:_MOST_NAMED]) + more
-    message = f"layers in {path} have parts that no layer here has: {named}"
+    message = f"layers in {path} have parts that no layer here has: {name_some(parts)}"
     help_ = "take them out of the state if the model computes the same without"
     if any(".experts_" in name for name in parts):
         help_ = "experts of OFASys were learned with tokens of other modalities: begin with a model without"
@@ -243,8 +255,8 @@ def _find_symbols(content: Any, path: Path | None, num_ids: int) -> list[str]:
 
 
 def _read_dictionary(path: Path, num_ids: int) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if lines[:1] == ["<s>"]:
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    if "<s>" in lines:
         return lines
     # Of fairseq: ids of GPT-2's BPE and counts. What follows them in every model of OFA is known.
     text = [f"<text>_{line.split(' ')[0]}" for line in lines if line]
@@ -253,10 +265,10 @@ def _read_dictionary(path: Path, num_ids: int) -> list[str]:
     return ["<s>", "<pad>", "</s>", "<unk>", *text, "<mask>", *codes, *bins][:num_ids]
 
 
-def _find_places(checkpoint: Checkpoint) -> Sequence[Place]:
+def find_places(checkpoint: Checkpoint) -> Sequence[Place]:
     """Return what each row of a checkpoint's vocabulary stands for."""
-    if _SYMBOLS in checkpoint.artifacts:
-        return read_symbols(checkpoint.artifacts[_SYMBOLS].decode().split("\n"))
+    if SYMBOLS in checkpoint.artifacts:
+        return read_symbols(checkpoint.artifacts[SYMBOLS].decode().split("\n"))
     blocks = checkpoint.record.get("vocabulary")
     if blocks is not None:
         return Vocabulary(tuple(Block(*block) for block in blocks)).places

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskloom.graph.errors import PlanError
-from taskloom.graph.vocabulary import SPECIAL, Block, Vocabulary, find_rows, read_symbols
+from taskloom.graph.vocabulary import (
+    SPECIAL,
+    Block,
+    Vocabulary,
+    find_rows,
+    read_symbols,
+    write_symbols,
+)
 
 names = st.sampled_from(["text", "code", "bin", "phone", "mask"])
 blocks = st.lists(
@@ -34,6 +41,17 @@ def test_every_id_finds_the_row_of_its_place_or_none(was: list[Block], now: list
         assert before.places[row] == place if row >= 0 else place not in before.places
     found = [row for row in rows if row >= 0]
     assert len(found) == len({*found})
+
+
+@given(blocks, st.randoms(use_true_random=False))
+def test_places_are_those_that_their_symbols_are_read_as(
+    listed: list[Block], random: Random
+) -> None:
+    places = Vocabulary.of(listed).places
+    random.shuffle(places)
+    symbols = write_symbols(places)
+    assert len({*symbols}) == len(symbols)
+    assert read_symbols(symbols) == places
 
 
 @given(blocks, st.randoms(use_true_random=False))

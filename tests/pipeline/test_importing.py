@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ from taskloom.graph.vocabulary import Block, Vocabulary
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Task
 from taskloom.pipeline.cli import app
-from taskloom.pipeline.model.importing import export_state, import_checkpoint, take_over
+from taskloom.pipeline.model.handing_back import export_checkpoint, find_state
+from taskloom.pipeline.model.importing import SCOPES, import_checkpoint, take_over
 from taskloom.pipeline.model.program import Program
 from taskloom.pipeline.planner.planning import plan
-from taskloom.storage.checkpoint import read_checkpoint
+from taskloom.storage.checkpoint import read_checkpoint, write_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json") if path.stem != "caption_base")
@@ -45,18 +47,46 @@ def symbols_of(num_rows: int) -> list[str]:
     return ["<s>", "<pad>", "</s>", "<unk>", *text, "<mask>"]
 
 
+def run(*arguments: str | Path) -> str:
+    """Return what a command says that goes well."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
 def save(content: Any, path: Path) -> Path:
     torch.save(content, path)
     return path
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_comes_in_goes_out_bit_for_bit(name: str, tmp_path: Path) -> None:
+def export_state(path: Path) -> dict[str, Tensor]:
+    """Return what an imported checkpoint is under names of OFASys; nothing of it lacks one."""
+    state, left_out = find_state(read_checkpoint(path))
+    assert not left_out
+    return state
+
+
+@pytest.mark.parametrize("name", [*NAMES, pytest.param("caption_base", marks=pytest.mark.slow)])
+def test_two_commands_take_a_state_in_and_give_it_back_bit_for_bit(
+    name: str, tmp_path: Path
+) -> None:
     state = make_state(name)
-    import_checkpoint(save({"model": state}, tmp_path / "state.pt"), tmp_path / "out")
-    back = export_state(tmp_path / "out")
+    symbols = symbols_of(len(state["encoder.adaptor.embed_tokens.weight"]))
+    Random(name).shuffle(symbols)
+    content = {"model": state, "global_dict_indices": {s: row for row, s in enumerate(symbols)}}
+    first = save(content, tmp_path / "first.pt")
+    run("import-checkpoint", first, tmp_path / "in")
+    run("export-checkpoint", tmp_path / "in", tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
+    assert (tmp_path / "back.symbols.txt").read_text().split("\n") == [*symbols, ""]
+    told = ("--symbols", tmp_path / "back.symbols.txt")
+    run("import-checkpoint", tmp_path / "back.pt", tmp_path / "again", *told)
+    once, twice = (read_checkpoint(tmp_path / each) for each in ("in", "again"))
+    assert once.artifacts == twice.artifacts
+    assert once.tensors.keys() == twice.tensors.keys()
+    assert all(torch.equal(twice.tensors[key], tensor) for key, tensor in once.tensors.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,6 +200,12 @@ def test_a_part_of_a_layer_that_is_not_known_is_refused_by_name(part: str, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_that_contradict_the_tensors_are_refused(tmp_path: Path) -> None:
+    path = save(make_state("text2text_tiny"), tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=r"T0741.*biases of attention, which is to have none"):
+        import_checkpoint(path, tmp_path / "out", has_biases=False)
+
+
 @pytest.mark.parametrize(
     ("make", "code"),
     [
@@ -257,6 +293,47 @@ def to_ofa(name: str) -> str:
     return f"{side}.self_{rest}" if is_own else f"{side}.{rest}"
 
 
+def test_what_ofasys_has_no_name_for_is_told_or_refused_by_name(tmp_path: Path) -> None:
+    names = ["vocabulary.weight_VC", "encoder.layers.0.ffn.up.weight", "adapter__x.weight"]
+    write(tmp_path / "told", names)
+    output = run("export-checkpoint", tmp_path / "told", tmp_path / "told.pt")
+    assert "no name for it: adapter__x.weight" in output
+    back = torch.load(tmp_path / "told.pt", weights_only=True)
+    assert {*back} == {"encoder.adaptor.embed_tokens.weight", "encoder.layers.0.fc1.weight"}
+    for number, name in enumerate(["encoder.layers.0.ffn.up.image.weight", "decoder.layers.0.x"]):
+        write(tmp_path / str(number), [*names, name])
+        with pytest.raises(CheckpointError, match=f"no name for {re.escape(name)}") as caught:
+            export_checkpoint(tmp_path / str(number), tmp_path / "refused.pt")
+        assert [problem.code for problem in caught.value.problems] == ["T0745"]
+    write(tmp_path / "biases", names, relative_bias=False, absolute_position="bias")
+    with pytest.raises(CheckpointError, match=r"T0745.*no model whose positions are biases"):
+        export_checkpoint(tmp_path / "biases", tmp_path / "refused.pt")
+    assert not (tmp_path / "refused.pt").exists()
+
+
+def write(path: Path, names: list[str], **model: Any) -> None:
+    """Write a checkpoint of parameters with these names, as of a run."""
+    tensors = {SCOPES + name: torch.ones(6, 2) for name in names}
+    record: dict[str, Any] = {
+        "vocabulary": [["special", 4], ["mask", 1], ["text", 1]],
+        "model": model,
+    }
+    write_checkpoint(path, tensors=tensors, record=record, artifacts={})
+
+
+def test_the_dictionary_of_a_run_is_told_by_its_blocks_and_overwrites_nothing(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "run", ["vocabulary.weight_VC"])
+    written = export_checkpoint(tmp_path / "run", tmp_path / "new" / "state.pt")
+    expected = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<text>_0", ""]
+    beside = tmp_path / "new" / "state.symbols.txt"
+    assert written.symbols == beside
+    assert beside.read_text().split("\n") == expected
+    with pytest.raises(CheckpointError, match="exists already"):
+        export_checkpoint(tmp_path / "run", tmp_path / "new" / "state.pt")
+
+
 def test_the_command_tells_what_it_found(tmp_path: Path) -> None:
     path, out = save(make_state("text2text_tiny"), tmp_path / "state.pt"), tmp_path / "out"
     done = CliRunner().invoke(app, ["import-checkpoint", str(path), str(out)])
@@ -264,6 +341,12 @@ def test_the_command_tells_what_it_found(tmp_path: Path) -> None:
     assert "2 + 2 layers of 256, trunk none, 1,222 ids" in done.output
     assert "give it with --symbols" in done.output
     assert "decoder.adaptor.text.type_embedding.weight" in done.output
+    plain = run("import-checkpoint", path, tmp_path / "plain", "--biases")
+    assert "gains of its heads" not in plain
+    patches = save(make_state("caption_patch_tiny"), tmp_path / "patches.pt")
+    assert "gains of its heads" in run("import-checkpoint", patches, tmp_path / "patches")
+    plain = run("import-checkpoint", patches, tmp_path / "tables", "--biases")
+    assert "gains of its heads" not in plain
     again = tmp_path / "again"
     told = CliRunner().invoke(app, ["import-checkpoint", str(path), str(again), "--json"])
     assert json.loads(told.output)["model"]["position"] == "relative"

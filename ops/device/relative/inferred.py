@@ -28,7 +28,7 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
         settings: What tensors do not tell, as OFASys calls it; its defaults hold for what is left out.
 
     Raises:
-        CheckpointError: Tensors are missing that every model has (T0741).
+        CheckpointError: Tensors are missing that every model has, or settings contradict them (T0741).
     """
     for name in _NEEDED:
         if name not in tensors or tensors[name].dim() != 2:
@@ -36,6 +36,11 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
             raise CheckpointError.of("T0741", message)
     ffn_width, width = tensors[_UP].shape
     has_bias = "encoder.positions.query.weight" in tensors
+    has_biases = bool(settings.get("use_self_attn_bias", has_bias))
+    if has_bias and not has_biases:
+        message = "positions are to be biases of attention, which is to have none"
+        help_ = "a model without use_self_attn_bias has entangle_position_embedding, and no pos_q_linear"
+        raise CheckpointError.of("T0741", message, help_)
     return ModelConfig(
         position="relative",
         width=width,
@@ -49,12 +54,21 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
         scale_fc="encoder.layers.0.ffn.norm.weight" in tensors,
         scale_heads="encoder.layers.0.attention.gain_H" in tensors,
         scale_resids="encoder.layers.0.ffn_sum.factor_C" in tensors,
-        absolute_position="bias" if has_bias else "added",
-        relative_bias=bool(settings.get("use_self_attn_bias", has_bias)),
+        absolute_position="bias" if has_bias else _find_entangled(settings),
+        relative_bias=has_biases,
         share_relative_bias=_is_shared(tensors),
         max_positions=len(tensors[_POSITIONS]) - 2,
         trunk=_find_trunk(tensors),
     )
+
+
+def _find_entangled(settings: Mapping[str, Any]) -> str:
+    """Return how positions enter that are no bias: the adapter of text says whether it adds them."""
+    adaptor: Any = settings
+    for name in ("adaptor", "text"):
+        adaptor = adaptor.get(name, {}) if isinstance(adaptor, Mapping) else {}
+    is_added = not isinstance(adaptor, Mapping) or adaptor.get("entangle_position_embedding", True)
+    return "added" if is_added else "none"
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:

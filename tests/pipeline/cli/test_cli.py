@@ -29,7 +29,8 @@ COMMANDS = {
     "evaluate": {"project", "--split", "--model", "--json"},
     "explain": {"project", "--analyze", "--mode", "--passes", "--store", "--json"},
     "export-model": {"model", "task", "out", "--documents", "--source-tokens", "--json"},
-    "import-checkpoint": {"path", "out", "--symbols", "--json"},
+    "export-checkpoint": {"model", "out", "--json"},
+    "import-checkpoint": {"path", "out", "--symbols", "--biases", "--json"},
     "export": {
         "project",
         "task",

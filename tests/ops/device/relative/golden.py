@@ -37,6 +37,7 @@ from taskloom.ops.device.relative.places import (
 )
 from taskloom.ops.device.relative.resnet import ResNet
 from taskloom.ops.device.relative.stack_ops import DecodeRelative, EncodeRelative
+from taskloom.ops.device.relative.unscaled import make_up_for_scales
 
 FOLDER = Path(__file__).parents[3] / "golden"
 PAD = 1
@@ -71,6 +72,11 @@ class Case:
         }
         state["encoder.adaptor.embed_tokens.weight"][PAD] = 0
         return state
+
+    @cached_property
+    def given(self) -> dict[str, Tensor]:
+        """The weights, with our names."""
+        return from_ofasys(self.scaled_state()).tensors
 
     @property
     def is_trap(self) -> bool:
@@ -206,7 +212,7 @@ class Case:
                 target, most_numbers=most, num_levels=1024, num_places=num_places
             )
         model = nn.ModuleDict(scopes)
-        given = from_ofasys(self.scaled_state()).tensors
+        given = self.given
         used = {name: value for name, value in given.items() if not name.startswith(KEPT)}
         unused = {name for name in used if name not in model.state_dict()}
         # Tables that no slot of the case looks at.
@@ -334,15 +340,8 @@ class Case:
 
     def scaled_state(self) -> dict[str, Tensor]:
         """Return the weights such that scales which OFASys leaves out make no difference."""
-        state = dict(self.state)
-        if self.is_trap:
-            # An attention without scales is one with others: no gains, and queries that make up for the factor.
-            factor = self.model["attn_scale_factor"] ** 0.5
-            for name, value in state.items():
-                if name.startswith("encoder.layers."):
-                    state[name] = torch.ones_like(value) if name.endswith("c_attn") else value
-                    state[name] = value * factor if ".q_proj." in name else state[name]
-        return state
+        factor = self.model["attn_scale_factor"]
+        return self.state | (make_up_for_scales(self.state, factor) if self.is_trap else {})
 
     def _source(self, model: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Return the flat stream, which tokens of the padded batch are in it, and where documents begin."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 from taskloom.ops.device.relative.motion import signal_shares
 from taskloom.ops.device.relative.names import from_ofasys
+from taskloom.pipeline.model.handing_back import export_checkpoint
+from taskloom.pipeline.model.importing import SCOPES, import_checkpoint
+from taskloom.storage.checkpoint import read_checkpoint, write_checkpoint
 
 from .golden import FOLDER, PAD, Case, Computed
 
@@ -17,6 +21,9 @@ MOTION = "motion_diffusion_tiny"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json") if path.stem != MOTION)
 SLOW = {"caption_base"}
 CASES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES]
+
+
+IMPORTED = ["caption_patch_tiny", "caption_patch_tiny_noentangle_adaptor", "text2text_tiny_scale1"]
 
 
 @cache
@@ -110,6 +117,48 @@ def test_a_model_has_every_parameter_of_ofasys_or_it_is_kept(name: str) -> None:
     # All that is not used is of adapters that no slot of the case goes through, or read by nothing.
     unused = {name for name in tensors if name not in ours and "running_" not in name}
     assert all("kept." in name or ".relative.tables." in name for name in unused)
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_what_is_imported_from_a_file_computes_what_ofasys_does(name: str, tmp_path: Path) -> None:
+    case = Case(name)
+    settings = case.model | {"adaptor": case.model["adaptors"]}
+    torch.save({"model": case.state, "cfg": {"model": settings}}, tmp_path / "case.pt")
+    found = import_checkpoint(tmp_path / "case.pt", tmp_path / "imported").model
+    shape = case.shape("encoder")
+    assert found.absolute_position == shape.absolute
+    assert found.relative_bias == shape.has_tables
+    assert found.attn_scale_factor == shape.attn_scale_factor
+    tensors = read_checkpoint(tmp_path / "imported").tensors
+    case.given = {n.removeprefix(SCOPES): t for n, t in tensors.items()}
+    is_there = torch.from_numpy(case.arrays["target"] != PAD)
+    expected = torch.from_numpy(case.arrays["logits"])[is_there]
+    assert_close(case.compute().logits[is_there], expected, 1e-4)
+
+
+def test_what_was_learned_without_biases_goes_out_and_in_and_computes_the_same(
+    tmp_path: Path,
+) -> None:
+    case = Case("caption_patch_tiny")
+    torch.save(case.state, tmp_path / "case.pt")
+    import_checkpoint(tmp_path / "case.pt", tmp_path / "imported")
+    imported = read_checkpoint(tmp_path / "imported")
+    tensors = dict(imported.tensors)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in imported.tensors.items():
+        if ".gain_H" in name or "query_key_value" in name:
+            tensors[name] = tensor + torch.randn(tensor.shape, generator=generator) * 0.1
+    write_checkpoint(tmp_path / "run", tensors=tensors, record=imported.record, artifacts={})
+    export_checkpoint(tmp_path / "run", tmp_path / "back.pt")
+    import_checkpoint(tmp_path / "back.pt", tmp_path / "again")
+    again = read_checkpoint(tmp_path / "again").tensors
+    gain = "scopes.encoder.layers.0.attention.gain_H"
+    assert torch.equal(again[gain], torch.ones(4))
+    found: list[torch.Tensor] = []
+    for each in (tensors, again):
+        case.given = {n.removeprefix(SCOPES): t for n, t in each.items()}
+        found.append(case.compute().logits)
+    assert_close(found[1], found[0], 1e-4)
 
 
 def test_a_case_tells_a_wrong_weight() -> None:
