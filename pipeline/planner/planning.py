@@ -276,7 +276,11 @@ def _specs(
 def _blocks(
     specs: Sequence[TaskSpec], recipes: Mapping[str, Recipe], last: Mapping[str, Block]
 ) -> tuple[Block, ...]:
-    """Return the blocks of the modalities in use, in the order of ``recipes``: text first; then ``last``."""
+    """Return the blocks of the modalities in use, in the order of ``recipes``: text first; then ``last``.
+
+    A task more may thus put a block between two that were there. Parameters that are taken over follow by
+    place.
+    """
     slots = (slot for spec in specs for template in spec.instructions for slot in template.slots)
     used = {slot.modality for slot in slots} | {PROMPT_MODALITY}
     blocks = {name: one.blocks for name, one in recipes.items() if name in used}
