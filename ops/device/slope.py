@@ -86,7 +86,8 @@ def _charge_plainly(
 ) -> tuple[Tensor, Tensor | None]:
     right = 1 - each * num_ids
     sums = torch.promote_types(hidden_RC.dtype, torch.float32)
-    logs_RK = (hidden_RC @ weight_KC.T).log_softmax(-1, dtype=sums)
+    # Before the logs are taken: scores in half precision would be held beside both.
+    logs_RK = (hidden_RC @ weight_KC.T).to(sums).log_softmax(-1)
     label_R1 = place_R[:, None]
     losses_R = -right * logs_RK.gather(1, label_R1)[:, 0]
     if each:

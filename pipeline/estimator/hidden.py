@@ -116,11 +116,14 @@ class HiddenOnHost:
         return _in_windows(spec, q_NHD, k_MHD, v_MHD)
 
     def scores(self, hidden_NC: Tensor, weight_VC: Tensor) -> int:
-        """Return what the loss holds: scores of a chunk of labels, and the logs of their shares."""
+        """Return what the loss holds: scores of a chunk of labels and the logs of their shares, in single."""
         num_labels = max(count_used(pack)[LABEL] for pack in self.packs)
         num_ids = len(weight_VC)
         rows = min(num_labels, max(1, SCORES_AT_ONCE["cpu"] // num_ids))
-        return rows * num_ids * (hidden_NC.itemsize + SINGLE)
+        # Sums over several chunks are single, too.
+        is_summed = num_labels > rows and _is_half(hidden_NC)
+        sums = weight_VC.numel() * (SINGLE - weight_VC.itemsize) * is_summed
+        return rows * num_ids * 2 * SINGLE + sums
 
 
 def _spec_of(name: str, params: Any, *, is_relative: bool) -> AttentionSpec:
@@ -136,13 +139,19 @@ def _in_windows(spec: AttentionSpec, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor
     """Return what attention in windows holds, or in one that is as wide as the keys."""
     num_queries, num_keys = len(q_NHD), len(k_MHD)
     window = min(spec.window, num_keys) or num_keys
+    is_copied = bool(spec.window) and not spec.is_diagonal
+    num_rows = -(-num_queries // spec.tile) * window if is_copied else num_keys
+    num_read = q_NHD.numel() + num_rows * (k_MHD[0].numel() + v_MHD[0].numel())
     # What comes out is held before and after queries that see nothing are put to 0.
-    saved = q_NHD[:, :, 0].numel() * v_MHD.shape[2] * q_NHD.itemsize
-    if spec.window and not spec.is_diagonal:
-        # Windows of keys and values are copies, and nobody holds what they are copied from.
-        gathered = -(-num_queries // spec.tile) * window * (k_MHD[0].numel() + v_MHD[0].numel())
-        saved += gathered * k_MHD.itemsize - v_MHD.untyped_storage().nbytes()
-    return Attended(saved, planned=num_queries * window * SINGLE)
+    saved = SINGLE * num_queries * v_MHD[0].numel()
+    if _is_half(q_NHD):
+        # It reads copies in single precision, and nobody holds what they are copied from.
+        saved += SINGLE * num_read - _count_held(q_NHD, k_MHD, v_MHD)
+    elif is_copied:
+        # So are windows of keys and values.
+        saved += SINGLE * (num_read - q_NHD.numel()) - _count_held(v_MHD)
+    within = _count_gradients(q_NHD, k_MHD, v_MHD, num_read)
+    return Attended(saved, within, planned=num_queries * window * SINGLE)
 
 
 def _in_blocks(blocks: Blocks, streams: Sequence[Tensor], *, is_relative: bool) -> Attended:
@@ -163,17 +172,39 @@ def _in_blocks(blocks: Blocks, streams: Sequence[Tensor], *, is_relative: bool) 
         saved += sum(copies) + SINGLE * num_heads * sum(scores)
     if blocks.keeps and len(copied) == len(stages):
         # They take the place of what they are copied from, which nobody else holds.
-        sizes = {id(s): s.nbytes() for s in (x.untyped_storage() for x in streams)}
-        saved -= sum(sizes.values())
+        saved -= _count_held(*streams)
     elif blocks.keeps:
-        # So do streams that are made contiguous.
-        parts = [x for x in streams if not x.is_contiguous()]
-        saved += sum(x.nbytes - x.untyped_storage().nbytes() for x in parts)
+        # So do streams that are made contiguous, or single.
+        parts = [x for x in streams if _is_half(x) or not x.is_contiguous()]
+        saved += SINGLE * sum(x.numel() for x in parts) - _count_held(*parts)
     # Of a stage: what is copied and its gradient. Of a chunk: weights, what they gain, and scores.
     of_stage = (1 if blocks.keeps else 2) * max(copies, default=0)
     of_stage += SINGLE * v_size * max((len(stage.query_X) for stage in copied), default=0)
-    of_score = 3 * num_heads * SINGLE + (_INDEX if is_relative else SINGLE)
-    return Attended(saved, of_stage + of_score * max(scores, default=0), planned)
+    of_score = 2 * num_heads * SINGLE
+    if not blocks.keeps:
+        of_score += num_heads * SINGLE + (_INDEX if is_relative else SINGLE)
+    q_NHD, k_MHD, v_MHD = streams
+    num_read = sum(x.numel() for x in streams)
+    of_call = _count_gradients(q_NHD, k_MHD, v_MHD, num_read)
+    if _is_half(q_NHD) and not blocks.keeps:
+        of_call += SINGLE * num_read
+    return Attended(saved, of_call + of_stage + of_score * max(scores, default=0), planned)
+
+
+def _count_gradients(q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, num_read: int) -> int:
+    """Return by how much gradients of what is read, in single precision, exceed those of the streams."""
+    exceeding = SINGLE * num_read - sum(x.nbytes for x in (q_NHD, k_MHD, v_MHD))
+    # What comes back is cast, too.
+    return exceeding + SINGLE * len(q_NHD) * v_MHD[0].numel() * _is_half(q_NHD)
+
+
+def _count_held(*streams: Tensor) -> int:
+    """Return the bytes of what ``streams`` lie in; some lie in one."""
+    return sum({id(s): s.nbytes() for s in (x.untyped_storage() for x in streams)}.values())
+
+
+def _is_half(stream: Tensor) -> bool:
+    return stream.itemsize < SINGLE
 
 
 def _count_planned(chunk: Chunk, *, is_relative: bool) -> int:

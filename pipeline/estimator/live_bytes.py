@@ -6,7 +6,7 @@ of ours holds within itself it cannot see there, and is told.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -101,9 +101,9 @@ class LiveBytes(TorchDispatchMode):
         self._total = self._beside = self._most = self._most_beside = 0
         self._hands_over = False
 
-    def leave_out(self, module: nn.Module) -> None:
-        """Take what ``module`` consists of for given."""
-        for tensor in (*module.parameters(), *module.buffers()):
+    def leave_out(self, given: Iterable[Tensor]) -> None:
+        """Count nothing for tensors that are there before."""
+        for tensor in given:
             self._notes.put(tensor, _Block(0, Holder(Use.GRADIENT)))
 
     def follow(self, module: nn.Module) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...storage.pack import Pack
@@ -117,13 +118,14 @@ def trace_pack(
     follow_activations(working, where)
     work = trace_work(plan, pack, prepare)
     live = LiveBytes(where, HiddenOnHost(plan, packs, work) if on_host else Hidden())
-    live.leave_out(program)
-    live.leave_out(working)
+    inputs = to_inputs(plan, pack, torch.device("meta"))
+    for module in (program, working):
+        live.leave_out((*module.parameters(), *module.buffers()))
+    live.leave_out(inputs.values())
     live.follow(working)
     with live:
         for _ in range(1 + is_followed):
-            _pass(plan, working, program, pack, where, live)
-    inputs = to_inputs(plan, pack, torch.device("meta"))
+            _pass(working, program, inputs, where, live)
     return PackTrace(
         sizes=sizes,
         work=work,
@@ -136,10 +138,13 @@ def trace_pack(
 
 
 def _pass(
-    plan: Plan, working: Program, program: Program, pack: Pack, where: Whereabouts, live: LiveBytes
+    working: Program,
+    program: Program,
+    inputs: dict[str, Tensor],
+    where: Whereabouts,
+    live: LiveBytes,
 ) -> None:
     """Do what a learner does with a pack."""
-    inputs = to_inputs(plan, pack, torch.device("meta"))
     working.probe = where
     outputs = working(inputs)
     outputs["loss"].backward()
