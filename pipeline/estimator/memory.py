@@ -119,8 +119,8 @@ def _exchange(trace: PackTrace, layout: Layout) -> int:
         return 0
     sizes = trace.sizes
     if not layout.is_sharded:
-        # Gradients lie together in a bucket. In half precision they are copied to be summed in single, one by one
-        # and then as one: when what the pack has left behind is gone, and in its place.
+        # Gradients lie together in a bucket. In half precision they are copied to be summed in single, one by
+        # one and then as one: when what the pack has left behind is gone, and in its place.
         own = layout.itemsize * sizes.learned
         sums = 2 * SINGLE * sizes.learned * (layout.itemsize != SINGLE)
         return own + max(0, sums - trace.peak.of(Use.SAVED, Use.PASSING, Use.WITHIN))

@@ -111,7 +111,9 @@ def test_half_precision_takes_what_is_planned_for_it(
         {"activations": "recompute", "scopes": {"encoder.layers.0": ScopeRule(learn="frozen")}},
         slowly({"activations": "offload"}),
         slowly({"balance": "famo"}),
-        slowly({"scopes": {"encoder": ScopeRule(learn="lora"), "decoder": ScopeRule(learn="lora")}}),
+        slowly(
+            {"scopes": {"encoder": ScopeRule(learn="lora"), "decoder": ScopeRule(learn="lora")}}
+        ),
     ],
     ids=["recompute", "muon", "frozen", "offload", "famo", "lora"],
 )
