@@ -3,22 +3,31 @@
 Torch's `fully_shard` is applied to each layer, and then to the program for the rest. A layer's parameters are
 gathered while it computes, and its gradients summed, each share where it is kept. In half precision it gathers
 and computes in that, and sums in single precision: the shares are the masters, and there is no working copy.
+
+Ranks wait for each other in every layer. So each tells its watch when it begins to gather or to sum: the one
+that hangs has begun less often than those that wait for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import (
+    DefaultAllGather,
+    DefaultReduceScatter,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..model.program import Program
 from .ranks import Ranks
+from .watch import Watch
 
 
 def shard(program: Program, ranks: Ranks, device: torch.device, precision: str) -> None:
@@ -36,6 +45,8 @@ def shard(program: Program, ranks: Ranks, device: torch.device, precision: str) 
         # with the plain sum, which gloo has as well.
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(enable=True)
+        sharded.set_custom_all_gather(_Told(DefaultAllGather(), ranks.watch))
+        sharded.set_custom_reduce_scatter(_Told(DefaultReduceScatter(), ranks.watch))
 
 
 @contextmanager
@@ -85,3 +96,18 @@ def norms_of(groups: Sequence[Sequence[Tensor]]) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """Return ``tensor``, of shares that of this rank."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A way in which ranks talk, as torch has it, which tells ``watch`` before each talk."""
+
+    talk: Any
+    watch: Watch
+
+    def allocate(self, *sizes: Any, **kind: Any) -> Tensor:
+        return self.talk.allocate(*sizes, **kind)
+
+    def __call__(self, **given: Any) -> Any:
+        self.watch.talk()
+        return self.talk(**given)

@@ -3,6 +3,9 @@
 Every rank says in the store that all of them share what it is doing, and since when, again and again from a
 thread of its own; so a process that is stopped falls silent, and one whose work does not get on says so. Some
 ranks look at all others. Ranks that wait for others are not to blame for it, unless all of them do.
+
+Ranks come to the same places in the same order: pieces of work, and talks with each other within them. Who
+waits for others has come to a place that they have not. So where all seem to wait, who is behind is to blame.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ class Sign:
         pid: Its process there.
         number: How often it has said something.
         step: The step that it is at, counted from 1.
+        place: How many places of that step it has come to.
         doing: What it does.
         since_s: For how many seconds.
         limit_s: How many seconds it may take.
@@ -55,6 +59,7 @@ class Sign:
     pid: int
     number: int = 0
     step: int = 0
+    place: int = 0
     doing: str = "beginning"
     since_s: float = 0.0
     limit_s: float = PATIENCE_S
@@ -65,6 +70,11 @@ class Sign:
     def is_late(self) -> bool:
         """Whether it has been at it for too long."""
         return self.since_s > self.limit_s
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How far it has come, to be compared with that of others."""
+        return self.step, self.place
 
     def __str__(self) -> str:
         where = f"process {self.pid} on {self.host}"
@@ -89,6 +99,7 @@ class Watch:
     limit_s: float = 0.0
     every_s: float = 1.0
     _step: int = 0
+    _place: int = 0
     _doing: str = "beginning"
     _began: float = field(default_factory=time.monotonic)
     _allowed_s: float = PATIENCE_S
@@ -128,12 +139,19 @@ class Watch:
             self._usual_s = max(self._usual_s, now - self._began)
         self._doing, self._is_waiting, self._is_usual = doing, is_waiting, is_usual
         self._allowed_s = limit_s or max(self.limit_s, _TIMES * self._usual_s)
-        self._step = self._step if step is None else step
+        if step is not None and step != self._step:
+            self._step, self._place = step, 0
+        self._place += 1
         self._began = now
 
     def wait(self, doing: str) -> None:
         """Say that this rank goes on to wait for others, in the time that it was given for its work."""
         self._doing, self._is_waiting = doing, True
+        self._place += 1
+
+    def talk(self) -> None:
+        """Say that this rank is about to talk with others within its work, as all of them do there."""
+        self._place += 1
 
     def sign(self, number: int) -> Sign:
         """Return what this rank says of itself when it does so for time ``number``."""
@@ -143,6 +161,7 @@ class Watch:
             pid=os.getpid(),
             number=number,
             step=self._step,
+            place=self._place,
             doing=self._doing,
             since_s=time.monotonic() - self._began,
             limit_s=self._allowed_s,
@@ -190,6 +209,11 @@ class Watch:
         late = [sign for sign in going if sign.is_late]
         if stuck := [sign for sign in late if not sign.is_waiting]:
             return "does not get on", stuck
+        # One that was late a moment ago may just have been let go on: nobody may have moved for a while.
+        if all(sign.since_s > self.limit_s for sign in going):
+            furthest = max((sign.progress for sign in going), default=(0, 0))
+            if behind := [sign for sign in late if sign.progress < furthest]:
+                return "does not get on", _find_last(behind)
         if going and len(late) == len(going):
             return "waits for others, as all do", late
         return None
@@ -220,6 +244,12 @@ class Watch:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(sign.pid, signal.SIGKILL)
         os._exit(1)
+
+
+def _find_last(signs: Sequence[Sign]) -> list[Sign]:
+    """Return those that have come least far."""
+    least = min(sign.progress for sign in signs)
+    return [sign for sign in signs if sign.progress == least]
 
 
 def _explain(what: str, signs: Sequence[Sign], limit_s: float) -> TrainingError:

@@ -48,18 +48,23 @@ hardware.HARDWARE = {{"cpu": replace(known["cpu"], peaks={{"float32": {PEAK}, "b
 {_TRAIN}
 """
 
-_HANG = f"""
+
+def hang_in(method: str) -> str:
+    """Return code that trains, and whose second rank hangs in ``method`` of a learner, but for its threads.
+
+    It does so in the seventh step, before anything of the method is done.
+    """
+    return f"""
 import os, time
-from taskloom.pipeline.trainer import learner
-draw = learner.draw_for_pack
-def hang(seed, step, *rest):
-    if step == 6 and os.environ["RANK"] == "1":
+from taskloom.pipeline.trainer.learner import Learner
+called = Learner.{method}
+def hang(self, *given, **named):
+    if self.step == 6 and os.environ["RANK"] == "1":
         time.sleep(1e6)
-    draw(seed, step, *rest)
-learner.draw_for_pack = hang
+    return called(self, *given, **named)
+Learner.{method} = hang
 {_TRAIN}
 """
-"""In the seventh step the second rank hangs, but for its threads."""
 
 
 def arguments(store: Path, out: Path, **settings: Any) -> tuple[str, ...]:
@@ -262,17 +267,26 @@ def test_a_hung_rank_ends_the_run_and_is_named(store_dir: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
+@pytest.mark.parametrize(
+    ("method", "doing"),
+    [
+        pytest.param("_learn", "learning pack 1 of 2", id="before layers"),
+        pytest.param("_halt", "stepping the optimizer", id="after layers"),
+    ],
+)
 def test_a_rank_that_does_not_get_on_ends_the_run_and_those_that_wait_are_not_blamed(
-    store_dir: Path, tmp_path: Path
+    store_dir: Path, tmp_path: Path, sharding: str, method: str, doing: str
 ) -> None:
     out = tmp_path / "run"
     settings = STEPS | {"steps": 100_000, "log_every": 1, "checkpoint_every": 100_000}
-    process = start_ranks(_HANG, 2, *arguments(store_dir, out, **settings, rank_timeout_s=5.0))
+    settings |= {"rank_timeout_s": 5.0, "sharding": sharding}
+    process = start_ranks(hang_in(method), 2, *arguments(store_dir, out, **settings))
     pid = read_pid(out, 0, 1)
     _, errors = process.communicate(timeout=60)
     assert process.returncode
     assert re.search(r"T0763.*rank 1 does not get on for \d+ s", errors), errors
-    assert re.search(rf"rank 1 \(process {pid} on .*\) was learning pack 1 of 2 at step 7", errors)
+    assert re.search(rf"rank 1 \(process {pid} on .*\) was {doing} at step 7", errors)
     assert "rank 0" not in errors[errors.index("T0763") : errors.index("the same command")]
 
 

@@ -76,6 +76,50 @@ def test_ranks_that_all_wait_for_each_other_are_named() -> None:
     assert judge(*signs) == ("waits for others, as all do", [0, 1])
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3)), min_size=2, max_size=5),
+    st.floats(LIMIT_S + 1, 99.0),
+)
+def test_of_ranks_that_all_seem_to_wait_those_that_have_come_least_far_are_named(
+    progress: list[tuple[int, int]], since_s: float
+) -> None:
+    signs = [
+        sign(rank, step=step, place=place, since_s=since_s, is_waiting=True)
+        for rank, (step, place) in enumerate(progress)
+    ]
+    least = [rank for rank, each in enumerate(progress) if each == min(progress)]
+    told = judge(*signs)
+    assert told is not None
+    assert told[1] == least
+    assert ("as all do" in told[0]) == (len(least) == len(signs))
+
+
+def test_a_rank_is_behind_also_those_that_have_more_time_than_it() -> None:
+    ahead = sign(0, place=7, since_s=LIMIT_S + 1, limit_s=PATIENCE_S, is_waiting=True)
+    behind = sign(1, place=6, since_s=LIMIT_S + 1, is_waiting=True)
+    assert judge(ahead, behind) == ("does not get on", [1])
+
+
+def test_a_rank_that_was_waited_for_and_has_come_lets_others_follow() -> None:
+    """They may be seen where they waited, while it is further already."""
+    come = sign(0, place=7, since_s=0.5)
+    assert judge(come, sign(1, place=6, since_s=1e3, is_waiting=True)) is None
+
+
+def test_places_are_counted_within_a_step() -> None:
+    watch, places = watch_of(1), list[tuple[int, int]]()
+    for call in (
+        lambda: watch.enter("learning", step=4),
+        watch.talk,
+        lambda: watch.wait("waiting"),
+        lambda: watch.enter("stepping", step=4),
+        lambda: watch.enter("waiting for packs", step=5),
+    ):
+        call()
+        places.append(watch.sign(0).progress)
+    assert places == [(4, 1), (4, 2), (4, 3), (4, 4), (5, 1)]
+
+
 def test_a_rank_that_has_ended_is_not_missed() -> None:
     assert judge(sign(0, is_over=True), sign(1, is_over=True), since=1e6) is None
 
