@@ -11,7 +11,7 @@ that hangs has begun less often than those that wait for it.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.fsdp._fully_shard._fsdp_collectives import (
-    DefaultAllGather,
-    DefaultReduceScatter,
-)
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..model.program import Program
@@ -45,8 +41,7 @@ def shard(program: Program, ranks: Ranks, device: torch.device, precision: str) 
         # with the plain sum, which gloo has as well.
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(enable=True)
-        sharded.set_custom_all_gather(_Told(DefaultAllGather(), ranks.watch))
-        sharded.set_custom_reduce_scatter(_Told(DefaultReduceScatter(), ranks.watch))
+        _tell(sharded, ranks.watch)
 
 
 @contextmanager
@@ -96,6 +91,18 @@ def norms_of(groups: Sequence[Sequence[Tensor]]) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """Return ``tensor``, of shares that of this rank."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _tell(sharded: Any, watch: Watch) -> None:
+    """Let a sharded module tell ``watch`` of its talks, if torch has them there."""
+    with suppress(ImportError):
+        from torch.distributed.fsdp._fully_shard._fsdp_collectives import (  # noqa: PLC0415
+            DefaultAllGather,
+            DefaultReduceScatter,
+        )
+
+        sharded.set_custom_all_gather(_Told(DefaultAllGather(), watch))
+        sharded.set_custom_reduce_scatter(_Told(DefaultReduceScatter(), watch))
 
 
 @dataclass(frozen=True, slots=True)
