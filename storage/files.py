@@ -144,6 +144,17 @@ def publish(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Give a name to write a file or folder under; it becomes ``path`` if all goes well, or else nothing."""
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        remove(temporary)
+
+
 def remove(path: Path) -> None:
     """Remove a file or folder, if it is there."""
     with reporting(path):

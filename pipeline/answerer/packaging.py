@@ -25,7 +25,7 @@ from ...graph.vocabulary import EOS, PAD
 from ...ops.device.decode.search import Search
 from ...ops.device.language import FINISHED
 from ...ops.pack_layout import PackLayout
-from ...storage.files import count_bytes, local_path, publish, remove, temporary_path, write_json
+from ...storage.files import count_bytes, local_path, replacing, write_json
 from ...storage.template import ConstPiece, GroupPiece, IdsPiece, Piece, Template, TensorPiece
 from ..model.program import Program
 from ..planner.document import make_templates
@@ -108,16 +108,12 @@ def export_model(
     path = local_path(out)
     size = max(1, -(-source_tokens // TILE)) * TILE
     parts = _Parts.make(model, model.writer(task), max(1, documents), size)
-    temporary = temporary_path(path)
-    temporary.mkdir(parents=True)
-    try:
+    with replacing(path) as temporary:
+        temporary.mkdir(parents=True)
         difference = parts.compile(temporary)
         write_json(temporary / RECORD, parts.record())
         (temporary / TOKENIZER).write_bytes(parts.writer.bpe.to_bytes())
         num_bytes = sum(file.stat().st_size for file in temporary.iterdir())
-        publish(temporary, path)
-    finally:
-        remove(temporary)
     return Package(
         path=path,
         task=parts.writer.task,

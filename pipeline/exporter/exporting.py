@@ -21,12 +21,11 @@ from ...storage.files import (
     count_bytes,
     digest_bytes,
     make_directory,
-    publish,
     read_json,
+    replacing,
     reporting,
     sweep,
     sync,
-    temporary_path,
     write_json,
 )
 from ...storage.record import SPLITS
@@ -203,17 +202,12 @@ class _Export:
                 if path.exists():
                     continue
                 make_directory(path.parent)
-                temporary = temporary_path(path)
-                try:
-                    with reporting(path):
-                        with self.form.open(temporary, self._schema) as take:
-                            for table in self.rows.tables(rows):
-                                take(_with_split(table, split))
-                                bar.advance(table.num_rows)
-                        sync(temporary)
-                    publish(temporary, path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                with replacing(path) as temporary, reporting(path):
+                    with self.form.open(temporary, self._schema) as take:
+                        for table in self.rows.tables(rows):
+                            take(_with_split(table, split))
+                            bar.advance(table.num_rows)
+                    sync(temporary)
                 yield path.stat().st_size
 
     def finish(self) -> None:

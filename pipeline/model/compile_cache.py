@@ -26,7 +26,14 @@ from typing import Any, Final
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from ...graph.errors import TrainingError
-from ...storage.files import TEMPORARY, make_directory, publish, reporting, temporary_path
+from ...storage.files import (
+    TEMPORARY,
+    make_directory,
+    publish,
+    replacing,
+    reporting,
+    temporary_path,
+)
 from .compile_key import CompileKey
 
 FORMAT: Final = 1
@@ -106,18 +113,16 @@ def pack_compiled(path: str | Path) -> Packed:
         raise TrainingError.of("T0751", message, 'train a step with compile="on" first')
     manifest = {"format": FORMAT, "key": CompileKey.here().to_plain()}
     text = json.dumps(manifest, indent=1).encode()
-    temporary = temporary_path(path)
-    try:
-        with reporting(path):
-            with tarfile.open(temporary, "w:gz", compresslevel=3) as archive:
-                told = tarfile.TarInfo(_MANIFEST)
-                told.size = len(text)
-                archive.addfile(told, io.BytesIO(text))
-                for name, file in files.items():
-                    archive.add(file, name, recursive=False)
-            publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as temporary,
+        reporting(path),
+        tarfile.open(temporary, "w:gz", compresslevel=3) as archive,
+    ):
+        told = tarfile.TarInfo(_MANIFEST)
+        told.size = len(text)
+        archive.addfile(told, io.BytesIO(text))
+        for name, file in files.items():
+            archive.add(file, name, recursive=False)
     num_bytes = sum(file.stat().st_size for file in files.values())
     return Packed(path=path, num_files=len(files), num_bytes=num_bytes)
 

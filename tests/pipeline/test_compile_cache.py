@@ -13,9 +13,9 @@ import typer.testing
 
 from taskloom.graph.errors import TrainingError
 from taskloom.pipeline.cli import app
-from taskloom.pipeline.model import compile_cache
 from taskloom.pipeline.model.compile_cache import load_compiled, pack_compiled
 from taskloom.pipeline.model.compile_key import CompileKey, list_sources
+from taskloom.storage import files
 
 RUNNER = typer.testing.CliRunner()
 COMPILED = {
@@ -165,7 +165,7 @@ def test_a_pack_that_is_interrupted_leaves_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compile_cache, "publish", stop)
+    monkeypatch.setattr(files, "publish", stop)
     with pytest.raises(KeyboardInterrupt):
         pack_compiled(tmp_path / "compiled.tar.gz")
     assert list(tmp_path.iterdir()) == [compiled]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from taskloom.graph.errors import StoreError
-from taskloom.storage.files import local_path, sweep, temporary_path, write_atomic
+from taskloom.storage.files import local_path, replacing, sweep, temporary_path, write_atomic
 from taskloom.storage.source import register_source
 from taskloom.storage.store import Store
 
@@ -40,6 +41,29 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_atomic(path, b"another")
     assert path.read_bytes() == b"another"
     assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_fails_to_be_replaced_stays_and_leaves_nothing_beside_it(
+    tmp_path: Path, *, is_folder: bool
+) -> None:
+    def write(name: Path, letters: Iterable[Any]) -> None:
+        if is_folder:
+            name.mkdir()
+        with (name / "file" if is_folder else name).open("w") as file:
+            for letter in letters:
+                file.write(letter)
+
+    path = tmp_path / "thing"
+    with replacing(path) as name:
+        write(name, "one")
+    with pytest.raises(TypeError), replacing(path) as name:
+        write(name, [*"half", 0])
+    assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+    assert (path / "file" if is_folder else path).read_text() == "one"
+    with replacing(path) as name:
+        write(name, "another")
+    assert (path / "file" if is_folder else path).read_text() == "another"
 
 
 def test_sweeping_removes_what_dead_writers_left_and_spares_the_living(tmp_path: Path) -> None:
