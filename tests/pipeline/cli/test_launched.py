@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import torch
 
 from taskloom.storage.checkpoint import list_checkpoints, read_checkpoint, step_of
 
-from ...command_line import TERMINAL, Done
+from ...command_line import TERMINAL
+from ..train.launching import LAUNCH_S, launch
 from .conftest import Project
 
 SETTINGS = (
@@ -21,23 +20,6 @@ SETTINGS = (
     " steps: 60, source_tokens: 512, log_every: 4, compile: off}"
 )
 """Nothing is learned, so that nothing is better than the first evaluation."""
-
-
-def launch(project: Project, number: int, *arguments: str) -> Done:
-    """Run the command line in so many ranks."""
-    scripts = Path(sys.executable).parent
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launcher += [f"--nproc-per-node={number}", "--no-python", str(scripts / "taskloom")]
-    done = subprocess.run(
-        [*launcher, *arguments],
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=os.environ | TERMINAL | {"OMP_NUM_THREADS": "1"},
-    )
-    return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
 @pytest.mark.slow
@@ -50,9 +32,11 @@ def test_ranks_that_train_a_project_stop_as_one_and_leave_a_run_like_any_other(
     built = project.taskloom("build", "project.yaml")
     assert built.code == 0, built.err
 
-    trained = launch(project, 2, "train", "project.yaml")
-    assert trained.code == 0, trained.err
-    told = trained.out + trained.err
+    command = [str(Path(sys.executable).with_name("taskloom")), "train", "project.yaml"]
+    process = launch(command, 2, env=TERMINAL, cwd=project.folder)
+    out, err = process.communicate(timeout=LAUNCH_S)
+    assert process.returncode == 0, err
+    told = out + err
     assert told.count("stopped at step 12: loss was best at step 4") == 1, told
     kept = list_checkpoints(project.folder / "run")
     assert [step_of(path) for path in kept] == [4, 12], "the best beside the last"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LAUNCH_S = 150
@@ -17,15 +18,28 @@ def start_ranks(
     """Start ``code`` in so many ranks, which may import the modules of this folder."""
     folder = Path(__file__).parent
     path = os.pathsep.join([str(folder), str(folder.parents[2])])
-    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
-    launch += [f"--max-restarts={max_restarts}", "--monitor-interval=0.1", "--no-python"]
+    command = [sys.executable, "-c", code, *arguments]
+    return launch(command, number, max_restarts=max_restarts, env={"PYTHONPATH": path})
+
+
+def launch(
+    command: Sequence[str],
+    number: int,
+    *,
+    max_restarts: int = 0,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[str]:
+    """Start ``command`` in so many ranks, in the folder ``cwd`` and with ``env`` beside the environment."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+    launcher += [f"--max-restarts={max_restarts}", "--monitor-interval=0.1", "--no-python"]
     return subprocess.Popen(
-        [sys.executable, *launch, sys.executable, "-c", code, *arguments],
+        [sys.executable, *launcher, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=env,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        cwd=cwd,
     )
 
 
