@@ -28,6 +28,7 @@ class StandIn:
 
     Attributes:
         of: Its name there.
+        state: What it was filled with, if with anything.
     """
 
     of = ""
@@ -114,6 +115,21 @@ def read_foreign(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except Exception as error:  # a damaged pickle fails with whatever it stumbles over
         raise _unreadable(path, str(error).partition("\n")[0]) from error
+
+
+def to_plain(value: Any) -> Any:
+    """Return ``value`` with what its stand-ins were filled with, by name, in place of them.
+
+    Containers of OmegaConf keep what they hold in ``_content``, and its values are in ``_val``.
+    """
+    if isinstance(value, StandIn):
+        value = getattr(value, "state", None)
+        for held in ("_content", "_val"):
+            if isinstance(value, Mapping) and held in value:
+                return to_plain(value[held])
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(each) for name, each in value.items()}
+    return value
 
 
 def _unreadable(path: Path, what: str) -> CheckpointError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,7 @@ def import_checkpoint(
     as_json: Json = False,
 ) -> None:
     """Make a checkpoint of OFA or OFASys one to begin with; nothing in the file is run."""
+    from ...ops.device.config import ModelConfig  # noqa: PLC0415 - it imports torch
     from ..model.importing import import_checkpoint as run  # noqa: PLC0415 - it imports torch
 
     found = run(path, out, symbols=symbols, has_biases=has_biases)
@@ -43,6 +45,9 @@ def import_checkpoint(
     model = found.model
     layers = f"{model.num_encoder_layers} + {model.num_decoder_layers} layers of {model.width}"
     say(f"{found.path}: {layers}, trunk {model.trunk or 'none'}, {found.num_ids:,} ids")
+    default = asdict(ModelConfig())
+    sizes = {name: size for name, size in asdict(model).items() if size != default[name]}
+    say(f"model: {json.dumps(sizes)}")
     if not model.relative_bias:
         say("attention has no biases: queries of the encoder are scaled, gains of its heads are 1")
     if not found.has_symbols:
@@ -57,18 +62,15 @@ def export_checkpoint(
     *,
     as_json: Json = False,
 ) -> None:
-    """Write a model of the OFA family as OFASys has it: a state, and its dictionary beside it."""
+    """Write a model of the OFA family as OFASys has it: its tensors, settings and dictionary."""
     from ..model.handing_back import export_checkpoint as run  # noqa: PLC0415 - it imports torch
 
     written = run(model, out)
     if as_json:
-        symbols = None if written.symbols is None else str(written.symbols)
-        print_json({**asdict(written), "path": str(written.path), "symbols": symbols})
+        print_json({**asdict(written), "path": str(written.path)})
         return
     say(f"{written.path}: {written.num_tensors:,} tensors under names of OFASys")
     for name in written.left_out:
         say(f"left out, since OFASys has no name for it: {name}")
-    if written.symbols is None:
-        say("what its ids stand for is not known, so there is no dictionary")
-    else:
-        say(f"{written.symbols}: what each of {written.num_ids:,} ids stands for")
+    if not written.has_symbols:
+        say(f"what its {written.num_ids:,} ids stand for is not known, so there is no dictionary")

@@ -1,4 +1,4 @@
-"""Models of ours handed back to OFASys: a state under its names, and the dictionary beside it.
+"""Models of ours handed back to OFASys: a state under its names, with its settings and its dictionary.
 
 What was imported comes back bit for bit, with what no part of a model here reads. What a run has learned comes
 back as far as OFASys has names for it: a whole scope that it has none for is left out and told, but a part of a
@@ -7,10 +7,11 @@ layer is refused, since without it the layer would compute something else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -18,12 +19,16 @@ from torch import Tensor
 
 from ...graph.errors import CheckpointError
 from ...graph.vocabulary import write_symbols
+from ...ops.device.config import ModelConfig
 from ...ops.device.lora import fold_pairs
 from ...ops.device.relative.names import VOCABULARY, to_ofasys
+from ...ops.device.relative.settings import describe
 from ...ops.device.relative.unscaled import leave_out_scales
 from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, refuse_existing
-from ...storage.files import make_directory, publish, reporting, temporary_path, write_atomic
+from ...storage.files import make_directory, replacing, reporting
 from .importing import IN_LAYER, KEPT_TENSORS, SCOPES, SYMBOLS, find_places, name_some
+
+_ADAPTOR: Final = re.compile(r"(?:encoder|decoder)\.adaptor\.(?!embed_tokens|pos_)(\w+)\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,25 +36,25 @@ class Exported:
     """What was written.
 
     Attributes:
-        path: The state: tensors by name, and nothing else.
-        symbols: The dictionary, a symbol a line; None where it is not known.
+        path: The file.
+        has_symbols: Whether it is known what the rows of the vocabulary stand for.
         num_tensors: Tensors in the state.
         num_ids: Rows of the vocabulary.
         left_out: Names of parameters that OFASys has no names for.
     """
 
     path: Path
-    symbols: Path | None
+    has_symbols: bool
     num_tensors: int
     num_ids: int
     left_out: tuple[str, ...]
 
 
 def export_checkpoint(path: Path, out: Path) -> Exported:
-    """Write the model at ``path`` as OFASys has it: a state to ``out``, a dictionary beside it.
+    """Write the model at ``path`` as OFASys has it, to a file that `import_checkpoint` reads.
 
-    The dictionary's name is that of ``out`` with ``.symbols.txt`` in place of what follows the last dot. Both
-    are what `import_checkpoint` reads.
+    In it are tensors by name under ``model``, settings that they do not tell under ``cfg``, and rows of the
+    vocabulary by symbol under ``global_dict_indices``, where they are known.
 
     Args:
         path: A run, whose last checkpoint is taken, a checkpoint, or one that was imported.
@@ -63,19 +68,20 @@ def export_checkpoint(path: Path, out: Path) -> Exported:
     checkpoint = read_checkpoint(latest_checkpoint(path) or path)
     state, left_out = find_state(checkpoint)
     symbols = _find_symbols(checkpoint)
-    beside = out.with_suffix(".symbols.txt")
-    for each in (out, beside):
-        refuse_existing(each)
-    make_directory(out.parent)
+    model = ModelConfig(**checkpoint.record.get("model", {}))
+    content: dict[str, Any] = {
+        "model": state,
+        "cfg": {"model": describe(model, _find_adaptors(state))},
+    }
     if symbols:
-        write_atomic(beside, "".join(f"{symbol}\n" for symbol in symbols).encode())
-    temporary = temporary_path(out)
-    with reporting(out):
-        torch.save(state, temporary)
-    publish(temporary, out)
+        content["global_dict_indices"] = {symbol: row for row, symbol in enumerate(symbols)}
+    refuse_existing(out)
+    make_directory(out.parent)
+    with replacing(out) as temporary, reporting(out):
+        torch.save(content, temporary)
     return Exported(
         path=out,
-        symbols=beside if symbols else None,
+        has_symbols=bool(symbols),
         num_tensors=len(state),
         num_ids=len(state["encoder.adaptor.embed_tokens.weight"]),
         left_out=left_out,
@@ -110,6 +116,11 @@ def find_state(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], tuple[str, ..
     if KEPT_TENSORS in checkpoint.artifacts:
         state |= load_tensors(checkpoint.artifacts[KEPT_TENSORS])
     return state, converted.kept
+
+
+def _find_adaptors(state: Iterable[str]) -> list[str]:
+    """Return the adapters that tensors of these names are parts of."""
+    return sorted({match[1] for name in state if (match := _ADAPTOR.match(name)) is not None})
 
 
 def _find_symbols(checkpoint: Checkpoint) -> list[str]:

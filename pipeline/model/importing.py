@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -27,10 +27,11 @@ from ...ops.device.modality import shared_name
 from ...ops.device.relative.inferred import infer_config
 from ...ops.device.relative.names import KEPT, VOCABULARY, from_ofasys
 from ...ops.device.relative.older import DERIVED, from_ofa
+from ...ops.device.relative.settings import Settings
 from ...ops.device.relative.unscaled import make_up_for_scales
 from ...ops.recipe.text import BLOCK, BPE
 from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
-from ...storage.foreign import read_foreign
+from ...storage.foreign import read_foreign, to_plain
 from ..versions import installed_version
 from .program import Program
 
@@ -112,8 +113,10 @@ def import_checkpoint(
     converted = from_ofasys(state)
     _refuse_parts(converted.kept, path)
     tensors = {n: t for n, t in converted.tensors.items() if not n.startswith(KEPT)}
-    given = {} if has_biases is None else {"use_self_attn_bias": has_biases}
-    model = infer_config(tensors, {**_find_settings(content), **given})
+    settings = Settings.read(_find_settings(content))
+    if has_biases is not None:
+        settings = replace(settings, has_biases=has_biases)
+    model = infer_config(tensors, settings)
     kept = {name: state[name] for name in converted.kept}
     if not model.relative_bias:
         changed = make_up_for_scales(state, model.attn_scale_factor)
@@ -234,9 +237,12 @@ def _refuse_parts(kept: Sequence[str], path: Path) -> None:
 
 
 def _find_settings(content: Any) -> Mapping[str, Any]:
-    """Return the model's settings, where they are plain data."""
-    settings = content.get("cfg", {}) if isinstance(content, Mapping) else {}
-    settings = settings.get("model", settings) if isinstance(settings, Mapping) else {}
+    """Return the model's settings, or nothing where there are none; older files have them as ``args``."""
+    settings = {}
+    if isinstance(content, Mapping):
+        settings = to_plain(content.get("cfg") or content.get("args"))
+    if isinstance(settings, Mapping):
+        settings = settings.get("model", settings)
     return settings if isinstance(settings, Mapping) else {}
 
 

@@ -128,6 +128,14 @@ def refuse_other_run(origin: object, was: Mapping[str, Any], now: Mapping[str, A
         raise CheckpointError(*problems[:-1], replace(problems[-1], help=help_))
 
 
+def tell_other_model(was: Mapping[str, Any], model: ModelConfig) -> Iterator[str]:
+    """Say in what ``model`` computes something else with the same parameters than that in record ``was``."""
+    before, now = was.get("model", {}), asdict(model)
+    for name in _NOT_IN_PARAMETERS:
+        if name in before:
+            yield from _tell((name,), before[name], now[name])
+
+
 def refuse_other_ops(origin: object, record: Mapping[str, Any], plan: Plan) -> None:
     """Check that the ops of this taskloom compute what those of the model in ``record`` did.
 
@@ -153,6 +161,7 @@ def refuse_other_ops(origin: object, record: Mapping[str, Any], plan: Plan) -> N
 
 _CHOSEN = ("settings", "tasks", "rows", "slots", "bpe_size", "model", "pinned", "ops")
 _BY_TASK = ("tasks", "rows", "pinned", "ops")
+_NOT_IN_PARAMETERS = ("position", "num_heads", "pre_norm", "attn_scale_factor", "absolute_position")
 _FOLLOWING = ("vocabulary", "digest")
 
 

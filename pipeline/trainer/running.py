@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...graph.errors import TrainingError
-from ...storage.checkpoint import latest_checkpoint, read_checkpoint
+from ...storage.checkpoint import latest_checkpoint, read_checkpoint, read_record
 from ...storage.files import local_path, reporting
 from ...storage.loader import Loader
 from ..answerer.inference import Model
@@ -23,7 +23,7 @@ from ..model.cost import Cost
 from ..model.demand import Demand
 from ..model.importing import SCOPES, VOCABULARY
 from ..model.program import Program
-from ..model.record import refuse_other_run, used_artifacts
+from ..model.record import refuse_other_run, tell_other_model, used_artifacts
 from ..progress import Shown
 from ..settings import TrainConfig, profiled_steps
 from ..task import Mixture, Task
@@ -133,10 +133,15 @@ class Running:
         weights = self.stream.config.weights
         if not weights:
             return
-        taken = begin_with(self.learner, local_path(weights), used_artifacts(self.stream))
+        path = local_path(weights)
+        taken = begin_with(self.learner, path, used_artifacts(self.stream))
         self.shown.say(
             f"weights     {weights}: {len(taken.names)} tensors, {taken.new_ids} ids are new"
         )
+        for line in tell_other_model(
+            read_record(latest_checkpoint(path) or path), self.stream.model
+        ):
+            self.shown.say(f"  computes otherwise than where it was learned: {line}")
         resting = {
             name for name, p in self.learner.program.named_parameters() if not p.requires_grad
         }

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -39,6 +40,12 @@ def make_state(name: str) -> dict[str, Tensor]:
     shapes = json.loads((GOLDEN / f"{name}.json").read_text())["shapes"]
     generator = torch.Generator().manual_seed(0)
     return {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Return the settings of a golden case as a file has them."""
+    model = json.loads((GOLDEN / f"{name}.json").read_text())["model"]
+    return model | {"adaptor": model.get("adaptors", {})}
 
 
 def symbols_of(num_rows: int) -> list[str]:
@@ -73,17 +80,18 @@ def test_two_commands_take_a_state_in_and_give_it_back_bit_for_bit(
     state = make_state(name)
     symbols = symbols_of(len(state["encoder.adaptor.embed_tokens.weight"]))
     Random(name).shuffle(symbols)
-    content = {"model": state, "global_dict_indices": {s: row for row, s in enumerate(symbols)}}
+    indices = {symbol: row for row, symbol in enumerate(symbols)}
+    content = {"model": state, "cfg": {"model": settings_of(name)}, "global_dict_indices": indices}
     first = save(content, tmp_path / "first.pt")
     run("import-checkpoint", first, tmp_path / "in")
     run("export-checkpoint", tmp_path / "in", tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
-    assert (tmp_path / "back.symbols.txt").read_text().split("\n") == [*symbols, ""]
-    told = ("--symbols", tmp_path / "back.symbols.txt")
-    run("import-checkpoint", tmp_path / "back.pt", tmp_path / "again", *told)
+    assert back["model"].keys() == state.keys()
+    assert all(torch.equal(back["model"][key], tensor) for key, tensor in state.items())
+    assert back["global_dict_indices"] == indices
+    run("import-checkpoint", tmp_path / "back.pt", tmp_path / "again")
     once, twice = (read_checkpoint(tmp_path / each) for each in ("in", "again"))
+    assert once.record["model"] == twice.record["model"]
     assert once.artifacts == twice.artifacts
     assert once.tensors.keys() == twice.tensors.keys()
     assert all(torch.equal(twice.tensors[key], tensor) for key, tensor in once.tensors.items())
@@ -200,10 +208,101 @@ def test_a_part_of_a_layer_that_is_not_known_is_refused_by_name(part: str, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_settings_that_contradict_the_tensors_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"use_self_attn_bias": False}, "biases of attention, which is to have none"),
+        ({"entangle_position_embedding": True}, "biases of attention, and to be entangled"),
+        (
+            {"adaptor": {"text": {"entangle_position_embedding": True}}},
+            "biases of attention, and to be entangled",
+        ),
+    ],
+)
+def test_settings_that_contradict_the_tensors_are_refused(
+    settings: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    content = {"model": make_state("text2text_tiny"), "cfg": {"model": settings}}
+    with pytest.raises(CheckpointError, match=f"T0741.*{told}"):
+        import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+
+
+def test_what_is_said_of_biases_goes_before_settings(tmp_path: Path) -> None:
+    content = {"model": make_state("text2text_tiny"), "cfg": {"use_self_attn_bias": False}}
+    path = save(content, tmp_path / "state.pt")
+    assert import_checkpoint(path, tmp_path / "out", has_biases=True).model.relative_bias
     path = save(make_state("text2text_tiny"), tmp_path / "state.pt")
     with pytest.raises(CheckpointError, match=r"T0741.*biases of attention, which is to have none"):
-        import_checkpoint(path, tmp_path / "out", has_biases=False)
+        import_checkpoint(path, tmp_path / "again", has_biases=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"activation_fn": "relu"}, r"the model has activation_fn 'relu': models here have 'gelu'"),
+        (
+            {"adaptor": {"text": {"no_scale_embedding": False}}},
+            r"adaptor\.text has no_scale_embedding False: models here have True",
+        ),
+        ({"no_cross_attention": True}, r"no_cross_attention True"),
+        (
+            {
+                "entangle_position_embedding": True,
+                "adaptor": {
+                    "text": {"entangle_position_embedding": True},
+                    "image_patch_embed": {"entangle_position_embedding": False},
+                },
+            },
+            r"positions enter otherwise by adapter: adaptor\.text added, adaptor\.image_patch_embed none",
+        ),
+    ],
+)
+def test_a_model_that_computes_what_none_here_does_is_refused(
+    settings: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    content = {"model": make_state("caption_patch_tiny"), "cfg": {"model": settings}}
+    with pytest.raises(CheckpointError, match=f"T0741.*{told}"):
+        import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+
+
+def test_settings_of_an_adapter_that_is_not_used_are_no_matter(tmp_path: Path) -> None:
+    unused = {"is_active": False, "no_scale_embedding": False, "entangle_position_embedding": False}
+    settings = settings_of("caption_patch_tiny")
+    settings["adaptor"]["video"] = unused
+    content = {"model": make_state("caption_patch_tiny"), "cfg": {"model": settings}}
+    found = import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+    assert found.model.absolute_position == "added"
+
+
+def test_heads_that_no_tensor_tells_are_found_in_settings(tmp_path: Path) -> None:
+    state = make_state("caption_patch_tiny")
+    state = {n: t for n, t in state.items() if not re.search("c_attn|rel_pos_table", n)}
+    for number, (settings, heads) in enumerate(
+        [({}, 4), ({"encoder": {"attention_heads": 8}}, 8), ({"encoder_attention_heads": 8}, 8)]
+    ):
+        path = save({"model": state, "cfg": {"model": settings}}, tmp_path / "state.pt")
+        assert import_checkpoint(path, tmp_path / str(number)).model.num_heads == heads
+
+
+@pytest.mark.parametrize("key", ["cfg", "args"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(dict, id="plain"),
+        pytest.param(lambda plain: argparse.Namespace(**plain), id="argparse"),
+        pytest.param(OmegaConf.create, id="OmegaConf"),
+    ],
+)
+def test_settings_are_found_in_objects_of_libraries_too(
+    make: Callable[[dict[str, Any]], Any], key: str, tmp_path: Path
+) -> None:
+    state = make_state("caption_patch_tiny_noentangle_adaptor")
+    settings = settings_of("caption_patch_tiny_noentangle_adaptor") | {"attn_scale_factor": 1.5}
+    content = {"model": state, key: make({"model": make(settings)})}
+    found = import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out").model
+    assert found.attn_scale_factor == 1.5
+    assert found.absolute_position == "none"
+    assert not found.relative_bias
 
 
 @pytest.mark.parametrize(
@@ -299,7 +398,10 @@ def test_what_ofasys_has_no_name_for_is_told_or_refused_by_name(tmp_path: Path) 
     output = run("export-checkpoint", tmp_path / "told", tmp_path / "told.pt")
     assert "no name for it: adapter__x.weight" in output
     back = torch.load(tmp_path / "told.pt", weights_only=True)
-    assert {*back} == {"encoder.adaptor.embed_tokens.weight", "encoder.layers.0.fc1.weight"}
+    assert {*back["model"]} == {
+        "encoder.adaptor.embed_tokens.weight",
+        "encoder.layers.0.fc1.weight",
+    }
     for number, name in enumerate(["encoder.layers.0.ffn.up.image.weight", "decoder.layers.0.x"]):
         write(tmp_path / str(number), [*names, name])
         with pytest.raises(CheckpointError, match=f"no name for {re.escape(name)}") as caught:
@@ -326,10 +428,10 @@ def test_the_dictionary_of_a_run_is_told_by_its_blocks_and_overwrites_nothing(
 ) -> None:
     write(tmp_path / "run", ["vocabulary.weight_VC"])
     written = export_checkpoint(tmp_path / "run", tmp_path / "new" / "state.pt")
-    expected = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<text>_0", ""]
-    beside = tmp_path / "new" / "state.symbols.txt"
-    assert written.symbols == beside
-    assert beside.read_text().split("\n") == expected
+    expected = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<text>_0"]
+    assert written.has_symbols
+    told = torch.load(written.path, weights_only=True)["global_dict_indices"]
+    assert told == {symbol: row for row, symbol in enumerate(expected)}
     with pytest.raises(CheckpointError, match="exists already"):
         export_checkpoint(tmp_path / "run", tmp_path / "new" / "state.pt")
 

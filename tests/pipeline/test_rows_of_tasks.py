@@ -100,7 +100,7 @@ def test_a_run_with_a_task_more_begins_with_the_row_of_every_old_id(
         record = {"vocabulary": describe_vocabulary(before)}
         write_checkpoint(path / "run", tensors=old.state_dict(), record=record, artifacts={})
         written = export_checkpoint(path / "run", path / "run.pt")
-        import_checkpoint(written.path, path / "imported", symbols=written.symbols)
+        import_checkpoint(written.path, path / "imported")
         fresh = new.state_dict()[ROWS].clone()
         for weights in ("run", "imported"):
             begun = Program(after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from ....graph.errors import CheckpointError
 from ..config import ModelConfig
 from .names import VOCABULARY
 from .resnet import RESNETS
+from .settings import Settings
 from .vit import VITS
 
 _HEAD_SIZE: Final = 64
@@ -20,12 +21,12 @@ _POSITIONS: Final = "source_tokens.positions.text.weight"
 _NEEDED: Final = (_UP, _POSITIONS, VOCABULARY)
 
 
-def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> ModelConfig:
+def infer_config(tensors: Mapping[str, Tensor], settings: Settings) -> ModelConfig:
     """Return the sizes of the model whose ``tensors`` are named as ours.
 
     Args:
         tensors: By name.
-        settings: What tensors do not tell, as OFASys calls it; its defaults hold for what is left out.
+        settings: What they do not tell.
 
     Raises:
         CheckpointError: Tensors are missing that every model has, or settings contradict them (T0741).
@@ -36,25 +37,27 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
             raise CheckpointError.of("T0741", message)
     ffn_width, width = tensors[_UP].shape
     has_bias = "encoder.positions.query.weight" in tensors
-    has_biases = bool(settings.get("use_self_attn_bias", has_bias))
-    if has_bias and not has_biases:
+    has_biases = has_bias if settings.has_biases is None else settings.has_biases
+    if has_bias and (not has_biases or settings.is_entangled or settings.no_bias == "added"):
         message = "positions are to be biases of attention, which is to have none"
+        if has_biases:
+            message = "positions are to be biases of attention, and to be entangled"
         help_ = "a model without use_self_attn_bias has entangle_position_embedding, and no pos_q_linear"
         raise CheckpointError.of("T0741", message, help_)
     return ModelConfig(
         position="relative",
         width=width,
         ffn_width=ffn_width,
-        num_heads=_find_heads(tensors, width),
+        num_heads=_find_heads(tensors, width, settings.num_heads),
         num_encoder_layers=_count(tensors, r"encoder\.layers\.(\d+)\..+"),
         num_decoder_layers=_count(tensors, r"decoder\.layers\.(\d+)\..+"),
         pre_norm="encoder.norm.weight" in tensors,
-        attn_scale_factor=float(settings.get("attn_scale_factor", 2.0)),
+        attn_scale_factor=settings.attn_scale_factor,
         scale_attn="encoder.layers.0.attention_sum.scale.weight" in tensors,
         scale_fc="encoder.layers.0.ffn.norm.weight" in tensors,
         scale_heads="encoder.layers.0.attention.gain_H" in tensors,
         scale_resids="encoder.layers.0.ffn_sum.factor_C" in tensors,
-        absolute_position="bias" if has_bias else _find_entangled(settings),
+        absolute_position="bias" if has_bias else settings.no_bias or "added",
         relative_bias=has_biases,
         share_relative_bias=_is_shared(tensors),
         max_positions=len(tensors[_POSITIONS]) - 2,
@@ -62,26 +65,19 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> 
     )
 
 
-def _find_entangled(settings: Mapping[str, Any]) -> str:
-    """Return how positions enter that are no bias: the adapter of text says whether it adds them."""
-    adaptor: Any = settings
-    for name in ("adaptor", "text"):
-        adaptor = adaptor.get(name, {}) if isinstance(adaptor, Mapping) else {}
-    is_added = not isinstance(adaptor, Mapping) or adaptor.get("entangle_position_embedding", True)
-    return "added" if is_added else "none"
-
-
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     found = [int(match[1]) for name in tensors if (match := re.fullmatch(pattern, name))]
     return max(found, default=-1) + 1
 
 
-def _find_heads(tensors: Mapping[str, Tensor], width: int) -> int:
+def _find_heads(tensors: Mapping[str, Tensor], width: int, told: int | None) -> int:
     gain = tensors.get("encoder.layers.0.attention.gain_H")
     table = tensors.get("encoder.relative.tables.text")
     if gain is not None:
         return len(gain)
-    return width // _HEAD_SIZE if table is None else table.shape[-1]
+    if table is not None:
+        return table.shape[-1]
+    return told or width // _HEAD_SIZE
 
 
 def _is_shared(tensors: Mapping[str, Tensor]) -> bool:

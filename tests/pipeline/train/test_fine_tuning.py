@@ -118,6 +118,17 @@ def test_a_new_modality_begins_anew_beside_what_was_learned(
     assert all(f"begins anew: {name}" in told for name in new)
 
 
+def test_a_model_that_computes_otherwise_with_the_same_weights_is_told_of(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = MODEL.num_heads // 2
+    model = replace(MODEL, num_heads=heads)
+    for out, more in (("same", {}), ("heads", {"model": model})):
+        learn([SPELL], base, out, weights=str(base / "base"), progress=True, **more, **STILL)
+        told = f"than where it was learned: num_heads was {MODEL.num_heads}, is {heads}"
+        assert (told in capsys.readouterr().err) == (out == "heads")
+
+
 @pytest.mark.parametrize("learned", ["nothing new", "all that is new"])
 def test_what_begins_anew_and_is_not_learned_is_told_of(
     base: Path, capsys: pytest.CaptureFixture[str], learned: str

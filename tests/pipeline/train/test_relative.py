@@ -87,7 +87,7 @@ def test_a_run_that_is_resumed_ends_with_the_same_parameters(
 def test_a_run_begins_with_the_weights_of_another(store_dir: Path, tmp_path: Path) -> None:
     learn(store_dir, tmp_path / "first", steps=20)
     written = export_checkpoint(tmp_path / "first", tmp_path / "state.pt")
-    import_checkpoint(written.path, tmp_path / "imported", symbols=written.symbols)
+    import_checkpoint(written.path, tmp_path / "imported")
     for name, weights in (("second", "imported"), ("third", "first")):
         learn(
             store_dir,
