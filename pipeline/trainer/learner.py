@@ -184,8 +184,10 @@ class Learner:
             for number, pack in enumerate(packs):
                 is_last = number == len(packs) - 1
                 doing = f"learning pack {number + 1} of {len(packs)}"
-                # Ranks that share parameters wait for each other in every layer, and for norms of gradients.
-                watch.enter(doing, limit_s=limit_s, is_waiting=is_shared, is_usual=is_usual)
+                # Ranks that share parameters wait for each other in every layer, and for norms of gradients;
+                # others do where torch puts gradients in another order.
+                is_waiting = is_shared or self._num_taken == 1
+                watch.enter(doing, limit_s=limit_s, is_waiting=is_waiting, is_usual=is_usual)
                 self._draw_for(self.step, number, len(packs))
                 with self._summed(is_last=is_last):
                     self._learn(pack, divisors, is_only=len(packs) == 1)

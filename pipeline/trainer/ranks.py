@@ -73,6 +73,7 @@ class Ranks:
         """Return the sums of ``values`` over all ranks, the same on each of them."""
         if self.number == 1:
             return list(values)
+        self.watch.talk()
         sums = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(sums, group=self.group)
         return sums.tolist()
@@ -82,6 +83,7 @@ class Ranks:
         if self.number == 1:
             return tensor
         sums = tensor.detach().to("cpu", torch.float64)
+        self.watch.talk()
         distributed.all_reduce(sums, group=self.group)
         return sums.to(tensor)
 
@@ -89,6 +91,7 @@ class Ranks:
         """Return the ``value`` of every rank, in their order."""
         if self.number == 1:
             return [value]
+        self.watch.talk()
         values: list[Any] = [None] * self.number
         distributed.all_gather_object(values, value, group=self.group)
         return values
@@ -96,6 +99,7 @@ class Ranks:
     def meet(self) -> None:
         """Wait until all ranks have come here."""
         if self.number > 1:
+            self.watch.talk()
             distributed.barrier(group=self.group)
 
 

@@ -231,11 +231,13 @@ class Running:
 
     def _evaluate(self, teller: Teller, referee: Referee) -> None:
         """Evaluate what has been learned, on the first of all ranks."""
-        self._enter("evaluating", is_waiting=not self.ranks.is_first)
+        self._enter("gathering what was learned", is_waiting=True)
         with teller.clock.part(EVALUATING):
             whole = whole_result(self.learner)
+            self._enter("evaluating", is_waiting=not self.ranks.is_first)
             if self.ranks.is_first:
                 self._judge(whole, teller, referee)
+            self.ranks.watch.wait("waiting for what was found")
             (num_over,) = self.ranks.add_up([float(referee.is_over)])
         referee.is_over = num_over > 0
 
@@ -264,6 +266,7 @@ class Running:
         )
 
     def _save(self, loader: Loader, *, is_last: bool) -> None:
+        self._enter("saving", is_waiting=True)
         record = {**self.record, "loader": loader.state(), "step": self.learner.step}
         self.saver.save(record, used_artifacts(self.stream))
         if is_last:

@@ -101,9 +101,8 @@ class Saver:
         """
         if self._writing is None:
             return
-        self.learner.ranks.watch.enter(
-            "waiting for a checkpoint", limit_s=PATIENCE_S, is_waiting=True
-        )
+        doing, watch = "waiting for a checkpoint", self.learner.ranks.watch
+        watch.enter(doing, limit_s=PATIENCE_S, is_waiting=True, may_rest=True)
         writing, self._writing = self._writing, None
         writing.wait()
 

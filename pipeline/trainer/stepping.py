@@ -96,7 +96,7 @@ class Stepper:
 
     def _enter(self, doing: str, step: int) -> None:
         limit_s = self.stream.config.loader_timeout_s
-        self.learner.ranks.watch.enter(doing, step=step, limit_s=limit_s, is_waiting=False)
+        self.learner.ranks.watch.enter(doing, step=step, limit_s=limit_s, may_rest=True)
 
     def _doing(self) -> str:
         """Return what a step is at."""

@@ -56,6 +56,8 @@ def replicate(working: Program, program: Program, watch: Watch) -> nn.Module:
         watch.wait("waiting for gradients of other ranks")
         return sum_bucket(own, bucket)
 
+    # Before every pack; in the second step torch puts gradients in another order there, with all ranks.
+    parallel.register_forward_pre_hook(lambda *_: watch.talk())
     sum_up.__annotations__.clear()  # torch compares them with types, and ours are texts
     parallel.register_comm_hook(masters, sum_up)
     return parallel

@@ -17,15 +17,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from ...graph.errors import TrainingError
+from .resting import Resting
 
 PATIENCE_S: Final = 600.0
-"""Seconds that work may take which is no step: compiling, evaluating, writing."""
+"""Seconds that work may take which is no step: compiling, evaluating, writing.
+
+It is ended sooner where nobody does anything meanwhile, unless to wait for a disk or another machine.
+"""
 
 _TIMES: Final = 4
 """How many times as long as the slowest work of its kind so far some may take."""
@@ -50,6 +54,8 @@ class Sign:
         doing: What it does.
         since_s: For how many seconds.
         limit_s: How many seconds it may take.
+        rested_s: For how many seconds the process has done nothing at all.
+        rest_s: For how many seconds it may do nothing.
         is_waiting: Whether that is to wait for other ranks.
         is_over: Whether it has come to its end.
     """
@@ -63,13 +69,24 @@ class Sign:
     doing: str = "beginning"
     since_s: float = 0.0
     limit_s: float = PATIENCE_S
+    rested_s: float = 0.0
+    rest_s: float = PATIENCE_S
     is_waiting: bool = False
     is_over: bool = False
 
-    @property
-    def is_late(self) -> bool:
-        """Whether it has been at it for too long."""
-        return self.since_s > self.limit_s
+    def is_late(self, at_work: Iterable[Sign]) -> bool:
+        """Whether it has been at it for too long, or has done nothing for too long while nobody did.
+
+        Of ranks that compile, one may wait for what another compiles.
+
+        Args:
+            at_work: Ranks whose processes do something. To wait for others may be that too, which says nothing,
+                unless all say that they wait whatever they do.
+        """
+        if self.since_s > self.limit_s:
+            return True
+        is_at_rest = min(self.since_s, self.rested_s) > self.rest_s
+        return is_at_rest and all(each.is_waiting and not self.is_waiting for each in at_work)
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -103,6 +120,8 @@ class Watch:
     _doing: str = "beginning"
     _began: float = field(default_factory=time.monotonic)
     _allowed_s: float = PATIENCE_S
+    _rest_s: float = PATIENCE_S
+    _resting: Resting = field(default_factory=Resting)
     _is_waiting: bool = False
     _is_usual: bool = False
     _usual_s: float = 0.0
@@ -124,6 +143,7 @@ class Watch:
         limit_s: float = 0.0,
         is_waiting: bool = False,
         is_usual: bool = False,
+        may_rest: bool = False,
     ) -> None:
         """Say what this rank is about to do; it costs no more than setting a few values.
 
@@ -133,12 +153,14 @@ class Watch:
             limit_s: Seconds it may take, where those of a step do not suit it.
             is_waiting: Whether it is to wait for other ranks.
             is_usual: Whether every step does so: the next time it may take a few times as long.
+            may_rest: Whether its process may do nothing all the while, as one that waits for another machine.
         """
         now = time.monotonic()
         if self._is_usual:
             self._usual_s = max(self._usual_s, now - self._began)
         self._doing, self._is_waiting, self._is_usual = doing, is_waiting, is_usual
         self._allowed_s = limit_s or max(self.limit_s, _TIMES * self._usual_s)
+        self._rest_s = self._allowed_s if may_rest else self.limit_s
         if step is not None and step != self._step:
             self._step, self._place = step, 0
         self._place += 1
@@ -153,7 +175,7 @@ class Watch:
         """Say that this rank is about to talk with others within its work, as all of them do there."""
         self._place += 1
 
-    def sign(self, number: int) -> Sign:
+    def sign(self, number: int, rested_s: float = 0.0) -> Sign:
         """Return what this rank says of itself when it does so for time ``number``."""
         return Sign(
             rank=self.rank,
@@ -165,6 +187,8 @@ class Watch:
             doing=self._doing,
             since_s=time.monotonic() - self._began,
             limit_s=self._allowed_s,
+            rested_s=rested_s,
+            rest_s=self._rest_s,
             is_waiting=self._is_waiting,
             is_over=self._is_over.is_set(),
         )
@@ -206,7 +230,8 @@ class Watch:
         silent = [s for s in going if now - self._seen[s.rank][1] > self.limit_s]
         if silent:
             return "gave no sign", silent
-        late = [sign for sign in going if sign.is_late]
+        at_work = [sign for sign in going if sign.rested_s <= self.limit_s]
+        late = [sign for sign in going if sign.is_late(at_work)]
         if stuck := [sign for sign in late if not sign.is_waiting]:
             return "does not get on", stuck
         # One that was late a moment ago may just have been let go on: nobody may have moved for a while.
@@ -229,7 +254,8 @@ class Watch:
             self._tell(number + 1)
 
     def _tell(self, number: int) -> None:
-        self.store.set(f"{_KEY}/{self.rank}", json.dumps(asdict(self.sign(number))))
+        sign = self.sign(number, self._resting.look())
+        self.store.set(f"{_KEY}/{self.rank}", json.dumps(asdict(sign)))
 
     def _end(self, what: str, signs: Sequence[Sign]) -> None:
         """Say what is wrong, and end the run: the launcher stops those that are left."""

@@ -68,20 +68,27 @@ Learner._learn = die
 """In the fifteenth step the second rank is killed."""
 
 
-def hang_in(method: str) -> str:
-    """Return code that trains, and whose second rank hangs in ``method`` of a learner, but for its threads.
+def hang_in(method: str, step: int = 7, rank: int = 1) -> str:
+    """Return code that trains, and one of whose ranks hangs in a method, but for its threads.
 
-    It does so in the seventh step, before anything of the method is done.
+    It does so before anything of the method is done.
+
+    Args:
+        method: That of a class of the trainer, after its module and class.
+        step: The step at which it hangs, counted from 1.
+        rank: The rank that does.
     """
+    module, cls, name = method.split(".")
     return f"""
 import os, time
-from taskloom.pipeline.trainer.learner import Learner
-called = Learner.{method}
+from taskloom.pipeline.trainer.{module} import {cls}
+called = {cls}.{name}
 def hang(self, *given, **named):
-    if self.step == 6 and os.environ["RANK"] == "1":
+    learner = getattr(self, "learner", self)
+    if learner.step == {step - 1} and os.environ["RANK"] == "{rank}":
         time.sleep(1e6)
     return called(self, *given, **named)
-Learner.{method} = hang
+{cls}.{name} = hang
 {_TRAIN}
 """
 
@@ -288,25 +295,46 @@ def test_a_hung_rank_ends_the_run_and_is_named(store_dir: Path, tmp_path: Path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["none", "full"])
 @pytest.mark.parametrize(
-    ("method", "doing"),
+    ("method", "step", "rank", "doing"),
     [
-        pytest.param("_learn", "learning pack 1 of 2", id="before layers"),
-        pytest.param("_halt", "stepping the optimizer", id="after layers"),
+        pytest.param("learner.Learner._learn", 1, 1, "learning pack 1 of 2", id="first step"),
+        pytest.param("learner.Learner._learn", 2, 0, "learning pack 1 of 2", id="second step"),
+        pytest.param("learner.Learner._learn", 7, 1, "learning pack 1 of 2", id="before layers"),
+        pytest.param("learner.Learner._halt", 7, 1, "stepping the optimizer", id="after layers"),
+        pytest.param("running.Running._judge", 5, 0, "evaluating", id="evaluating"),
+        pytest.param("running.Running._evaluate", 5, 1, "telling of the steps", id="to evaluate"),
+        pytest.param("saving.Saver.save", 5, 1, "saving", id="saving"),
     ],
 )
 def test_a_rank_that_does_not_get_on_ends_the_run_and_those_that_wait_are_not_blamed(
-    store_dir: Path, tmp_path: Path, sharding: str, method: str, doing: str
+    store_dir: Path, tmp_path: Path, sharding: str, method: str, step: int, rank: int, doing: str
 ) -> None:
     out = tmp_path / "run"
-    settings = STEPS | {"steps": 100_000, "log_every": 1, "checkpoint_every": 100_000}
+    settings = STEPS | {"steps": 100_000, "log_every": 1, "checkpoint_every": 4}
+    settings |= {"evaluate_every": 4, "evaluate_share": 1.0, "evaluate_rows": 8}
     settings |= {"rank_timeout_s": 5.0, "sharding": sharding}
-    process = start_ranks(hang_in(method), 2, *arguments(store_dir, out, **settings))
-    pid = read_pid(out, 0, 1)
+    process = start_ranks(hang_in(method, step, rank), 2, *arguments(store_dir, out, **settings))
+    pid = read_pid(out, 0, rank)
     _, errors = process.communicate(timeout=60)
     assert process.returncode
-    assert re.search(r"T0763.*rank 1 does not get on for \d+ s", errors), errors
-    assert re.search(rf"rank 1 \(process {pid} on .*\) was {doing} at step 7", errors)
-    assert "rank 0" not in errors[errors.index("T0763") : errors.index("the same command")]
+    assert re.search(rf"T0763.*rank {rank} does not get on for \d+ s", errors), errors
+    assert re.search(rf"rank {rank} \(process {pid} on .*\) was {doing} at step {step}", errors)
+    blamed = errors[errors.index("T0763") : errors.index("the same command")]
+    assert f"rank {1 - rank}" not in blamed
+
+
+@pytest.mark.slow
+def test_ranks_that_compile_for_longer_than_a_step_may_take_are_left_alone(
+    store_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache")
+    )  # nothing is compiled yet
+    settings = STEPS | {"steps": 3, "compile": "on", "rank_timeout_s": 6.0}
+    run_ranks(_TRAIN, 2, *arguments(store_dir, tmp_path / "run", **settings))
+    (line,) = read_log(tmp_path / "run")
+    assert line["step"] == 3
+    assert line["slow"][0]["seconds"] > 6.0, "or the test shows nothing"
 
 
 @pytest.mark.slow

@@ -128,6 +128,39 @@ def test_work_that_may_take_long_is_given_its_time() -> None:
     assert judge(sign(0, since_s=60.0, limit_s=PATIENCE_S), sign(1)) is None
 
 
+def test_work_that_may_take_long_is_ended_where_its_process_does_nothing() -> None:
+    idle = sign(0, since_s=60.0, limit_s=PATIENCE_S, rest_s=LIMIT_S, rested_s=LIMIT_S + 1)
+    waiting = sign(1, is_waiting=True)
+    assert judge(idle, waiting) == ("does not get on", [0])
+    assert judge(replace(idle, rested_s=LIMIT_S / 2), waiting) is None
+    # It rested before, and has only begun with this.
+    assert judge(replace(idle, since_s=LIMIT_S / 2), waiting) is None
+    # It waits for another machine, or for another rank.
+    assert judge(replace(idle, rest_s=PATIENCE_S), waiting) is None
+    assert judge(replace(idle, is_waiting=True), waiting) is None
+
+
+def test_who_does_nothing_may_wait_for_what_another_rank_is_at() -> None:
+    """Of ranks that compile the same, one does, and the others read what it made."""
+    idle = sign(0, since_s=60.0, limit_s=PATIENCE_S, rest_s=LIMIT_S, rested_s=LIMIT_S + 1)
+    compiling = sign(1, since_s=60.0, limit_s=PATIENCE_S)
+    assert judge(idle, compiling) is None
+    # Where ranks share parameters all say that they wait, whatever they do.
+    shared = [replace(each, is_waiting=True) for each in (idle, replace(compiling, place=2))]
+    assert judge(*shared) is None
+    at_rest = [shared[0], replace(shared[1], rested_s=LIMIT_S + 1, rest_s=LIMIT_S)]
+    assert judge(*at_rest) == ("does not get on", [0])
+
+
+def test_what_may_rest_is_given_all_its_time_to_do_so() -> None:
+    watch = watch_of(1)
+    for may_rest, expected in ((False, LIMIT_S), (True, 77.0)):
+        watch.enter("working", limit_s=77.0, may_rest=may_rest)
+        assert watch.sign(0).rest_s == expected
+        watch.wait("waiting")
+        assert watch.sign(0).rest_s == expected
+
+
 def test_work_may_take_a_few_times_as_long_as_it_took_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
