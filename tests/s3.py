@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,13 @@ SECRET = "a-secret-that-nobody-may-see"
 def options_for(port: int) -> dict[str, Any]:
     """Return the storage options for the server at ``port``."""
     return {"key": "AKIATEST", "secret": SECRET, "endpoint_url": f"http://127.0.0.1:{port}"}
+
+
+def environment_for(options: dict[str, Any]) -> dict[str, str]:
+    """Return the variables that give the same ``options`` to a process that is told none."""
+    names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
+    names |= {"endpoint_url": "AWS_ENDPOINT_URL"}
+    return {variable: options[name] for name, variable in names.items()}
 
 
 @contextmanager
@@ -49,9 +57,12 @@ def serving_apart() -> Generator[dict[str, Any]]:
             process.kill()
 
 
-def make_bucket(options: dict[str, Any], name: str) -> str:
-    """Make an empty bucket, and return its URL."""
-    file_system(options).mkdir(name)
+def make_bucket(options: dict[str, Any], name: str, *, keeps_all: bool = False) -> str:
+    """Make an empty bucket, which keeps all that is ever put if ``keeps_all``, and return its URL."""
+    files = file_system(options)
+    files.mkdir(name)
+    if keeps_all:
+        files.make_bucket_versioned(name)
     return f"s3://{name}"
 
 
@@ -69,6 +80,15 @@ def objects(url: str, options: dict[str, Any]) -> dict[str, bytes]:
     files = fsspec.filesystem(url.partition("://")[0], use_listings_cache=False, **options)
     root = files._strip_protocol(url)  # noqa: SLF001
     return {path[len(root) + 1 :]: files.cat_file(path) for path in files.find(root)}
+
+
+def count_puts(url: str, options: dict[str, Any]) -> Counter[str]:
+    """Return how often every object below ``url`` was put, in a bucket that keeps all."""
+    bucket, _, folder = url.removeprefix("s3://").partition("/")
+    asked = {"Bucket": bucket, "Prefix": f"{folder}/"}
+    told = file_system(options).call_s3("list_object_versions", **asked)
+    assert not told["IsTruncated"]
+    return Counter(each["Key"].removeprefix(f"{folder}/") for each in told["Versions"])
 
 
 def _wait_for(port: int) -> None:

@@ -26,6 +26,8 @@ from taskloom.storage.checkpoint import (
     step_of,
 )
 
+from ...s3 import count_puts, environment_for, make_bucket, objects
+from ..rows import tree
 from .launching import LAUNCH_S, run_ranks, start_ranks
 from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture, start_python
 
@@ -225,6 +227,34 @@ def test_ranks_that_share_parameters_go_on_from_one_and_one_from_them(
     assert prints_of(out) == prints_of(whole)
     for name, tensor in tensors_of(whole).items():
         torch.testing.assert_close(tensors_of(out)[name], tensor, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_ranks_copy_each_checkpoint_to_a_mirror_once_and_whole_and_go_on_from_it_elsewhere(
+    store_dir: Path,
+    whole: Path,
+    s3: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bucket keeps all that is put into it, so what was put twice is there twice."""
+    for name, value in environment_for(s3).items():
+        monkeypatch.setenv(name, value)
+    url = f"{make_bucket(s3, 'ranks', keeps_all=True)}/run"
+    settings = {**STEPS, "mirror": url, "keep_checkpoints": 9}
+    lost, here = tmp_path / "lost", tmp_path / "here"
+    run_ranks(_TRAIN, 2, *arguments(store_dir, lost, **settings, stop_at=13))
+    assert [step_of(path) for path in list_checkpoints(lost)] == [6, 12, 13]
+    assert objects(url, s3) == tree(lost)
+    run_ranks(_TRAIN, 2, *arguments(store_dir, here, **settings))
+    assert [step_of(path) for path in list_checkpoints(here)] == [13, 18, 24]
+    copies = {name for name in objects(url, s3) if name.startswith("step-")}
+    assert objects(url, s3) == {n: c for n, c in tree(lost).items() if n in copies} | tree(here)
+    puts = count_puts(url, s3)
+    assert {name for name in copies if puts[name] != 1} == set()
+    assert prints_of(here) == prints_of(whole)
+    for name, tensor in tensors_of(whole).items():
+        torch.testing.assert_close(tensors_of(here)[name], tensor, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
