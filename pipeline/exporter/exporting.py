@@ -6,7 +6,7 @@ whole or absent, and those that are there are not written again, so an export th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -28,6 +28,7 @@ from ...storage.files import (
     sync,
     write_json,
 )
+from ...storage.folder import LocalFolder
 from ...storage.record import SPLITS
 from ...storage.store import Store
 from ..builder.dataset import SPLIT_CODES, Dataset, Split, open_dataset
@@ -100,7 +101,8 @@ def export(  # noqa: PLR0913 - each is a choice of the caller's
 
     Raises:
         PlanError: An argument names nothing.
-        StoreError: A task is not built, the folder holds something else, or cannot be written.
+        StoreError: A task is not built, or the folder is in the store, holds something else, or cannot be
+            written.
         MissingExtraError: The format needs a library that is not installed.
     """
     _check(format=format, split=split, columns=columns, images=images, shard_bytes=shard_bytes)
@@ -108,6 +110,9 @@ def export(  # noqa: PLR0913 - each is a choice of the caller's
     names = [task] if task is not None else [each.name for each in mixture.tasks]
     sources = {name: mixture[name].named_source().name for name in names}
     store = store if isinstance(store, Store) else Store.open(store)
+    root = Path(out).absolute()
+    folders = {name: root / name if len(names) > 1 else root for name in names}
+    _refuse_inside(store, folders.values())
     dataset = open_dataset(mixture, store)
     with open_progress(shown=progress) as shown:
         plans: dict[str, _Export] = {}
@@ -117,9 +122,8 @@ def export(  # noqa: PLR0913 - each is a choice of the caller's
             if columns == "stored":
                 bpe = Bpe(store.artifact_content(store.artifacts()[BPE].digest))
                 rows = StoredRows(dataset, record, name, bpe, images)
-            folder = Path(out) / name if len(names) > 1 else Path(out)
             shards = _plan_shards(dataset, name, rows, split, shard_bytes)
-            plans[name] = _Export(name, rows, FORMS[format], folder.absolute(), shards)
+            plans[name] = _Export(name, rows, FORMS[format], folders[name], shards)
             plans[name].begin({"format": format, "columns": columns, "source": record.digest})
         sizes = [size for plan in plans.values() for size in plan.write(shown)]
         for plan in plans.values():
@@ -132,6 +136,20 @@ def export(  # noqa: PLR0913 - each is a choice of the caller's
         )
         shown.say(str(report))
     return report
+
+
+def _refuse_inside(store: Store, folders: Iterable[Path]) -> None:
+    """Check that none of ``folders`` is the store, or inside it, whatever links lead there.
+
+    Raises:
+        StoreError: One is (T0501).
+    """
+    if not isinstance(store.folder, LocalFolder):
+        return
+    for folder in folders:
+        if folder.resolve().is_relative_to(store.path.resolve()):
+            message = f"{folder} belongs to the store {store}, and no export goes there"
+            raise StoreError.of("T0501", message, "give a folder outside the store")
 
 
 def _plan_shards(

@@ -263,6 +263,33 @@ def test_a_folder_of_another_export_is_refused(
     assert tree(tmp_path).items() <= before.items()
 
 
+@pytest.mark.parametrize("inside", ["", "rows", "sources/rows"])
+@pytest.mark.parametrize("is_linked", [False, True], ids=["path", "link"])
+def test_a_folder_of_the_store_is_refused_and_the_store_left_as_it_is(
+    mixture: Mixture, store: Store, tmp_path: Path, inside: str, *, is_linked: bool
+) -> None:
+    (tmp_path / "link").symlink_to(store.path)
+    out = (tmp_path / "link" if is_linked else store.path) / inside
+    before = tree(store.path)
+    with pytest.raises(StoreError) as caught:
+        export(mixture, store, out, progress=False)
+    (problem,) = caught.value.problems
+    assert problem.code == "T0501"
+    assert problem.message.startswith(f"{out} belongs to the store {store.path}")
+    assert tree(store.path) == before
+
+
+def test_a_task_with_the_name_of_the_store_is_not_exported_beside_others_into_it(
+    tmp_path: Path,
+) -> None:
+    words = [{"word": "yes"}, {"word": "no"}]
+    sides = [Task(name, "-> [TEXT:word]", source=Source("s", words)) for name in ("one", "two")]
+    run(mix(*sides), tmp_path / "two")
+    with pytest.raises(StoreError, match=r"T0501.*two belongs to the store"):
+        export(mix(*sides), tmp_path / "two", tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
