@@ -106,9 +106,10 @@ def make_target(plan: Plan, task: str, load: LoadArtifact, bpe: Bpe) -> Target:
     """Return the target side of the first template of ``task`` in ``plan``, which is for inference.
 
     Raises:
-        PlanError: The task writes nothing, or nothing tells where one of its texts ends.
+        PlanError: The task writes nothing, nothing tells where one of its texts ends, or a closed set is not
+            there.
     """
-    maker = _Maker(plan, load, bpe, plan.vocabulary.offset(BLOCK))
+    maker = _Maker(plan, task, load, bpe, plan.vocabulary.offset(BLOCK))
     node = plan.documents(task)[0]
     steps = tuple(maker.steps(node, "target"))
     found = list(maker.slots(node, "target", repeats=False))
@@ -129,6 +130,7 @@ def make_target(plan: Plan, task: str, load: LoadArtifact, bpe: Bpe) -> Target:
 @dataclass(frozen=True, slots=True)
 class _Maker:
     plan: Plan
+    task: str
     load: LoadArtifact
     bpe: Bpe
     offset: int
@@ -172,7 +174,11 @@ class _Maker:
                 return Some(first=first, stop=first + size, count=count, slot=slot)
             return Free(first=first, stop=first + size, slot=slot)
         maker = self.plan.graph.nodes[node.inputs[entry["answers"]].node]
-        closed = self.load("closed_set", str(maker.params["digest"]))
+        try:
+            closed = self.load("closed_set", str(maker.params["digest"]))
+        except PlanError as error:
+            address, sites = f"{self.task}.{slot}", tuple(sorted(node.note.sites))
+            raise error.at(address=address, sites=sites) from None
         assert isinstance(closed, ClosedSet), "a closed set is loaded as one"
         answers = self.bpe.encode(pa.array(closed.answers, pa.string()), dtype="uint32")
         sequences = [tuple(offset + i for i in ids) for ids in answers.to_pylist()]

@@ -138,9 +138,24 @@ def test_a_task_of_the_same_name_keeps_its_closed_set_when_it_is_asked_otherwise
     assert {answer.text for answer in answers} <= {str(digit) for digit in range(10)}
 
 
-def test_a_closed_set_that_was_never_learned_is_refused(model: Model) -> None:
-    with pytest.raises(PlanError, match="the model holds no closed set for this instruction"):
-        model.infer("[IMAGE:image] -> [TEXT:other,closed_set]", DIGITS[:1])
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("[TEXT:label] or [TEXT:other,closed_set]", "[IMAGE:image] -> {}"),
+        ("([TEXT:other,closed_set] ,)*", "{}"),
+    ],
+    ids=["slot", "group"],
+)
+def test_a_closed_set_that_was_never_learned_is_refused_with_task_slot_and_instruction(
+    model: Model, target: str, shown: str
+) -> None:
+    with pytest.raises(PlanError, match=r"T0235.*no closed set for this instruction") as caught:
+        model.infer(Task("digits", f"[IMAGE:image] -> {target}"), DIGITS[:1])
+    (problem,) = caught.value.problems
+    assert problem.address == "digits.other"
+    (site,) = problem.sites
+    assert site.label == "digits:1"
+    assert site.text[site.span.start : site.span.stop] == shown.format(target)
 
 
 def test_images_of_another_size_than_were_learned_are_refused(model: Model) -> None:
