@@ -20,6 +20,7 @@ from ...ops.recipe.text import BPE
 from ...storage.files import (
     count_bytes,
     digest_bytes,
+    local_path,
     make_directory,
     read_json,
     replacing,
@@ -101,8 +102,8 @@ def export(  # noqa: PLR0913 - each is a choice of the caller's
 
     Raises:
         PlanError: An argument names nothing.
-        StoreError: A task is not built, or the folder is in the store, holds something else, or cannot be
-            written.
+        StoreError: A task is not built, or the folder is not on this machine, is in the store, holds something
+            else, or cannot be written.
         MissingExtraError: The format needs a library that is not installed.
     """
     _check(format=format, split=split, columns=columns, images=images, shard_bytes=shard_bytes)
@@ -110,7 +111,7 @@ def export(  # noqa: PLR0913 - each is a choice of the caller's
     names = [task] if task is not None else [each.name for each in mixture.tasks]
     sources = {name: mixture[name].named_source().name for name in names}
     store = store if isinstance(store, Store) else Store.open(store)
-    root = Path(out).absolute()
+    root = local_path(out)
     folders = {name: root / name if len(names) > 1 else root for name in names}
     _refuse_inside(store, folders.values())
     dataset = open_dataset(mixture, store)

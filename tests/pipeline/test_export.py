@@ -279,6 +279,15 @@ def test_a_folder_of_the_store_is_refused_and_the_store_left_as_it_is(
     assert tree(store.path) == before
 
 
+def test_a_place_that_is_not_on_this_machine_is_refused_and_no_folder_has_its_name(
+    mixture: Mixture, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"T0501.*this one is on s3"):
+        export(mixture, store, "s3://bucket/rows", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_task_with_the_name_of_the_store_is_not_exported_beside_others_into_it(
     tmp_path: Path,
 ) -> None:
