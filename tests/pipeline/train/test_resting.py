@@ -31,7 +31,7 @@ def run(code: str) -> None:
 
 
 def rest_during(work: Callable[[], object]) -> float:
-    """Return for how long this process seemed to rest at most, within about 1.5 s of ``work`` elsewhere."""
+    """Return for how long this process seemed to rest at most while another thread does ``work``."""
     rested = Resting()
     rested.look()
     thread = threading.Thread(target=work)
@@ -48,9 +48,9 @@ def test_a_process_that_sleeps_rests_all_the_while_though_somebody_asks() -> Non
     began = time.monotonic()
     found = rested.look()
     # Asking is work of the thread that asks, and does not count.
-    while time.monotonic() < began + 3:
+    while time.monotonic() < began + 2:
         found = rested.look()
-    assert found == pytest.approx(time.monotonic() - began, abs=1.0)
+    assert found == pytest.approx(time.monotonic() - began, abs=0.8)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,6 @@ def test_a_process_that_sleeps_rests_all_the_while_though_somebody_asks() -> Non
 )
 def test_whoever_works_in_a_process_it_does_not_rest(work: Callable[[], object]) -> None:
     assert rest_during(work) < 1.2
-    assert rest_during(lambda: time.sleep(1.5)) > 1.2
 
 
 def test_work_after_a_long_rest_is_seen_at_once() -> None:
