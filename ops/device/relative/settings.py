@@ -44,8 +44,8 @@ class Settings:
         Raises:
             CheckpointError: They are those of a model that none here is like (T0741).
         """
-        adaptors = {"the model": plain, **_find_adaptors(plain)}
-        for where, told in adaptors.items():
+        adaptors, is_entangled = _find_adaptors(plain), bool(plain.get(_ENTANGLED))
+        for where, told in {"the model": plain, **adaptors}.items():
             for name, needed in _NEEDED.items():
                 if (value := told.get(name, needed)) not in (needed, None):
                     message = f"{where} has {name} {value!r}: models here have {needed!r}"
@@ -56,8 +56,8 @@ class Settings:
             attn_scale_factor=float(plain.get("attn_scale_factor", 2.0)),
             num_heads=plain.get("encoder_attention_heads") if heads is None else heads,
             has_biases=None if has_biases is None else bool(has_biases),
-            is_entangled=bool(plain.get(_ENTANGLED)),
-            no_bias=_find_entangled(plain),
+            is_entangled=is_entangled,
+            no_bias=_find_no_bias(adaptors, is_entangled=is_entangled),
         )
 
 
@@ -101,14 +101,14 @@ def _find_adaptors(plain: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: told for name, told in found.items() if told.get("is_active", True)}
 
 
-def _find_entangled(plain: Mapping[str, Any]) -> str | None:
+def _find_no_bias(adaptors: Mapping[str, Mapping[str, Any]], *, is_entangled: bool) -> str | None:
     """Return how positions enter that are no biases, which every adapter says for itself."""
     found = {
         name: "added" if told[_ENTANGLED] else "none"
-        for name, told in _find_adaptors(plain).items()
+        for name, told in adaptors.items()
         if told.get(_ENTANGLED) is not None
     }
-    if len({*found.values()}) > 1 and plain.get(_ENTANGLED):
+    if len({*found.values()}) > 1 and is_entangled:
         told = ", ".join(f"{name} {way}" for name, way in found.items())
         message = f"positions enter otherwise by adapter: {told}"
         raise CheckpointError.of("T0741", message, f"models here have one {_ENTANGLED}")
