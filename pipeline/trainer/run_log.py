@@ -1,19 +1,21 @@
-"""The log of a run: one JSON object a line, in order of steps, each step at most once."""
+"""The log of a run: one JSON object a line, in order of steps, each step at most once.
+
+A listener writes it, the first of all that hear of the run: what others are told of is there already.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from io import RawIOBase
 from itertools import takewhile
-from os import devnull
 from pathlib import Path
 from typing import Any
 
 from ...graph.errors import TrainingError
 from ...storage.files import make_directory, read_json, reporting, write_json
+from .listener.listening import Listener
 
 NAME = "log.jsonl"
 
@@ -21,69 +23,67 @@ HEADER = "header.json"
 """File of what a run learns from and with, as it was said when it last began or went on."""
 
 
-class RunLog:
-    """A log that is open for writing, at ``path``."""
+class RunLog(Listener):
+    """Writes the log of a run, and its header; the run cannot be gone on with without them."""
 
-    def __init__(self, file: RawIOBase, path: Path) -> None:
-        self._file = file
-        self._path = path
+    is_needed = True
 
-    def write(self, line: Mapping[str, Any]) -> None:
+    def __init__(self) -> None:
+        self._file: RawIOBase | None = None
+        self._path = Path(NAME)
+
+    def began(self, run: Path, header: Sequence[str], facts: Mapping[str, Any]) -> None:
+        """Open the log, and keep what is said of the run.
+
+        Lines about later steps are dropped: those steps were lost, and are about to be taken again. Until the
+        run ends no other process can open it.
+
+        Raises:
+            StoreError: The log or the header cannot be written.
+            TrainingError: Another process has it open (T0785).
+        """
+        self._path = run / NAME
+        make_directory(run)
+        with reporting(self._path):
+            # Without a buffer: what could not be written is not tried again when it is closed.
+            self._file = self._path.open("ab", buffering=0)
+        _refuse_second(self._file, run)
+        with reporting(self._path):
+            before = self._path.read_bytes().splitlines(keepends=True)
+            kept = takewhile(lambda line: _is_until(line, facts["step"]), before)
+            # It stays the same file, which is locked.
+            self._file.truncate(sum(map(len, kept)))
+        write_json(run / HEADER, {"header": [*header], **facts})
+
+    def logged(self, line: Mapping[str, Any]) -> None:
         """Add ``line``, at once for others to read.
 
         Raises:
             StoreError: The disk is full, or the log cannot be written.
         """
+        assert self._file is not None, "the run has begun"
         rest = memoryview(f"{json.dumps(line, allow_nan=False)}\n".encode())
         with reporting(self._path, len(rest)):
             while rest:
                 # A disk that fills up takes a part first, and says so the next time.
                 rest = rest[self._file.write(rest) or 0 :]
 
+    def evaluated(self, line: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        """Add ``line``, likewise; samples have files of their own."""
+        del samples
+        self.logged(line)
 
-@contextmanager
-def open_log(run: Path, step: int, *, is_kept: bool = True) -> Generator[RunLog]:
-    """Open the log of the run in directory ``run``, which goes on after ``step``; to nowhere unless it is kept.
-
-    Lines about later steps are dropped: those steps were lost, and are about to be taken again. While it is
-    open no other process can open it.
-
-    Raises:
-        StoreError: The log cannot be written.
-        TrainingError: Another process has it open (T0785).
-    """
-    if not is_kept:
-        with Path(devnull).open("ab", buffering=0) as file:
-            yield RunLog(file, Path(devnull))
-        return
-    path = run / NAME
-    make_directory(run)
-    with reporting(path):
-        # Without a buffer: what could not be written is not tried again when it is closed.
-        opened = path.open("ab", buffering=0)
-    with opened as file:
-        _refuse_second(file, run)
-        before = path.read_bytes()
-        kept = takewhile(lambda line: _is_until(line, step), before.splitlines(keepends=True))
-        # It stays the same file, which is locked.
-        with reporting(path):
-            file.truncate(sum(map(len, kept)))
-        yield RunLog(file, path)
+    def ended(self, outcome: str) -> None:
+        """Close the log, for others to open."""
+        del outcome
+        if self._file is not None:
+            self._file.close()
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
     """Return the lines of the log of the run in directory ``run``; one that was cut off counts for nothing."""
     lines = (run / NAME).read_bytes().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith(b"\n")]
-
-
-def write_header(run: Path, header: Sequence[str], facts: Mapping[str, Any]) -> None:
-    """Keep what was said of the run in directory ``run`` when it began.
-
-    Raises:
-        StoreError: The directory or the file cannot be written.
-    """
-    write_json(run / HEADER, {"header": [*header], **facts})
 
 
 def read_header(run: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from .profiling import Tracer
 from .ranks import Ranks
 from .recipe import tell_recipe
 from .referee import Referee
-from .run_log import open_log, read_log
+from .run_log import read_log
 from .saving import Saver
 from .schedule import count_warmup, is_endless
 from .step_part import EVALUATING, SAVING, TELLING
@@ -154,22 +154,19 @@ class Running:
             )
 
     def go(self, loader: Loader, last: int, audience: Audience) -> None:
-        """Take steps until ``last``, writing the log and checkpoints, unless nothing gets better before."""
+        """Take steps until ``last``, telling of them and saving, unless nothing gets better before."""
         learner, config = self.learner, self.stream.config
         profiled = profiled_steps(config.profile) if self.ranks.is_first else None
-        # A run that is only given back is read by as many as want to.
-        is_kept = self.ranks.is_first and learner.step < last
         tracer = Tracer(profiled, self.path / TRACE, learner.device)
         with (
             deferred_interrupts() as interrupted,
-            open_log(self.path, learner.step, is_kept=is_kept) as log,
             self.shown.task("train", total=last, done=learner.step) as bar,
             tracer.until_the_end(),
         ):
             lines = self._read_lines()
             watch = LossWatch.over(lines)
             teller = Teller(
-                self.path, self.stream, learner, self.demand, loader, log, audience, bar, watch
+                self.path, self.stream, learner, self.demand, loader, audience, bar, watch
             )
             referee = Referee.over(config, self.validated, lines)
             stepper = Stepper(

@@ -1,4 +1,4 @@
-"""Telling: how a run goes, to its log, to its listeners and beside its bar.
+"""Telling: how a run goes, to whoever hears of it and beside its bar.
 
 What is told of steps is gathered as they are taken and put together when a line of the log is due, so that
 telling costs a step next to nothing.
@@ -33,7 +33,6 @@ from .learner import Learner
 from .listener.listening import Listener
 from .loss_watch import LossWatch
 from .referee import Referee
-from .run_log import RunLog
 from .sample import write_samples
 from .step_clock import Amount, StepClock, Times
 from .step_part import WAITING
@@ -49,8 +48,7 @@ class Teller:
         learner: What learns.
         demand: What packs demand.
         loader: Where packs come from.
-        log: Its log.
-        audience: Who else hears of it.
+        audience: Who hears of it.
         bar: Where it is shown.
         watch: Looks at its loss.
         clock: Times its steps.
@@ -61,7 +59,6 @@ class Teller:
     learner: Learner
     demand: Demand
     loader: Loader
-    log: RunLog
     audience: Listener
     bar: Bar
     watch: LossWatch
@@ -110,7 +107,6 @@ class Teller:
             "slow": [each._asdict() for each in times.slow],
         }
         self._warn_if_it_diverges(line)
-        self.log.write(line)
         self.audience.logged(line)
         self._done = self._done.plus(times.amount)
         self._done_s += times.counted_s
@@ -123,7 +119,6 @@ class Teller:
         """Write a line of the log on an evaluation that took ``spent_s`` in all, and its samples."""
         line = referee.judge(self.learner.step, found, spent_s)
         write_samples(self.run, self.learner.step, found.samples)
-        self.log.write(line)
         self.audience.evaluated(line, [sample.to_json() for sample in found.samples])
 
     @property

@@ -32,7 +32,7 @@ from .learner import Learner, own_torch
 from .listener.listening import Audience, Listener
 from .listener.service import open_services
 from .ranks import choose_own_device, join_ranks
-from .run_log import write_header
+from .run_log import RunLog
 from .running import Running
 from .saving import Saver, fetch_run
 from .scopes import apply_rules
@@ -130,12 +130,11 @@ def train(
         for line in run.remarks(last):
             shown.say(line)
         is_done = learner.step >= last
-        # Of a run that is only given back nobody hears, and of many ranks the first one speaks.
+        # Of a run that is only given back nobody hears, and as many as want to read it may; of many ranks the
+        # first one speaks.
         is_silent = is_done or not ranks.is_first
-        audience = Audience([] if is_silent else [*services, *listeners])
+        audience = Audience([] if is_silent else [RunLog(), *services, *listeners])
         with loader, audience.until_the_end():
-            if not is_silent:
-                write_header(run.path, header, run.facts())
             audience.began(run.path, header, run.facts())
             run.go(loader, last, audience)
         come_to = run.model(whole_result(learner))

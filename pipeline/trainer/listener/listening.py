@@ -1,6 +1,7 @@
 """What a listener hears of a run, and what becomes of one that fails.
 
-A listener watches and changes nothing. One that raises is told of once and hears no more; the run goes on.
+A listener watches and changes nothing. One that raises is told of once and hears no more; the run goes on,
+unless that listener is needed, as its log is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ....graph.errors import Problem, TaskloomWarning
 
@@ -19,7 +20,12 @@ class Listener:
     """Hears of a run; each method does nothing, so that a listener has those that it cares for.
 
     Numbers are those of ``log.jsonl``, which docs/watching.md describes.
+
+    Attributes:
+        is_needed: Whether what it raises ends the run.
     """
+
+    is_needed: ClassVar[bool] = False
 
     def began(self, run: Path, header: Sequence[str], facts: Mapping[str, Any]) -> None:
         """Hear that a run begins, or goes on.
@@ -45,13 +51,16 @@ class Listener:
 
 @dataclass(slots=True)
 class Audience(Listener):
-    """Listeners as one, those that raise left out."""
+    """Listeners as one, told in their order; one that raises is left out, or ends the run if it is needed."""
 
     listeners: list[Listener]
 
     def began(self, run: Path, header: Sequence[str], facts: Mapping[str, Any]) -> None:
-        """Tell all of them."""
-        self._tell("began", run, header, facts)
+        """Tell all of them; who comes after one that ends the run hears nothing of it, nor how it ends."""
+        waiting, self.listeners = self.listeners, []
+        for listener in waiting:
+            self.listeners.append(listener)
+            self._tell_one(listener, "began", run, header, facts)
 
     def logged(self, line: Mapping[str, Any]) -> None:
         """Tell all of them."""
@@ -83,11 +92,16 @@ class Audience(Listener):
 
     def _tell(self, what: str, *words: Any) -> None:
         for listener in [*self.listeners]:
-            try:
-                getattr(listener, what)(*words)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
-                self.listeners.remove(listener)
-                warnings.warn(TaskloomWarning(_say_failed(listener, what, error)), stacklevel=2)
+            self._tell_one(listener, what, *words)
+
+    def _tell_one(self, listener: Listener, what: str, *words: Any) -> None:
+        try:
+            getattr(listener, what)(*words)
+        except Exception as error:
+            if listener.is_needed:
+                raise
+            self.listeners.remove(listener)
+            warnings.warn(TaskloomWarning(_say_failed(listener, what, error)), stacklevel=3)
 
 
 def _say_failed(listener: Listener, what: str, error: Exception) -> Problem:

@@ -13,7 +13,7 @@ import pytest
 
 from taskloom.graph.errors import CheckpointError, LoaderError, TrainingError
 from taskloom.pipeline import Mixture, Source, Task, Temperature, build, fit, train
-from taskloom.pipeline.trainer.run_log import NAME, read_log
+from taskloom.pipeline.trainer.run_log import HEADER, NAME, read_log
 from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
 
 from .stores import (
@@ -134,8 +134,10 @@ def test_a_second_process_is_refused_and_spoils_nothing(store_dir: Path, tmp_pat
     while not (log := tmp_path / NAME).exists() or log.read_bytes().count(b"\n") < 30:
         assert process.poll() is None
         time.sleep(0.01)
+    header = (tmp_path / HEADER).read_bytes()
     with pytest.raises(TrainingError, match="T0785"):
         continue_run(store_dir, tmp_path, **settings)
+    assert (tmp_path / HEADER).read_bytes() == header
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     step = last_of(tmp_path).record["step"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from taskloom.graph.errors import MissingExtraError, TaskloomWarning, TrainingError
+from taskloom.graph.errors import MissingExtraError, StoreError, TaskloomWarning, TrainingError
 from taskloom.ops.architecture import VOCABULARY_SCOPE
 from taskloom.pipeline import Run, train
 from taskloom.pipeline.loader.packing import to_inputs
@@ -22,7 +23,7 @@ from taskloom.pipeline.trainer.learner import Learner
 from taskloom.pipeline.trainer.listener.listening import Listener
 from taskloom.pipeline.trainer.memory import told_evaluation_memory
 from taskloom.pipeline.trainer.recording import teach
-from taskloom.pipeline.trainer.run_log import read_header, read_log
+from taskloom.pipeline.trainer.run_log import NAME, read_header, read_log
 from taskloom.pipeline.trainer.step_clock import Amount
 from taskloom.pipeline.trainer.step_part import (
     WARMING,
@@ -61,6 +62,39 @@ class Broken(Listener):
 
     def logged(self, line: Mapping[str, Any]) -> None:
         raise OSError(f"no room for step {line['step']}")
+
+
+class Filler(Listener):
+    """Lets what this process writes to the log at ``path`` meet a full disk, from the second line on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        del line
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        (number,) = (int(link.name) for link in links if link.readlink() == self.path)
+        with Path("/dev/full").open("ab") as full:
+            os.dup2(full.fileno(), number)
+
+
+class Reader(Listener):
+    """Reads the log of ``run`` whenever it hears something."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.read: list[tuple[int, list[dict[str, Any]]]] = []
+
+    def began(self, run: Path, header: Sequence[str], facts: Mapping[str, Any]) -> None:
+        assert read_header(run) == {"header": [*header], **facts}
+        self.logged(facts)
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        self.read.append((line["step"], read_log(self.run)))
+
+    def evaluated(self, line: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        del samples
+        self.logged(line)
 
 
 def listen(store: Path, out: Path, *listeners: Listener, **settings: Any) -> Run:
@@ -177,6 +211,56 @@ def test_a_listener_that_raises_is_told_of_once_and_ends_nothing(
         "warning[T0783]: Broken hears no more of the run: OSError in logged: no room for step 10"
         in str(warning.message)
     )
+
+
+def test_what_a_listener_is_told_of_is_in_the_log_already(store_dir: Path, tmp_path: Path) -> None:
+    ear = Reader(tmp_path)
+    listen(store_dir, tmp_path, ear, steps=20, evaluate_every=20, evaluate_share=1.0)
+    lines = read_log(tmp_path)
+    assert [line["step"] for line in lines] == [10, 20, 20]
+    assert ear.read == [(0, []), (10, lines[:1]), (20, lines[:2]), (20, lines)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+def test_a_full_disk_under_the_log_ends_the_run_which_a_listener_that_raises_does_not(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    ear = Recorder()
+    with (
+        pytest.warns(TaskloomWarning, match="Broken hears no more of the run") as told,
+        pytest.raises(StoreError) as caught,
+    ):
+        listen(store_dir, tmp_path, Broken(), Filler(tmp_path / NAME), ear)
+    assert len(told) == 1
+    (problem,) = caught.value.problems
+    assert problem.code == "T0505"
+    assert str(tmp_path / NAME) in problem.message
+    assert [heard for heard, _ in ear.heard] == ["began", "logged", "ended"]
+    assert ear.heard[1:] == [("logged", 10), ("ended", str(caught.value))]
+    assert [line["step"] for line in read_log(tmp_path)] == [10]
+
+
+def test_a_run_whose_log_cannot_be_opened_ends_before_others_hear_of_it(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    ear = Recorder()
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(StoreError, match=r"T0512.*log\.jsonl: Is a directory"):
+        listen(store_dir, tmp_path, ear)
+    assert ear.heard == []
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_a_needed_listener_ends_the_run_with_what_it_raises(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    class Needed(Broken):
+        is_needed = True
+
+    ear = Recorder()
+    with pytest.raises(OSError, match="no room for step 10"):
+        listen(store_dir, tmp_path, Needed(), ear)
+    assert [heard for heard, _ in ear.heard] == ["began", "ended"]
 
 
 def test_listeners_hear_how_a_run_ended_that_went_wrong(store_dir: Path, tmp_path: Path) -> None:
