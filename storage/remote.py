@@ -25,6 +25,9 @@ from .files import is_full, reporting, scheme_of
 
 MEMORY: Final = "memory"
 
+_TRIED: Final = ".tried"
+"""Object that is put and removed to see that others could be; no listing tells of it."""
+
 # Files of memory:// are shared objects with one position each.
 _MEMORY_LOCK = threading.RLock()
 
@@ -100,6 +103,18 @@ class RemoteFolder:
                 raise
             return False
         return True
+
+    def try_writing(self) -> None:
+        """Put an empty object and remove it: two requests, which leave what is there as it is.
+
+        Raises:
+            StoreError: Objects cannot be put, or cannot be removed.
+        """
+        with self._writing(_TRIED) as (files, path):
+            files.pipe_file(path, b"")
+            # Another machine may have tried as well.
+            with suppress(FileNotFoundError):
+                files.rm_file(path)
 
     def size(self, name: str) -> int | None:
         """Return the size of an object."""

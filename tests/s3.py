@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import subprocess
@@ -10,7 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
+from secrets import token_hex
 from typing import Any
+from urllib.request import Request, urlopen
 
 SECRET = "a-secret-that-nobody-may-see"
 
@@ -82,6 +85,26 @@ def objects(url: str, options: dict[str, Any]) -> dict[str, bytes]:
     return {path[len(root) + 1 :]: files.cat_file(path) for path in files.find(root)}
 
 
+@contextmanager
+def reading_only(options: dict[str, Any]) -> Generator[dict[str, Any]]:
+    """Give options of a user who may read and list all, and write nothing; meanwhile others may do nothing."""
+    import boto3  # noqa: PLC0415 - it takes a second
+
+    told = dict(zip(_AS_BOTO3, (options[name] for name in _AS_OURS), strict=True))
+    users: Any = boto3.client("iam", region_name="us-east-1", **told)
+    name = f"reader-{token_hex(4)}"
+    users.create_user(UserName=name)
+    allowed = {"Effect": "Allow", "Action": ["s3:Get*", "s3:List*"], "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    users.put_user_policy(UserName=name, PolicyName="read", PolicyDocument=policy)
+    made = users.create_access_key(UserName=name)["AccessKey"]
+    _count_free_actions(options, "0")
+    try:
+        yield {**options, "key": made["AccessKeyId"], "secret": made["SecretAccessKey"]}
+    finally:
+        _count_free_actions(options, "inf")
+
+
 def count_puts(url: str, options: dict[str, Any]) -> Counter[str]:
     """Return how often every object below ``url`` was put, in a bucket that keeps all."""
     bucket, _, folder = url.removeprefix("s3://").partition("/")
@@ -89,6 +112,16 @@ def count_puts(url: str, options: dict[str, Any]) -> Counter[str]:
     told = file_system(options).call_s3("list_object_versions", **asked)
     assert not told["IsTruncated"]
     return Counter(each["Key"].removeprefix(f"{folder}/") for each in told["Versions"])
+
+
+_AS_OURS = ("key", "secret", "endpoint_url")
+_AS_BOTO3 = ("aws_access_key_id", "aws_secret_access_key", "endpoint_url")
+
+
+def _count_free_actions(options: dict[str, Any], number: str) -> None:
+    """Let the server take so many requests before it looks at who may do what."""
+    url = f"{options['endpoint_url']}/moto-api/reset-auth"
+    urlopen(Request(url, number.encode(), {"Content-Type": "text/plain"})).close()
 
 
 def _wait_for(port: int) -> None:

@@ -7,7 +7,7 @@ rank, alone, and nothing here costs it anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,7 +18,7 @@ from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from ...graph.errors import TrainingError
+from ...graph.errors import TaskloomError, TrainingError
 from ..model.program import choose_device
 from ..settings import TrainConfig
 from .watch import PATIENCE_S, Watch
@@ -95,6 +95,21 @@ class Ranks:
         values: list[Any] = [None] * self.number
         distributed.all_gather_object(values, value, group=self.group)
         return values
+
+    def let_first(self, act: Callable[[], _T]) -> _T:
+        """Return what ``act`` gives on the first rank, on all of them; what goes wrong there, all raise."""
+        if self.number == 1:
+            return act()
+        value, trouble = None, None
+        if self.is_first:
+            try:
+                value = act()
+            except TaskloomError as error:
+                trouble = error
+        value, trouble = self.gather((value, trouble))[0]
+        if trouble is not None:
+            raise trouble
+        return value  # pyright: ignore[reportReturnType] - the first rank has made it
 
     def meet(self) -> None:
         """Wait until all ranks have come here."""

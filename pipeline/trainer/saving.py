@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from ...graph.errors import StoreError
+from ...graph.errors import MissingExtraError, Problem, StoreError
 from ...storage.access import Access, check_url, is_url
 from ...storage.checkpoint import (
     checkpoint_path,
@@ -125,7 +126,8 @@ class Saver:
         """Remove checkpoints that are not kept, now that another is written, and copy that one."""
         keep_only(self.run, self._find_kept([step_of(path) for path in list_checkpoints(self.run)]))
         if self.config.mirror:
-            self._copy_last(open_mirror(self.config.mirror))
+            with reach_mirror(self.config.mirror) as mirror:
+                self._copy_last(mirror)
 
     def _copy_last(self, mirror: RemoteFolder) -> None:
         """Copy the last checkpoint, with what was told until then, and remove copies that are not kept."""
@@ -172,20 +174,52 @@ def fetch_run(run: Path, config: TrainConfig, ranks: Ranks) -> Path | None:
     That is its last checkpoint, its log, and what else it has told.
 
     Returns:
-        Where the checkpoint is now, on the rank that fetched it.
+        Where the checkpoint is now.
 
     Raises:
         StoreError: The mirror cannot be read.
+        MissingExtraError: The library of its file system is not installed.
     """
-    fetched = None
-    if config.mirror and ranks.is_first:
-        mirror = open_mirror(config.mirror)
-        fetched = find_later(mirror, run)
-        if fetched is not None:
-            fetch_beside(mirror, _BESIDE, run)
-            fetch_copy(mirror, fetched)
-    ranks.meet()
-    return fetched
+
+    def fetch() -> Path | None:
+        with reach_mirror(config.mirror) as mirror:
+            fetched = find_later(mirror, run)
+            if fetched is not None:
+                fetch_beside(mirror, _BESIDE, run)
+                fetch_copy(mirror, fetched)
+            return fetched
+
+    return ranks.let_first(fetch) if config.mirror else None
+
+
+def try_mirror(config: TrainConfig, ranks: Ranks) -> None:
+    """See that the mirror can be written, before steps are taken that could not be kept there; on all ranks.
+
+    Raises:
+        StoreError: It cannot be.
+    """
+
+    def write() -> None:
+        with reach_mirror(config.mirror) as mirror:
+            mirror.try_writing()
+
+    if config.mirror:
+        ranks.let_first(write)
+
+
+@contextmanager
+def reach_mirror(url: str) -> Generator[RemoteFolder]:
+    """Give the folder behind ``url``, and name the setting in what goes wrong there.
+
+    Raises:
+        StoreError: It is no URL, holds a secret (T0501), or cannot be reached (T0506, T0520).
+        MissingExtraError: The library of its file system is not installed.
+    """
+    mirror = open_mirror(url)
+    try:
+        yield mirror
+    except (StoreError, MissingExtraError) as error:
+        raise type(error)(*(_of_setting(each, url) for each in error.problems)) from None
 
 
 def open_mirror(url: str) -> RemoteFolder:
@@ -200,6 +234,19 @@ def open_mirror(url: str) -> RemoteFolder:
         raise StoreError.of("T0501", message, help_)
     check_url(url)
     return RemoteFolder(url.rstrip("/"), Access())
+
+
+def _of_setting(problem: Problem, url: str) -> Problem:
+    """Return ``problem`` of the mirror behind ``url``, which is opened without options."""
+    help_ = _MENDED.get(problem.code, problem.help) if url in problem.message else problem.help
+    return replace(problem, message=f"mirror: {problem.message}", help=help_)
+
+
+_MENDED: Final = {
+    "T0506": "set up credentials that may list, read, write and remove there, as its library reads them",
+    "T0520": "see that the network is up, that the bucket is there, and that the URL is right",
+}
+"""What to do about a mirror that cannot be reached, by code."""
 
 
 def _make_stager(device: torch.device) -> DefaultStager:

@@ -34,7 +34,7 @@ from .listener.service import open_services
 from .ranks import choose_own_device, join_ranks
 from .run_log import RunLog
 from .running import Running
-from .saving import Saver, fetch_run
+from .saving import Saver, fetch_run, try_mirror
 from .scopes import apply_rules
 
 
@@ -85,12 +85,13 @@ def train(
         settings: Fields of `TrainConfig` to set, such as ``steps=300``.
 
     Raises:
-        StoreError: Some task is not built, or was built otherwise than it stands now; or ``out`` is a URL.
+        StoreError: Some task is not built, or was built otherwise than it stands now; ``out`` is a URL, or
+            ``mirror`` cannot be written.
         LoaderError: Some task has no training rows.
         CheckpointError: ``out`` holds a run of other tasks or settings.
         TrainingError: A setting is unknown or out of range, the loss is no longer a number, the memory does not
             suffice, or another rank of the run is gone.
-        MissingExtraError: A service that is to hear of it is not installed.
+        MissingExtraError: A service that is to hear of it, or the library of ``mirror``, is not installed.
         KeyboardInterrupt: The run was interrupted; it was saved first.
     """
     config = _configure(config or TrainConfig(), settings)
@@ -130,6 +131,8 @@ def train(
         for line in run.remarks(last):
             shown.say(line)
         is_done = learner.step >= last
+        if not is_done:
+            try_mirror(config, ranks)
         # Of a run that is only given back nobody hears, and as many as want to read it may; of many ranks the
         # first one speaks.
         is_silent = is_done or not ranks.is_first

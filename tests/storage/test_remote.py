@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 
 from taskloom.graph.errors import MissingExtraError, StoreError
 from taskloom.graph.type import Type
+from taskloom.storage.access import Access
 from taskloom.storage.column import discard, open_writer, read_receipt
 from taskloom.storage.ledger import read_bad_rows
 from taskloom.storage.reader import ColumnReader, open_column
@@ -342,3 +344,16 @@ def test_a_captured_object_that_is_damaged_or_gone_is_told(place: Place) -> None
     store.folder.remove(f"sources/s/{file.path}")
     with pytest.raises(StoreError, match=r"T0504.*is gone"):
         next(read_batches(store, record, record.partitions[0].id))
+
+
+def test_a_place_is_tried_with_two_requests_and_is_left_as_it_was(
+    anywhere: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, options = anywhere
+    folder = RemoteFolder(url, Access(options))
+    folder.write("mine", b"all of it")
+    with caplog.at_level("INFO", logger="werkzeug"):
+        folder.try_writing()
+    asked = [re.findall(r"PUT|GET|HEAD|DELETE|POST", line) for line in caplog.messages]
+    assert asked == ([["PUT"], ["DELETE"]] if options else [])
+    assert objects(url, options) == {"mine": b"all of it"}

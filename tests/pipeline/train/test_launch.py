@@ -257,6 +257,30 @@ def test_ranks_copy_each_checkpoint_to_a_mirror_once_and_whole_and_go_on_from_it
         torch.testing.assert_close(tensors_of(here)[name], tensor, rtol=0, atol=1e-4)
 
 
+_REFUSED = """
+import json, os, sys
+from stores import continue_run
+from taskloom.graph.errors import StoreError
+try:
+    continue_run(*sys.argv[1:3], **json.loads(sys.argv[3]))
+except StoreError as error:
+    print("rank", os.environ["RANK"], "is told", error, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_all_ranks_are_told_that_a_mirror_cannot_be_written(
+    store_dir: Path, s3: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment_for(s3).items():
+        monkeypatch.setenv(name, value)
+    settings = {**STEPS, "mirror": "s3://nowhere/run"}
+    told = run_ranks(_REFUSED, 2, *arguments(store_dir, tmp_path / "run", **settings))
+    for rank in (0, 1):
+        assert f"rank {rank} is told error[T0520]: mirror: cannot write s3://nowhere/run" in told
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("is_one", [True, False], ids=["rank", "launcher"])
 def test_all_ranks_stop_at_one_step_when_one_is_interrupted_or_the_launcher_is_ended(

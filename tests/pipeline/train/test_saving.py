@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from taskloom.graph.errors import CheckpointError, StoreError
+from taskloom.graph.errors import CheckpointError, MissingExtraError, StoreError
 from taskloom.pipeline import Model, Run, train
 from taskloom.pipeline.cli import main
 from taskloom.pipeline.loader.stream import Stream
@@ -24,6 +26,7 @@ from taskloom.storage.checkpoint import list_checkpoints, read_checkpoint, step_
 from taskloom.storage.mirror import list_copies
 from taskloom.storage.remote import RemoteFolder
 
+from ...s3 import environment_for, make_bucket, objects, reading_only
 from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture
 
 MakeSaver = Callable[..., Saver]
@@ -51,6 +54,12 @@ def save_steps(saver: Saver, steps: Sequence[int]) -> list[int]:
         saver.save({"step": step}, {})
     saver.finish()
     return [step_of(path) for path in list_checkpoints(saver.run)]
+
+
+def use(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all that is reached from now on be reached with ``options``."""
+    for name, value in environment_for(options).items():
+        monkeypatch.setenv(name, value)
 
 
 def told_by(run: Path) -> dict[str, bytes]:
@@ -221,6 +230,54 @@ def test_a_mirror_that_is_no_url_or_holds_a_secret_is_refused(
     with pytest.raises(StoreError, match="T0501") as caught:
         continue_run(store_dir, tmp_path / "run", mirror=mirror)
     assert "secret" not in str(caught.value).replace("holds a", "")
+
+
+def test_a_mirror_without_its_bucket_is_refused_before_anything_is_learned_or_told(
+    store_dir: Path, tmp_path: Path, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(s3, monkeypatch)
+    with pytest.raises(StoreError) as caught:
+        continue_run(store_dir, tmp_path / "run", mirror="s3://nowhere/run")
+    assert re.search(
+        r"error\[T0520\]: mirror: cannot write s3://nowhere/run.*: there is no such bucket\n"
+        r"   = see that .* the bucket is there",
+        str(caught.value),
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mirror_that_may_only_be_read_is_refused_before_anything_is_learned_or_told(
+    store_dir: Path, tmp_path: Path, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_bucket(s3, "read-only")
+    with reading_only(s3) as options:
+        use(options, monkeypatch)
+        with pytest.raises(StoreError) as caught:
+            continue_run(store_dir, tmp_path / "run", mirror=url)
+    assert re.search(
+        r"error\[T0506\]: mirror: no permission for s3://read-only/.*\n   = set up credentials that may",
+        str(caught.value),
+    )
+    assert objects(url, s3) == {}
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="the library of gs:// is here")
+def test_a_mirror_whose_library_is_not_installed_is_named_before_training(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingExtraError, match=r"T0901.*mirror: gs:// needs a library"):
+        continue_run(store_dir, tmp_path / "run", mirror="gs://bucket/run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_only_given_back_writes_to_no_mirror(
+    run: Run, store_dir: Path, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_bucket(s3, "given-back")
+    with reading_only(s3) as options:
+        use(options, monkeypatch)
+        assert continue_run(store_dir, run.path, mirror=url).step == 60
 
 
 def test_a_consolidated_run_is_the_model_and_nothing_else(run: Run, tmp_path: Path) -> None:
