@@ -15,6 +15,8 @@ from secrets import token_hex
 from typing import Any
 from urllib.request import Request, urlopen
 
+import pytest
+
 SECRET = "a-secret-that-nobody-may-see"
 
 
@@ -28,6 +30,16 @@ def environment_for(options: dict[str, Any]) -> dict[str, str]:
     names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
     names |= {"endpoint_url": "AWS_ENDPOINT_URL"}
     return {variable: options[name] for name, variable in names.items()}
+
+
+def use(options: dict[str, Any], environment: pytest.MonkeyPatch) -> None:
+    """Let this process, and those that it starts, reach with ``options`` what is reached without any."""
+    import s3fs  # noqa: PLC0415 - seconds
+
+    for name, value in environment_for(options).items():
+        environment.setenv(name, value)
+    # One that was opened before has what the environment said then.
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from taskloom.storage.checkpoint import (
     step_of,
 )
 
-from ...s3 import count_puts, environment_for, make_bucket, objects
+from ...s3 import count_puts, make_bucket, objects, use
 from ..rows import tree
 from .launching import LAUNCH_S, run_ranks, start_ranks
 from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture, start_python
@@ -238,8 +238,7 @@ def test_ranks_copy_each_checkpoint_to_a_mirror_once_and_whole_and_go_on_from_it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The bucket keeps all that is put into it, so what was put twice is there twice."""
-    for name, value in environment_for(s3).items():
-        monkeypatch.setenv(name, value)
+    use(s3, monkeypatch)
     url = f"{make_bucket(s3, 'ranks', keeps_all=True)}/run"
     settings = {**STEPS, "mirror": url, "keep_checkpoints": 9}
     lost, here = tmp_path / "lost", tmp_path / "here"
@@ -272,8 +271,7 @@ except StoreError as error:
 def test_all_ranks_are_told_that_a_mirror_cannot_be_written(
     store_dir: Path, s3: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in environment_for(s3).items():
-        monkeypatch.setenv(name, value)
+    use(s3, monkeypatch)
     settings = {**STEPS, "mirror": "s3://nowhere/run"}
     told = run_ranks(_REFUSED, 2, *arguments(store_dir, tmp_path / "run", **settings))
     for rank in (0, 1):

@@ -26,7 +26,7 @@ from taskloom.storage.checkpoint import list_checkpoints, read_checkpoint, step_
 from taskloom.storage.mirror import list_copies
 from taskloom.storage.remote import RemoteFolder
 
-from ...s3 import environment_for, make_bucket, objects, reading_only
+from ...s3 import make_bucket, objects, reading_only, use
 from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture
 
 MakeSaver = Callable[..., Saver]
@@ -54,12 +54,6 @@ def save_steps(saver: Saver, steps: Sequence[int]) -> list[int]:
         saver.save({"step": step}, {})
     saver.finish()
     return [step_of(path) for path in list_checkpoints(saver.run)]
-
-
-def use(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all that is reached from now on be reached with ``options``."""
-    for name, value in environment_for(options).items():
-        monkeypatch.setenv(name, value)
 
 
 def told_by(run: Path) -> dict[str, bytes]:
