@@ -7,7 +7,6 @@ from functools import cache, wraps
 from typing import Any, Final, TypeVar, cast
 
 import torch
-from torch._dynamo import config as _dynamo
 
 MOST_PROGRAMS: Final = 64
 """Shapes of a function of a step that are compiled; torch would stop at 8, and fail."""
@@ -22,11 +21,13 @@ def compile_step(function: _F, /) -> _F:
 
 @cache
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    from torch._dynamo import config  # noqa: PLC0415 - a second, for those who compile
+
     compiled: Callable[..., Any] = torch.compile(function, fullgraph=True, dynamic=False)
 
     @wraps(function)
     def run(*inputs: Any) -> Any:
-        with _dynamo.patch(recompile_limit=MOST_PROGRAMS):
+        with config.patch(recompile_limit=MOST_PROGRAMS):
             return compiled(*inputs)
 
     return run
