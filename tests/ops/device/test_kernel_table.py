@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,10 @@ MATRIX_INSTRUCTIONS = {"sm_80": "mma", "sm_90": "wgmma", "sm_100": "tcgen05"}
 SPILLED_BYTES = {"forward": 8, "backward_queries": 300, "backward_keys": 200, "attend_row": 8}
 TABLE = json.loads((BENCH / "device_kernels.json").read_text("utf-8"))["kernels"]
 
-CHANGES = """
-import json
+ONLY = "attend_row target 1x512 bfloat16 sm_90"
+
+TELL = """
+import json, sys
 import device_kernels
 from taskloom.ops.device import slope_kernel
 from taskloom.ops.device.attention import triton_passes
@@ -30,6 +33,7 @@ from taskloom.ops.device.decode import attend_row_kernel
 def ask():
     return {name: told["asked"] for name, told in device_kernels.measure(()).items()}
 
+drift = device_kernels.tell_drift(json.loads(device_kernels.TABLE.read_text("utf-8")), sys.argv[1:])
 device_kernels.CAPABILITIES = (90,)
 before, moved = ask(), {}
 for owner, name, value in (
@@ -43,28 +47,28 @@ for owner, name, value in (
     moved[name] = sorted({key.split()[0] for key, asked in ask().items() if asked != before[key]})
     setattr(owner, name, kept)
 assert ask() == before
-print(json.dumps(moved))
+print(json.dumps({"drift": drift, "moved": moved}))
 """
 
 
-def call(*arguments: str) -> str:
-    """Return what Python prints, without Triton's interpreter, and with the benches to import."""
+@pytest.fixture(scope="module")
+def told() -> dict[str, Any]:
+    """What a process tells that has the benches to import, and compiles; in this one Triton interprets."""
     environ = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command, environ["PYTHONPATH"] = [sys.executable, *arguments], str(BENCH)
+    command, environ["PYTHONPATH"] = [sys.executable, "-c", TELL, ONLY], str(BENCH)
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
-    return done.stdout
+    return json.loads(done.stdout)
 
 
-def test_the_compiler_is_asked_for_what_the_table_was_made_from() -> None:
+def test_the_compiler_is_asked_for_what_the_table_was_made_from(told: dict[str, Any]) -> None:
     """All of the table is compiled by ``make kernels``: here one kernel is."""
-    only = "attend_row target 1x512 bfloat16 sm_90"
-    told = call(str(BENCH / "device_kernels.py"), "--only", only)
-    assert json.loads(told)["moved"] == []
+    assert ONLY in TABLE
+    assert told["drift"] == []
 
 
-def test_whatever_decides_what_is_compiled_moves_a_digest() -> None:
-    assert json.loads(call("-c", CHANGES)) == {
+def test_whatever_decides_what_is_compiled_moves_a_digest(told: dict[str, Any]) -> None:
+    assert told["moved"] == {
         "NUM_SUMS": ["backward_queries"],
         "block_on": ["backward_keys", "backward_queries"],
         "LARGEST_OF_MANY": ["attend_row"],

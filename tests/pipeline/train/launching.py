@@ -1,12 +1,17 @@
-"""Ranks that are really started: by torch's own launcher, each in a process of its own."""
+"""Ranks that are really started, each in a process of its own: by torch's launcher, or without one."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
+
+MakeOnce: TypeAlias = Callable[[str, Callable[[Path], object]], Path]
+"""Makes a folder by its name and what fills it, as the fixture ``make_once``."""
 
 LAUNCH_S = 150
 """Seconds that a launch may take: a machine that tests many things at once is slow."""
@@ -16,10 +21,8 @@ def start_ranks(
     code: str, number: int, *arguments: str, max_restarts: int = 0
 ) -> subprocess.Popen[str]:
     """Start ``code`` in so many ranks, which may import the modules of this folder."""
-    folder = Path(__file__).parent
-    path = os.pathsep.join([str(folder), str(folder.parents[2])])
     command = [sys.executable, "-c", code, *arguments]
-    return launch(command, number, max_restarts=max_restarts, env={"PYTHONPATH": path})
+    return launch(command, number, max_restarts=max_restarts, env={"PYTHONPATH": _PATH})
 
 
 def launch(
@@ -49,3 +52,34 @@ def run_ranks(code: str, number: int, *arguments: str, max_restarts: int = 0) ->
     _, errors = process.communicate(timeout=LAUNCH_S)
     assert process.returncode == 0, errors
     return errors
+
+
+def start_apart(code: str, number: int, *arguments: str) -> list[subprocess.Popen[str]]:
+    """Start ``code`` in so many ranks without a launcher, which takes seconds itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    told |= {"TORCHELASTIC_RESTART_COUNT": 0, "OMP_NUM_THREADS": 1, "PYTHONPATH": _PATH}
+    ranks = ({**told, "RANK": rank, "LOCAL_RANK": rank} for rank in range(number))
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {name: str(value) for name, value in rank.items()},
+        )
+        for rank in ranks
+    ]
+
+
+def run_apart(code: str, number: int, *arguments: str) -> None:
+    """Do the same, and wait until all is done."""
+    for process in start_apart(code, number, *arguments):
+        _, errors = process.communicate(timeout=LAUNCH_S)
+        assert process.returncode == 0, errors
+
+
+_PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[3])])
+"""Where ranks find the modules of this folder, and those of all tests."""

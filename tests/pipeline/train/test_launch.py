@@ -28,8 +28,8 @@ from taskloom.storage.checkpoint import (
 
 from ...s3 import count_puts, make_bucket, objects, use
 from ..rows import tree
-from .launching import LAUNCH_S, run_ranks, start_ranks
-from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture, start_python
+from .launching import LAUNCH_S, MakeOnce, run_apart, run_ranks, start_apart, start_ranks
+from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture
 
 STEPS: dict[str, Any] = {"steps": 24, "packs_per_step": 4, "log_every": 4, "checkpoint_every": 6}
 
@@ -141,11 +141,14 @@ def whole(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def begun(store_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def begun(store_dir: Path, make_once: MakeOnce) -> Path:
     """The same run of two ranks, stopped after ten steps; tests leave it as it is."""
-    out = tmp_path_factory.mktemp("two") / "run"
-    run_ranks(_OF_KNOWN_PEAK, 2, *arguments(store_dir, out, **STEPS, stop_at=10))
-    return out
+
+    def learn(folder: Path) -> None:
+        given = arguments(store_dir, folder / "run", **STEPS, stop_at=10)
+        run_apart(_OF_KNOWN_PEAK, 2, *given)
+
+    return make_once("run of two ranks", learn) / "run"
 
 
 def test_each_rank_writes_a_share_of_a_checkpoint_and_one_process_reads_it(begun: Path) -> None:
@@ -408,11 +411,7 @@ def test_a_rank_says_which_other_one_is_gone_and_the_run_goes_on_from_the_last_c
 ) -> None:
     """Without a launcher, as on another machine, whose launcher hears of it later."""
     out = tmp_path / "run"
-    given = arguments(store_dir, out, **STEPS)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    ranks = [start_python(_DIE, *given, env=name_rank(rank, 2, port)) for rank in range(2)]
+    ranks = start_apart(_DIE, 2, *arguments(store_dir, out, **STEPS))
     _, errors = ranks[0].communicate(timeout=LAUNCH_S)
     ranks[1].communicate()
     assert [rank.returncode for rank in ranks] == [1, -signal.SIGKILL], errors
@@ -424,13 +423,6 @@ def test_a_rank_says_which_other_one_is_gone_and_the_run_goes_on_from_the_last_c
     assert prints_of(out) == prints_of(whole)
     for name, tensor in tensors_of(whole).items():
         torch.testing.assert_close(tensors_of(out)[name], tensor, rtol=0, atol=1e-4)
-
-
-def name_rank(rank: int, number: int, port: str) -> dict[str, str]:
-    """Return what a launcher says to a rank in the environment."""
-    told = {"RANK": rank, "WORLD_SIZE": number, "LOCAL_RANK": rank, "MASTER_PORT": port}
-    told |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RESTART_COUNT": 0}
-    return {name: str(value) for name, value in told.items()}
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from taskloom.storage.one_pass import pack_documents
 from taskloom.storage.pack import Pack
 from taskloom.storage.store import Store
 
-from .launching import run_ranks
+from .launching import MakeOnce, run_apart
 from .stores import CONFIG, MODEL, make_mixture
 
 CPU = torch.device("cpu")
@@ -160,19 +160,16 @@ def alone(store_dir: Path) -> Told:
     }
 
 
-def learn_together(number: int, store: Path, out: Path) -> Told:
-    run_ranks(_LEARN, number, str(store), str(out))
-    return torch.load(out / f"{number}.pt")
-
-
 @pytest.fixture(
     scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids=["2 ranks", "4 ranks"]
 )
-def together(
-    request: pytest.FixtureRequest, store_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Told:
+def together(request: pytest.FixtureRequest, store_dir: Path, make_once: MakeOnce) -> Told:
     """What several come to."""
-    return learn_together(request.param, store_dir, tmp_path_factory.mktemp("told"))
+    number: int = request.param
+    out = make_once(
+        f"{number} ranks", lambda out: run_apart(_LEARN, number, str(store_dir), str(out))
+    )
+    return torch.load(out / f"{number}.pt")
 
 
 @pytest.mark.parametrize("divided", DIVIDED)

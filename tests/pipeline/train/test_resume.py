@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from taskloom.graph.errors import CheckpointError, LoaderError, TrainingError
 from taskloom.pipeline import Mixture, Source, Task, Temperature, build, fit, train
+from taskloom.pipeline.trainer.listener.listening import Listener
 from taskloom.pipeline.trainer.run_log import HEADER, NAME, read_log
 from taskloom.storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint
 
@@ -23,7 +25,6 @@ from .stores import (
     continue_run,
     make_mixture,
     make_tasks,
-    signal_at,
     spell_numbers,
     start_training,
     train_until_signal,
@@ -114,8 +115,32 @@ def test_a_build_under_a_run_changes_no_bit_of_it(store_dir: Path, tmp_path: Pat
     assert_same_run(tmp_path / "run", tmp_path / "alone")
 
 
+class Interrupter(Listener):
+    """Sends this process signal ``number`` when it hears of step 30."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        if line["step"] == 30:
+            signal.raise_signal(self.number)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_is_saved_where_it_was(
+    whole: Path, store_dir: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    ears = [Interrupter(number)]
+    with pytest.raises(KeyboardInterrupt):
+        continue_run(store_dir, tmp_path, **STEPS, checkpoint_every=1000, listeners=ears)
+    assert last_of(tmp_path).record["step"] == 31
+    assert continue_run(store_dir, tmp_path, **STEPS).step == 100
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_interrupted_saves_its_run_where_it_was(
     whole: Path, store_dir: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     code, errors = train_until_signal(
@@ -139,19 +164,11 @@ def test_a_second_process_is_refused_and_spoils_nothing(store_dir: Path, tmp_pat
         continue_run(store_dir, tmp_path, **settings)
     assert (tmp_path / HEADER).read_bytes() == header
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGINT, errors  # KeyboardInterrupt went all the way up
     step = last_of(tmp_path).record["step"]
     assert [line["step"] for line in read_log(tmp_path)] == list(range(1, step + 1))
     assert continue_run(store_dir, tmp_path, stop_at=step + 1, **settings).step == step + 1
-
-
-def test_an_interrupt_is_raised_after_saving(store_dir: Path, tmp_path: Path) -> None:
-    thread = signal_at(signal.SIGINT, tmp_path, 1)
-    with pytest.raises(KeyboardInterrupt):
-        continue_run(store_dir, tmp_path, steps=100_000)
-    thread.join()
-    step = last_of(tmp_path).record["step"]
-    assert continue_run(store_dir, tmp_path, steps=100_000, stop_at=step + 1).step == step + 1
 
 
 def test_a_finished_run_is_given_back_at_once(whole: Path, store_dir: Path) -> None:

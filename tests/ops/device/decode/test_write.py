@@ -38,6 +38,15 @@ SEARCHES = [
     pytest.param(Search(beams=3, n_best=3, sample=True, top_k=5, seed=3), id="sample"),
 ]
 
+# Compiling takes seconds where all ids are weighed: where time is short, the last two stand for all.
+COMPILED = [
+    *(pytest.param("closed", *each.values, id=f"closed-{each.id}") for each in SEARCHES),
+    *(
+        pytest.param("open", *each.values, id=f"open-{each.id}", marks=marks)
+        for each, marks in zip(SEARCHES, [[pytest.mark.slow]] * 2 + [[]] * 2, strict=True)
+    ),
+]
+
 Batch: TypeAlias = tuple[Tensor, list[tuple[int, int]], list[int]]
 
 
@@ -203,7 +212,7 @@ def test_one_compiled_step_takes_every_step_of_a_block_and_caches_stay_where_the
     assert addresses == [kept.data_ptr() for kept in (*caches[0].keys, *caches[0].values)]
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize(("automaton", "search"), COMPILED, indirect=["automaton"])
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_compiled_steps_are_few_programs_and_write_the_same(
     program: Any, automaton: DecodeAutomaton, batch: Batch, search: Search
