@@ -219,7 +219,7 @@ def reach_mirror(url: str) -> Generator[RemoteFolder]:
     try:
         yield mirror
     except (StoreError, MissingExtraError) as error:
-        raise type(error)(*(_of_setting(each, url) for each in error.problems)) from None
+        raise type(error)(*(_of_setting(each) for each in error.problems)) from None
 
 
 def open_mirror(url: str) -> RemoteFolder:
@@ -236,17 +236,17 @@ def open_mirror(url: str) -> RemoteFolder:
     return RemoteFolder(url.rstrip("/"), Access())
 
 
-def _of_setting(problem: Problem, url: str) -> Problem:
-    """Return ``problem`` of the mirror behind ``url``, which is opened without options."""
-    help_ = _MENDED.get(problem.code, problem.help) if url in problem.message else problem.help
+def _of_setting(problem: Problem) -> Problem:
+    """Return ``problem`` of the mirror, to which no storage options can be given."""
+    help_ = _MENDED[problem.code] if "storage_options" in problem.help else problem.help
     return replace(problem, message=f"mirror: {problem.message}", help=help_)
 
 
 _MENDED: Final = {
     "T0506": "set up credentials that may list, read, write and remove there, as its library reads them",
-    "T0520": "see that the network is up, that the bucket is there, and that the URL is right",
+    "T0520": "see that the network is up, and that the URL is right; what is committed is kept",
 }
-"""What to do about a mirror that cannot be reached, by code."""
+"""What to do about a mirror that cannot be reached, where a store would need other options, by code."""
 
 
 def _make_stager(device: torch.device) -> DefaultStager:

@@ -26,7 +26,7 @@ from taskloom.storage.checkpoint import list_checkpoints, read_checkpoint, step_
 from taskloom.storage.mirror import list_copies
 from taskloom.storage.remote import RemoteFolder
 
-from ...s3 import make_bucket, objects, reading_only, use
+from ...s3 import SECRET, make_bucket, objects, reading_only, use
 from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture
 
 MakeSaver = Callable[..., Saver]
@@ -234,7 +234,7 @@ def test_a_mirror_without_its_bucket_is_refused_before_anything_is_learned_or_to
         continue_run(store_dir, tmp_path / "run", mirror="s3://nowhere/run")
     assert re.search(
         r"error\[T0520\]: mirror: cannot write s3://nowhere/run.*: there is no such bucket\n"
-        r"   = see that .* the bucket is there",
+        r"   = make the bucket first",
         str(caught.value),
     )
     assert not (tmp_path / "run").exists()
@@ -253,6 +253,17 @@ def test_a_mirror_that_may_only_be_read_is_refused_before_anything_is_learned_or
         str(caught.value),
     )
     assert objects(url, s3) == {}
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mirror_that_nothing_answers_for_is_named_before_training(
+    store_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use({"key": "me", "secret": SECRET, "endpoint_url": "http://127.0.0.1:9"}, monkeypatch)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreError, match=r"T0520.*mirror: cannot reach s3://bucket/run") as caught:
+        continue_run(store_dir, tmp_path / "run", mirror="s3://bucket/run")
+    assert "storage_options" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
