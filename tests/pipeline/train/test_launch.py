@@ -28,7 +28,7 @@ from taskloom.storage.checkpoint import (
 
 from ...s3 import count_puts, make_bucket, objects, use
 from ..rows import tree
-from .launching import LAUNCH_S, MakeOnce, run_apart, run_ranks, start_apart, start_ranks
+from .launching import LAUNCH_S, MakeOnce, run_ranks, start_apart, start_ranks
 from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture
 
 STEPS: dict[str, Any] = {"steps": 24, "packs_per_step": 4, "log_every": 4, "checkpoint_every": 6}
@@ -146,7 +146,7 @@ def begun(store_dir: Path, make_once: MakeOnce) -> Path:
 
     def learn(folder: Path) -> None:
         given = arguments(store_dir, folder / "run", **STEPS, stop_at=10)
-        run_apart(_OF_KNOWN_PEAK, 2, *given)
+        run_ranks(_OF_KNOWN_PEAK, 2, *given)
 
     return make_once("run of two ranks", learn) / "run"
 
