@@ -10,7 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from taskloom.ops.device.attention import AttentionSpec, Relative, attend, attention, plan_attention
+from taskloom.ops.device.attention import (
+    AttentionSpec,
+    Relative,
+    attend,
+    attention,
+    block_passes,
+    plan_attention,
+)
 from taskloom.ops.device.attention.blocks import Blocks
 from taskloom.ops.device.attention.chunks import (
     SCORES_AT_ONCE,
@@ -131,3 +138,22 @@ def test_the_host_attends_in_blocks_where_they_spare_most_of_the_scores() -> Non
     short, long = lay_out([30] * 32), lay_out([960])
     plans = [plan_attention(*ranges, 960, AttentionSpec()) for ranges in (short, long)]
     assert [plan.blocks is not None for plan in plans] == [True, False]
+
+
+def test_calls_one_by_one_find_the_blocks_of_the_first_and_never_those_of_other_ranges() -> None:
+    streams = q_NHD, k_MHD, v_MHD = tensors(0, 90, 90)
+    for stream in streams:
+        stream.requires_grad_()
+    spec = AttentionSpec(backend="blockwise")
+    before = block_passes.find_blocks.cache_info().misses
+    for lengths in ([30, 60], [45, 45], [30, 60]):
+        lo_N, hi_N = (x.int() for x in lay_out(lengths))
+        plan = plan_attention(lo_N, hi_N, 90, spec)._replace(blocks=None)
+        for _ in range(2):
+            out_NHD = attend(q_NHD, k_MHD, v_MHD, plan)
+            plain = plan_attention(lo_N, hi_N, 90, replace(spec, backend="math"))
+            expected = attend(q_NHD, k_MHD, v_MHD, plain)
+            torch.testing.assert_close(out_NHD, expected)
+            grads, wanted = (torch.autograd.grad(x.sum(), streams) for x in (out_NHD, expected))
+            torch.testing.assert_close(grads, wanted)
+    assert block_passes.find_blocks.cache_info().misses - before == 2
