@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from ...ops.device.attention import AttentionSpec
-from ...ops.device.attention.backend import choose_backend
+from ...ops.device.attention import AttentionSpec, plan_attention
 from ...ops.device.attention.blocks import Blocks
 from ...ops.device.attention.chunks import Chunk
+from ...ops.device.attention.plan import KeyTiles
 from ...ops.device.attention.stages import Gathered
 from ...ops.device.cross_entropy import SCORES_AT_ONCE
 from ...ops.device.slope import LINE
@@ -109,11 +109,13 @@ class HiddenOnHost:
         lo_N, hi_N = (torch.from_numpy(array) for array in ranges)
         params: Any = self.plan.graph[node].params
         spec = _spec_of(name, params, is_relative=table_HR is not None)
-        spec = choose_backend(lo_N, hi_N, len(k_MHD), spec)
-        if spec.backend == "blockwise" and not spec.window:
-            blocks = Blocks(lo_N, hi_N, len(k_MHD), spec.tile)
-            return _in_blocks(blocks, (q_NHD, k_MHD, v_MHD), is_relative=spec.is_relative)
-        return _in_windows(spec, q_NHD, k_MHD, v_MHD)
+        plan = plan_attention(lo_N, hi_N, len(k_MHD), spec)
+        if plan.blocks is not None:
+            streams = (q_NHD, k_MHD, v_MHD)
+            return _in_blocks(plan.blocks, streams, is_relative=spec.is_relative)
+        if plan.key_tiles is not None:
+            return _beside_tiles(plan.key_tiles, q_NHD, k_MHD, v_MHD)
+        return _in_windows(plan.spec, q_NHD, k_MHD, v_MHD)
 
     def scores(self, hidden_NC: Tensor, weight_VC: Tensor) -> int:
         """Return what the loss holds: scores of a chunk of labels and the logs of their shares, in single."""
@@ -152,6 +154,26 @@ def _in_windows(spec: AttentionSpec, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor
         saved += SINGLE * (num_read - q_NHD.numel()) - _count_held(v_MHD)
     within = _count_gradients(q_NHD, k_MHD, v_MHD, num_read)
     return Attended(saved, within, planned=num_queries * window * SINGLE)
+
+
+def _beside_tiles(tiles: KeyTiles, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor) -> Attended:
+    """Return what attention of queries beside tiles of keys holds."""
+    num_tiles, _, num_places, size = tiles.bias.shape
+    num_heads, head_size = q_NHD.shape[1:]
+    num_queries, num_keys = num_tiles * num_places, num_tiles * size
+    is_moved, is_filled = tiles.query_X is not None, v_MHD.shape[2] < head_size
+    of_heads = num_heads * head_size
+    num_read = (num_queries + 2 * num_keys) * of_heads
+    # What comes out, and the log of each sum of exponentials.
+    saved = SINGLE * num_queries * (of_heads + num_heads)
+    if _is_half(q_NHD):
+        saved += SINGLE * num_read - _count_held(q_NHD, k_MHD, v_MHD)
+    else:
+        saved += (SINGLE * num_queries * of_heads - _count_held(q_NHD)) * is_moved
+        saved += (SINGLE * num_keys * of_heads - _count_held(v_MHD)) * is_filled
+    within = _count_gradients(q_NHD, k_MHD, v_MHD, num_read)
+    planned = tiles.bias.nbytes + _INDEX * (num_queries + len(q_NHD)) * is_moved
+    return Attended(saved, within, planned)
 
 
 def _in_blocks(blocks: Blocks, streams: Sequence[Tensor], *, is_relative: bool) -> Attended:

@@ -15,6 +15,7 @@ from .blockwise import attend_blockwise, plan_blockwise
 from .dense import attend_fused, attend_plainly, plan_dense
 from .documents import plan_documents
 from .flex import attend_flex, lacks_flex, plan_flex
+from .key_tiles import plan_key_tiles
 from .op import attend_by_op
 from .plan import AttentionPlan
 from .relative import Relative, check_relative
@@ -25,10 +26,6 @@ from .xformers import attend_xformers, lacks_xformers
 
 LONG: Final = 512
 """Keys from which a relative bias is cheaper to look up per block than to hold in memory."""
-PRICE_OF_BLOCKS: Final = 2**14
-"""Scores, all at once, that take as long as the calls that blocks need, whatever they hold."""
-PRICE_IN_BLOCKS: Final = 3
-"""Scores, all at once, that take as long as one that is seen, in blocks."""
 
 
 def attention(
@@ -66,7 +63,12 @@ def plan_attention(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpe
         message = f"diagonal attention needs as many keys as queries, got {counts}"
         raise PlanError.of("T0223", message)
     if spec.backend == "auto":
-        spec = choose_backend(lo_N, hi_N, num_keys, spec)
+        spec = choose_backend(lo_N, num_keys, spec)
+        # Compiled layers see which back end it is, and are compiled anew for another. They do not see this.
+        if spec.backend == "blockwise" and not (spec.window or spec.is_relative):
+            tiles = plan_key_tiles(lo_N, hi_N, num_keys)
+            if tiles is not None:
+                return AttentionPlan(spec, lo_N, hi_N, key_tiles=tiles)
     return BACKENDS[spec.backend].plan(lo_N, hi_N, num_keys, spec)
 
 
@@ -124,8 +126,8 @@ BACKENDS: Final[Mapping[str, Backend]] = MappingProxyType(
 )
 
 
-def choose_backend(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionSpec:
-    """Return ``spec`` with the back end that suits streams of these ranges, where they are."""
+def choose_backend(lo_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionSpec:
+    """Return ``spec`` with the back end that suits streams like this, where ``lo_N`` is."""
     # Shapes without values are asked for what a GPU would do.
     if lo_N.is_meta or (lo_N.is_cuda and has_triton()):
         return replace(spec, backend="triton")
@@ -134,12 +136,7 @@ def choose_backend(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpe
     reads_ranges = lo_N.device.type == "cpu" and not torch.compiler.is_compiling()
     if spec.is_relative:
         return in_blocks if reads_ranges or num_keys >= LONG else replace(spec, backend="sdpa")
-    # Windows pay where they save at least half of the scores. Blocks may save more, but what is chosen by the
-    # numbers may change from pack to pack, and compiled layers are compiled anew then.
+    # Windows pay where they save at least half of the scores.
     if 0 < 2 * spec.window <= num_keys:
         return replace(spec, backend="blockwise")
-    if reads_ranges:
-        num_seen = int((hi_N - lo_N).clamp(0, num_keys).sum())
-        if PRICE_OF_BLOCKS + PRICE_IN_BLOCKS * num_seen <= len(lo_N) * num_keys:
-            return in_blocks
-    return replace(spec, backend="sdpa")
+    return in_blocks if reads_ranges else replace(spec, backend="sdpa")

@@ -1,7 +1,8 @@
 """Attention without most scores of queries and keys that never meet: in windows, or in blocks.
 
 Windows are static, so that compiled programs can place them. Blocks are as long as documents are, and are
-found outside of what is compiled; inside, they are found again by an op that the compiler does not look into.
+found outside of what is compiled; inside, they are found by an op that the compiler does not look into. A plan
+may have tiles of keys in place of blocks, for layers that are not compiled.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from .block_passes import AttendInBlocks, Way
 from .blocks import Blocks
+from .key_tiles import attend_beside_tiles
 from .op import attend_by_op
 from .plan import AttentionPlan
 from .relative import Relative
@@ -34,8 +36,12 @@ def attend_blockwise(
     """Attend in windows all at once, or in blocks, those of a size at once."""
     if plan.windows is not None and relative is None:
         return attend_in_windows(q_NHD, k_MHD, v_MHD, plan, plan.windows)
-    # Blocks differ from pack to pack, and a compiled layer would be compiled anew for each.
-    if torch.compiler.is_compiling() or plan.blocks is None:
+    # Tiles and blocks differ from pack to pack, and a layer that saw them would be compiled anew for each.
+    if torch.compiler.is_compiling():
+        return attend_by_op(q_NHD, k_MHD, v_MHD, plan, relative)
+    if plan.key_tiles is not None and relative is None:
+        return attend_beside_tiles(q_NHD, k_MHD, v_MHD, plan.key_tiles, plan.spec.scale)
+    if plan.blocks is None:
         return attend_by_op(q_NHD, k_MHD, v_MHD, plan, relative)
     table_HR = None if relative is None else relative.table_HR
     codes = None if relative is None else relative[1:]

@@ -31,6 +31,26 @@ class Windows(NamedTuple):
     tiles_TW: Tensor | None = None
 
 
+class KeyTiles(NamedTuple):
+    """Which queries stand beside each tile of keys.
+
+    Attributes:
+        keys: The tiles, from the first that is seen to the last.
+        size: Keys of a tile.
+        bias: As in `Windows`, by places; rows of those that are not taken are 0 throughout, too.
+        keep_N11: As in `Windows`, by queries.
+        query_X: Query in each place; ``None`` where they stand beside a single tile as they lie.
+        place_N: Place of each query; any one for those that see nothing.
+    """
+
+    keys: slice
+    size: int
+    bias: Tensor
+    keep_N11: Tensor
+    query_X: Tensor | None = None
+    place_N: Tensor | None = None
+
+
 class Spans(NamedTuple):
     """Which tiles meet, two numbers each: the first of the tokens that a tile meets, one past the last.
 
@@ -75,6 +95,7 @@ class AttentionPlan(NamedTuple):
         spans: What back ends read that walk from tile to tile.
         documents: What back ends read that know nothing but documents.
         blocks: What back ends read that compute block by block, where ranges can be read as numbers.
+        key_tiles: What they read where whole tiles of keys are seen from few queries.
     """
 
     spec: AttentionSpec
@@ -84,6 +105,7 @@ class AttentionPlan(NamedTuple):
     spans: Spans | None = None
     documents: Documents | None = None
     blocks: Blocks | None = None
+    key_tiles: KeyTiles | None = None
 
 
 def plan_spans(lo_N: Tensor, hi_N: Tensor, num_keys: int, tile: int) -> Spans:

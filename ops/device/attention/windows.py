@@ -19,11 +19,14 @@ def attend_windows(
 ) -> Tensor:
     """Attend within each window; ``bias`` is added to scores, shape ``(T, 1 or H, Q, K)``."""
     q, k, v = (x.transpose(1, 2) for x in (q_TQHD, k_TKHD, v_TKHD))
+    size = v.shape[-1]
     if q.device.type == "cpu":
         # Half precision takes the fused kernel up to twice as long as single, which it is computed in anyway.
         q, k, v = (x.to(precise(x.dtype)) for x in (q, k, v))
+    # Fused kernels want heads of one size; without them every score would be kept.
+    v = F.pad(v, (0, q.shape[-1] - size)) if size < q.shape[-1] else v
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=scale)
-    return out.to(q_TQHD.dtype).transpose(1, 2)
+    return out[..., :size].to(q_TQHD.dtype).transpose(1, 2)
 
 
 def plan_windows(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> Windows:

@@ -106,7 +106,7 @@ def multiply_plainly(x_NC: Tensor, weights: Sequence[Tensor], stops_E: Tensor) -
 def count_plainly(stream: Stream, documents: list[Pack], monkeypatch: pytest.MonkeyPatch) -> int:
     """Return what torch counts for ``documents``, computed as formulas say."""
 
-    def choose(_lo: Tensor, _hi: Tensor, _num_keys: int, spec: AttentionSpec) -> AttentionSpec:
+    def choose(_lo: Tensor, _num_keys: int, spec: AttentionSpec) -> AttentionSpec:
         return replace(spec, backend="math", window=0, is_diagonal=False)
 
     monkeypatch.setattr(backend, "choose_backend", choose)
