@@ -27,6 +27,7 @@ from .scopes import apply_rules
 from .sharding import local, shard, summed_at_last
 from .summing import replicate, summed
 from .tally import Tally
+from .warming import warm_up
 from .watch import PATIENCE_S
 
 
@@ -166,8 +167,15 @@ class Learner:
         Returns:
             Whether somebody has asked any rank to stop.
         """
-        watch = self.ranks.watch
-        # The first step compiles. The second tells how long one takes, which nobody knows before.
+        watch, is_shared = self.ranks.watch, self.called is None
+        if self.is_compiled and not self._num_taken:
+            doing = "compiling"
+            watch.enter(doing, step=self.step + 1, limit_s=PATIENCE_S, is_waiting=is_shared)
+            self._draw_for(self.step, 0, len(packs))
+            inputs = to_inputs(self.plan, packs[0], self.device)
+            looks_back = self.balance is not None and self.balance.balancer.looks_back
+            warm_up(self.working, self.program, inputs, looks_back=looks_back)
+        # The first step makes much ready. The second tells how long one takes, which nobody knows before.
         is_usual = self._num_taken > 0
         limit_s = 0.0 if self._num_taken > 1 else PATIENCE_S
         self.optimizer.set_rate(rate_at(self.config, self.step))
@@ -175,10 +183,8 @@ class Learner:
         doing = "waiting for other ranks to begin the step"
         watch.enter(doing, step=self.step + 1, is_waiting=True, limit_s=limit_s)
         divisors, is_stopping = self._agree(packs, is_stopping=is_stopping)
-        # Whatever is compiled is compiled in the first step; more would be a defect, and slow.
-        is_settled = self.is_compiled and is_usual
-        is_shared = self.called is None
-        with torch.compiler.set_stance("fail_on_recompile" if is_settled else "default"):
+        # Whatever is compiled is compiled by now; more would be a defect, and slow.
+        with torch.compiler.set_stance("fail_on_recompile" if self.is_compiled else "default"):
             if self.balance is not None:
                 self.balance.begin(packs, is_measured=self.working.probe is not None)
             for number, pack in enumerate(packs):

@@ -25,7 +25,9 @@ from taskloom.pipeline import Mixture, Plan, Task, plan
 from taskloom.pipeline.loader.packing import to_inputs
 from taskloom.pipeline.loader.stream import Stream, open_stream
 from taskloom.pipeline.model.program import Program, choose_device
+from taskloom.pipeline.trainer import learner
 from taskloom.pipeline.trainer.learner import Learner
+from taskloom.pipeline.trainer.warming import warm_up
 from taskloom.storage.capacity import Capacity
 from taskloom.storage.one_pass import pack_documents
 from taskloom.storage.pack import Pack
@@ -35,6 +37,7 @@ from .stores import CONFIG, MODEL
 
 CPU = torch.device("cpu")
 Choice: TypeAlias = Literal["off", "on"]
+Balancing: TypeAlias = Literal["static", "famo"]
 _CHOICES: tuple[Choice, ...] = ("off", "on")
 
 
@@ -273,10 +276,10 @@ def test_compiled_equals_eager_and_never_compiles_again(mixture: Mixture, store_
     learners = {choice: _start_learner(stream, choice) for choice in _CHOICES}
     with stream.loader() as loader:
         for packs in islice(loader, 50):
-            for learner in learners.values():
-                learner.take(packs)  # raises if anything is compiled after the first step
+            for each in learners.values():
+                each.take(packs)  # raises if anything is compiled in a step
     assert counters["stats"]["unique_graphs"] == 2  # one for each class of layers
-    eager, compiled = (learner.tally.describe(stream.losses) for learner in learners.values())
+    eager, compiled = (each.tally.describe(stream.losses) for each in learners.values())
     for task in stream.losses:
         loss = eager["tasks"][task]["loss"]
         assert compiled["tasks"][task]["loss"] == pytest.approx(loss, rel=1e-3)
@@ -297,14 +300,55 @@ def test_what_would_be_compiled_anew_is_refused_once_a_step_is_taken(
     for stream in streams:
         with stream.loader() as loader:
             steps.append(next(iter(loader)))
-    learner = _start_learner(streams[0], "on")
-    learner.take(steps[0])
-    learner.take(steps[0])
+    taught = _start_learner(streams[0], "on")
+    taught.take(steps[0])
     with pytest.raises(RuntimeError, match="fail_on_recompile"):
-        learner.take(steps[1])
+        taught.take(steps[1])
 
 
-def _start_learner(stream: Stream, compile_: Choice) -> Learner:
+@the_compilers_own
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("balance", ["static", "famo"])
+def test_all_that_steps_compute_is_compiled_before_the_first(
+    monkeypatch: pytest.MonkeyPatch, mixture: Mixture, store_dir: Path, balance: Balancing
+) -> None:
+    monkeypatch.setattr(Program, "compile_layers", partialmethod(Program.compile_layers, "eager"))
+    monkeypatch.setattr(learner, "warm_up", partial(_count_graphs, seen := []))
+    stream = open_stream(mixture, Store.open(store_dir), MODEL, CONFIG)
+    taught = _start_learner(stream, "on", balance=balance)
+    with stream.loader() as loader:
+        for packs in islice(loader, 2):
+            taught.take(packs)
+    (num_graphs,) = seen
+    assert num_graphs == counters["stats"]["unique_graphs"] > 0
+
+
+def test_a_program_that_is_warmed_up_learns_what_it_would_have_learned(
+    mixture: Mixture, store_dir: Path
+) -> None:
+    model = replace(MODEL, dropout=0.1)
+    stream = open_stream(mixture, Store.open(store_dir), model, CONFIG)
+    warm, cold = (_start_learner(stream, "off", balance="famo") for _ in range(2))
+    with stream.loader() as loader:
+        for packs in islice(loader, 2):
+            warm_up(
+                warm.working,
+                warm.program,
+                to_inputs(stream.plan, packs[0], CPU),
+                looks_back=True,
+            )
+            for each in (warm, cold):
+                each.take(packs)
+    learned = [dict(each.program.named_parameters()) for each in (warm, cold)]
+    torch.testing.assert_close(*learned, rtol=0, atol=0)
+
+
+def _count_graphs(seen: list[int], *given: Any, **named: Any) -> None:
+    warm_up(*given, **named)
+    seen.append(counters["stats"]["unique_graphs"])
+
+
+def _start_learner(stream: Stream, compile_: Choice, *, balance: Balancing = "static") -> Learner:
     torch.manual_seed(0)
-    config = replace(CONFIG, compile=compile_)
+    config = replace(CONFIG, compile=compile_, balance=balance)
     return Learner.make(stream.plan, config, CPU)
