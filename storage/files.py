@@ -29,6 +29,7 @@ DAY_S: Final = 86_400
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_CUT_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)")
 _WRITER = re.compile(re.escape(TEMPORARY) + r"(?P<host>[0-9a-f]{8})\.(?P<pid>\d+)\.")
 _COUNTER = itertools.count()
@@ -48,12 +49,13 @@ def local_path(location: str | os.PathLike[str]) -> Path:
         StoreError: It is the URL of something that is not on this machine's file systems.
     """
     text = os.fspath(location)
-    if scheme := scheme_of(text):
+    # A `Path` of a URL, as the command line makes it, has one slash left of two.
+    if scheme := scheme_of(_CUT_SCHEME.sub(r"\1://", text)):
         message = f"a folder of this machine is needed, and this one is on {scheme}"
         help_ = "give a path: stores and files of rows may be behind URLs, runs and checkpoints not"
         raise StoreError.of("T0501", message, help_)
     if text.startswith("file:"):
-        return Path(text.removeprefix("file://")).absolute()
+        return Path(text.removeprefix("file:").removeprefix("//")).absolute()
     return Path(text).expanduser().absolute()
 
 

@@ -28,6 +28,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from ...graph.errors import TrainingError
 from ...storage.files import (
     TEMPORARY,
+    local_path,
     make_directory,
     publish,
     replacing,
@@ -104,9 +105,9 @@ def pack_compiled(path: str | Path) -> Packed:
 
     Raises:
         TrainingError: Nothing is compiled yet (T0751).
-        StoreError: The archive cannot be written.
+        StoreError: ``path`` is a URL, or the archive cannot be written.
     """
-    path = Path(path)
+    path = local_path(path)
     files = _list_files(find_folders())
     if not files:
         message = f"nothing is compiled yet in {find_folders()['inductor']}"

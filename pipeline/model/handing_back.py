@@ -25,7 +25,7 @@ from ...ops.device.relative.names import VOCABULARY, to_ofasys
 from ...ops.device.relative.settings import describe
 from ...ops.device.relative.unscaled import leave_out_scales
 from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, refuse_existing
-from ...storage.files import make_directory, replacing, reporting
+from ...storage.files import local_path, make_directory, replacing, reporting
 from .importing import IN_LAYER, KEPT_TENSORS, SCOPES, SYMBOLS, find_places, name_some
 
 _ADAPTOR: Final = re.compile(r"(?:encoder|decoder)\.adaptor\.(?!embed_tokens|pos_)(\w+)\.")
@@ -63,8 +63,9 @@ def export_checkpoint(path: Path, out: Path) -> Exported:
     Raises:
         CheckpointError: There is no checkpoint, OFASys has no name for a part of its layers (T0745), or
             something is there already (T0705).
-        StoreError: The disk refuses.
+        StoreError: ``out`` is a URL, or the disk refuses.
     """
+    out = local_path(out)
     checkpoint = read_checkpoint(latest_checkpoint(path) or path)
     state, left_out = find_state(checkpoint)
     symbols = _find_symbols(checkpoint)

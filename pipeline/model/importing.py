@@ -30,7 +30,14 @@ from ...ops.device.relative.older import DERIVED, from_ofa
 from ...ops.device.relative.settings import Settings
 from ...ops.device.relative.unscaled import make_up_for_scales
 from ...ops.recipe.text import BLOCK, BPE
-from ...storage.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
+from ...storage.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    read_checkpoint,
+    refuse_existing,
+    write_checkpoint,
+)
+from ...storage.files import local_path
 from ...storage.foreign import read_foreign, to_plain
 from ..versions import installed_version
 from .program import Program
@@ -106,7 +113,10 @@ def import_checkpoint(
         CheckpointError: The file cannot be read (T0740) or holds no model of the family (T0741), its layers
             have parts that no layer here has (T0744), or ``out`` cannot be written.
         PlanError: The dictionary is not that of the model (T0742).
+        StoreError: ``out`` is a URL.
     """
+    out = local_path(out)
+    refuse_existing(out)
     content = read_foreign(path)
     state, left_out = _find_state(content, path)
     state = from_ofa(state)

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from typer.testing import CliRunner
 
-from taskloom.graph.errors import CheckpointError, PlanError, TaskloomError
+from taskloom.graph.errors import CheckpointError, PlanError, StoreError, TaskloomError
 from taskloom.graph.vocabulary import Block, Vocabulary
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Task
@@ -71,6 +71,17 @@ def export_state(path: Path) -> dict[str, Tensor]:
     state, left_out = find_state(read_checkpoint(path))
     assert not left_out
     return state
+
+
+@pytest.mark.parametrize("command", ["import-checkpoint", "export-checkpoint"])
+def test_a_place_that_is_not_on_this_machine_is_refused_and_no_folder_has_its_name(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [command, "model.pt", "s3://bucket/imported"])
+    assert isinstance(done.exception, StoreError)
+    assert re.search(r"T0501.*this one is on s3", str(done.exception))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", [*NAMES, pytest.param("caption_base", marks=pytest.mark.slow)])

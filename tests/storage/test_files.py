@@ -87,15 +87,21 @@ def test_sweeping_removes_what_dead_writers_left_and_spares_the_living(tmp_path:
 
 @pytest.mark.parametrize(
     ("location", "scheme"),
-    [("s3://bucket/run", "s3"), ("gs://b/x", "gs"), ("zip::https://x/y.zip", "zip")],
+    [
+        ("s3://bucket/run", "s3"),
+        ("gs://b/x", "gs"),
+        ("zip::https://x/y.zip", "zip"),
+        (Path("s3://bucket/run"), "s3"),
+    ],
 )
-def test_a_url_is_no_path(location: str, scheme: str) -> None:
+def test_a_url_is_no_path(location: str | Path, scheme: str) -> None:
     with pytest.raises(StoreError, match=rf"T0501.*folder of this machine.* on {scheme}"):
         local_path(location)
 
 
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     assert local_path(f"file://{tmp_path}") == tmp_path
+    assert local_path(Path(f"file://{tmp_path}")) == tmp_path
     assert local_path("some/folder") == Path.cwd() / "some/folder"
 
 
