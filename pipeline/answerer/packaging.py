@@ -25,6 +25,7 @@ from ...graph.vocabulary import EOS, PAD
 from ...ops.device.decode.search import Search
 from ...ops.device.language import FINISHED
 from ...ops.pack_layout import PackLayout
+from ...storage.checkpoint import refuse_existing
 from ...storage.files import count_bytes, local_path, replacing, write_json
 from ...storage.template import ConstPiece, GroupPiece, IdsPiece, Piece, Template, TensorPiece
 from ..model.program import Program
@@ -40,6 +41,7 @@ ENCODER: Final = "encoder.pt2"
 STEP: Final = "step.pt2"
 RECORD: Final = "package.json"
 TOKENIZER: Final = "tokenizer.json"
+FILES: Final = (ENCODER, STEP, RECORD, TOKENIZER)
 FORMAT: Final = 1
 
 CLOSE: Final = 1e-4
@@ -99,6 +101,7 @@ def export_model(
         PlanError: The model cannot follow the instruction.
         TrainingError: The task or the model is none that can be packaged (T0752), or cannot be compiled here to
             what the model computes (T0753).
+        CheckpointError: Something else than a package stands at ``out`` (T0705).
         StoreError: ``out`` is a URL, or cannot be written.
     """
     began = time.perf_counter()
@@ -106,6 +109,9 @@ def export_model(
         message = f"programs are packaged for a CPU, and the model is on {model.device}"
         raise TrainingError.of("T0752", message, 'load it with device="cpu"')
     path = local_path(out)
+    # What is there will be gone, so it must be a package and nothing beside it; an empty folder is no loss.
+    if not path.is_dir() or any(each.name not in FILES for each in path.iterdir()):
+        refuse_existing(path)
     size = max(1, -(-source_tokens // TILE)) * TILE
     parts = _Parts.make(model, model.writer(task), max(1, documents), size)
     with replacing(path) as temporary:

@@ -18,7 +18,7 @@ from torch import _inductor as inductor
 from torch._inductor import config
 from torch.utils import cpp_extension
 
-from taskloom.graph.errors import TrainingError
+from taskloom.graph.errors import CheckpointError, TrainingError
 from taskloom.graph.vocabulary import EOS
 from taskloom.ops.device.config import ModelConfig
 from taskloom.pipeline import Model, Run, export_model, train
@@ -76,6 +76,18 @@ def learned(
 def spell(learned: Model, tmp_path_factory: pytest.TempPathFactory) -> Package:
     """The task of texts, a row at a time."""
     return export_model(learned, "spell", tmp_path_factory.mktemp("spell") / "package")
+
+
+def test_what_is_no_package_is_not_replaced_by_one(model: Model, tmp_path: Path) -> None:
+    folder, file = tmp_path / "project", tmp_path / "notes"
+    folder.mkdir()
+    # As a project of another language has it.
+    for path in (folder / "package.json", folder / "main.js", file):
+        path.write_text("{}")
+    for taken in (folder, file):
+        with pytest.raises(CheckpointError, match=rf"T0705.*{taken} exists already"):
+            export_model(model, "spell", taken)
+    assert len(list(tmp_path.iterdir())) == len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.slow
@@ -204,11 +216,11 @@ def test_what_has_no_form_of_its_own_is_refused(model: Model, tmp_path: Path) ->
 
 def test_a_package_that_cannot_be_compiled_leaves_nothing(model: Model, tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "older").touch()
+    (tmp_path / "package" / "package.json").touch()
     lacking: Any = config.patch({"cpp.cxx": ("no-such-compiler",)})
     with lacking, pytest.raises(TrainingError) as caught:
         export_model(model, "spell", tmp_path / "package")
     assert caught.value.problems[0].code == "T0753"
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
-    assert (tmp_path / "package" / "older").exists()
+    assert (tmp_path / "package" / "package.json").exists()
     assert not list(tmp_path.glob(f"{TEMPORARY}*"))
