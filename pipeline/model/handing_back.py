@@ -78,8 +78,9 @@ def export_checkpoint(path: Path, out: Path) -> Exported:
         content["global_dict_indices"] = {symbol: row for row, symbol in enumerate(symbols)}
     refuse_existing(out)
     make_directory(out.parent)
-    with replacing(out) as temporary, reporting(out):
-        torch.save(content, temporary)
+    # As a stream: torch would name what is in the file after the temporary name.
+    with replacing(out) as temporary, reporting(out), temporary.open("wb") as file:
+        torch.save(content, file)
     return Exported(
         path=out,
         has_symbols=bool(symbols),

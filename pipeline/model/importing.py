@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ...graph.errors import CheckpointError, Problem
-from ...graph.vocabulary import Block, Place, Vocabulary, find_rows, read_symbols
+from ...graph.vocabulary import Block, Place, Vocabulary, find_rows, read_symbols, write_symbols
 from ...ops.device.config import ModelConfig
 from ...ops.device.lora import fold_pairs
 from ...ops.device.modality import shared_name
@@ -224,6 +224,9 @@ def _find_state(content: Any, path: Path) -> tuple[dict[str, Tensor], tuple[str,
     if not isinstance(state, Mapping):
         raise CheckpointError.of("T0741", f"{path} holds no tensors by name")
     tensors = {str(n): t.detach() for n, t in state.items() if isinstance(t, Tensor)}
+    if odd := [n for n, t in tensors.items() if t.layout is not torch.strided or t.is_quantized]:
+        message = f"{path} has tensors that are sparse or quantised: {name_some(odd)}"
+        raise CheckpointError.of("T0741", message, "save them as plain ones, `tensor.to_dense()`")
     left_out = tuple(name for name in tensors if DERIVED.fullmatch(name))
     return {n: t for n, t in tensors.items() if n not in left_out}, left_out
 
@@ -258,11 +261,7 @@ def _find_settings(content: Any) -> Mapping[str, Any]:
 
 def _find_symbols(content: Any, path: Path | None, num_ids: int) -> list[str]:
     """Return the symbol of every row, or nothing where they are not known."""
-    if path is not None:
-        symbols = _read_dictionary(path, num_ids)
-    else:
-        indices = content.get("global_dict_indices", {}) if isinstance(content, Mapping) else {}
-        symbols = sorted(indices, key=indices.__getitem__)
+    symbols = _read_indices(content) if path is None else _read_dictionary(path, num_ids)
     if symbols and len(symbols) != num_ids:
         message = f"the dictionary has {len(symbols):,} symbols, the model {num_ids:,} rows"
         raise CheckpointError.of("T0742", message, "give the dictionary that it was trained with")
@@ -270,15 +269,44 @@ def _find_symbols(content: Any, path: Path | None, num_ids: int) -> list[str]:
     return symbols
 
 
+def _read_indices(content: Any) -> list[str]:
+    """Return the symbols of the dictionary in a file by row, or nothing where there is none."""
+    indices = content.get("global_dict_indices") if isinstance(content, Mapping) else None
+    if indices is None:
+        return []
+    is_mapping = isinstance(indices, Mapping)
+    rows = {row: symbol for symbol, row in indices.items()} if is_mapping else {}
+    whole = [rows.get(row) for row in range(len(indices))] if is_mapping else [None]
+    symbols = [symbol for symbol in whole if isinstance(symbol, str)]
+    if len(symbols) < len(whole):
+        message = "global_dict_indices does not give every row from 0 on one symbol"
+        raise CheckpointError.of("T0742", message, "give the dictionary in a file: --symbols")
+    return symbols
+
+
 def _read_dictionary(path: Path, num_ids: int) -> list[str]:
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        raise CheckpointError.of(
+            "T0742", message, "give a text file with a symbol a line"
+        ) from error
     if "<s>" in lines:
         return lines
     # Of fairseq: ids of GPT-2's BPE and counts. What follows them in every model of OFA is known.
-    text = [f"<text>_{line.split(' ')[0]}" for line in lines if line]
-    codes = [f"<code>_{number}" for number in range(_NUM_CODES)]
-    bins = [f"<bin>_{number}" for number in range(_NUM_BINS)]
-    return ["<s>", "<pad>", "</s>", "<unk>", *text, "<mask>", *codes, *bins][:num_ids]
+    counted = [line.rpartition(" ") for line in lines if line]
+    for number, (symbol, _, count) in enumerate(counted, 1):
+        if not symbol or not count.isdecimal():
+            message = f'line {number} of {path} is "{" ".join((symbol, count)).strip()}"'
+            help_ = "lines are such as 262 18523, or all of them symbols, <s> among them"
+            raise CheckpointError.of("T0742", message, help_)
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", *(f"<text>_{symbol}" for symbol, *_ in counted)]
+    # Models without pictures end sooner, but never within a block.
+    for block, size in (("mask", 1), ("code", _NUM_CODES), ("bin", _NUM_BINS)):
+        if len(symbols) < num_ids:
+            symbols += write_symbols([(block, number) for number in range(size)])
+    return symbols
 
 
 def find_places(checkpoint: Checkpoint) -> Sequence[Place]:

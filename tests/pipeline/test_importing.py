@@ -368,6 +368,99 @@ def test_a_dictionary_of_fairseq_tells_what_rows_stand_for(tmp_path: Path) -> No
     assert kept[-1] == "<mask>"
 
 
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("0 12\n1 11", "the dictionary has 8,199 symbols, the model 1,222 rows"),
+        ("", "the dictionary has 8,197 symbols"),
+        ("not found", 'line 1 of .* is "not found"'),
+        ("<html>", 'line 1 of .* is "<html>"'),
+        (b"\xff\xfe", "cannot read .*dict.txt: .*invalid start byte"),
+        (None, "cannot read .*dict.txt: No such file"),
+    ],
+)
+def test_a_file_that_is_no_dictionary_of_the_model_is_refused(
+    lines: str | bytes | None, told: str, tmp_path: Path
+) -> None:
+    if lines is not None:
+        content = lines if isinstance(lines, bytes) else lines.encode()
+        (tmp_path / "dict.txt").write_bytes(content)
+    path = save(make_state("text2text_tiny"), tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=f"T0742.*{told}"):
+        import_checkpoint(path, tmp_path / "out", symbols=tmp_path / "dict.txt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda rows: {s: str(row) for s, row in rows.items()}, id="texts"),
+        pytest.param(lambda rows: {s: row + 1 for s, row in rows.items()}, id="shifted"),
+        pytest.param(lambda rows: dict.fromkeys(rows, 0), id="all-one-row"),
+        pytest.param(lambda rows: {(s,): row for s, row in rows.items()}, id="no-symbols"),
+        pytest.param(list, id="list"),
+    ],
+)
+def test_a_dictionary_in_the_file_gives_every_row_one_symbol(
+    change: Callable[[dict[str, int]], Any], tmp_path: Path
+) -> None:
+    state = make_state("text2text_tiny")
+    symbols = symbols_of(len(state["encoder.adaptor.embed_tokens.weight"]))
+    indices = change({symbol: row for row, symbol in enumerate(symbols)})
+    path = save({"model": state, "global_dict_indices": indices}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=r"T0742.*every row from 0 on one symbol"):
+        import_checkpoint(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "told"),
+    [
+        ("encoder.layers.0.self_attn.q_proj.weight", torch.zeros(256, 9), "sizes that do not fit"),
+        (
+            "decoder.adaptor.text.token_rel_pos_table_list.1.weight",
+            torch.zeros(511, 3),
+            "sizes that do not fit: .*list.0.weight is",
+        ),
+        ("encoder.layers.0.fc1.weight", torch.zeros(8, 8).to_sparse(), "sparse or quantised"),
+    ],
+)
+def test_tensors_that_cannot_be_of_one_model_are_refused(
+    name: str, tensor: Tensor, told: str, tmp_path: Path
+) -> None:
+    state = make_state("text2text_tiny")
+    assert name in state
+    path = save(state | {name: tensor}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=f"T0741.*{told}"):
+        import_checkpoint(path, tmp_path / "out")
+
+
+def test_a_scale_factor_that_is_no_number_is_refused_and_none_is_the_default(
+    tmp_path: Path,
+) -> None:
+    state = make_state("text2text_tiny")
+    settings: dict[str, Any] = {"attn_scale_factor": "two"}
+    content = {"model": state, "cfg": {"model": settings}}
+    with pytest.raises(CheckpointError, match=r"T0741.*attn_scale_factor 'two'"):
+        import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+    settings["attn_scale_factor"] = None
+    found = import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+    assert found.model.attn_scale_factor == ModelConfig().attn_scale_factor
+
+
+def test_a_file_whose_numbers_have_changed_on_the_way_is_refused(tmp_path: Path) -> None:
+    path = save(make_state("text2text_tiny"), tmp_path / "state.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"T0740.*it is damaged"):
+        import_checkpoint(path, tmp_path / "out")
+    torch.serialization.set_crc32_options(False)
+    try:
+        save(make_state("text2text_tiny"), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    import_checkpoint(path, tmp_path / "out")
+
+
 def test_a_dictionary_with_words_that_are_no_symbols_is_refused(tmp_path: Path) -> None:
     state = make_state("text2text_tiny")
     symbols = ["<s>", *(f"word {n}" for n in range(1221))]

@@ -73,7 +73,7 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
 def _find_heads(tensors: Mapping[str, Tensor], width: int, told: int | None) -> int:
     gain = tensors.get("encoder.layers.0.attention.gain_H")
     table = tensors.get("encoder.relative.tables.text")
-    if gain is not None:
+    if gain is not None and gain.dim() == 1:
         return len(gain)
     if table is not None:
         return table.shape[-1]

@@ -16,6 +16,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from ....graph.errors import CheckpointError
+
 VOCABULARY: Final = "vocabulary.weight_VC"
 KEPT: Final = "kept."
 """What names begin with that no part of a model reads."""
@@ -50,14 +52,18 @@ class Converted:
 
 
 def from_ofasys(state: Mapping[str, Tensor]) -> Converted:
-    """Return ``state``, with names of OFASys, under ours."""
+    """Return ``state``, with names of OFASys, under ours.
+
+    Raises:
+        CheckpointError: Tensors that are one here have sizes that do not fit each other (T0741).
+    """
     left = dict(state)
     tensors: dict[str, Tensor] = {}
     for rule in _RULES:
         for number in _numbers(rule.theirs[0], left):
             names = _expand(rule.theirs, number, left)
             if all(name in left for name in names):
-                parts = [left.pop(name) for name in names]
+                parts = {name: left.pop(name) for name in names}
                 tensors[rule.ours.replace("#", number)] = _join(parts, rule)
     for name in [*left]:
         if (ours := _rename(name, _FORWARD)) is not None:
@@ -82,10 +88,16 @@ def to_ofasys(tensors: Mapping[str, Tensor]) -> Converted:
     return Converted(tensors=state, kept=tuple(left))
 
 
-def _join(parts: list[Tensor], rule: Rule) -> Tensor:
+def _join(parts: Mapping[str, Tensor], rule: Rule) -> Tensor:
+    # Projections may differ in their own rows, and in nothing else.
+    sizes = {name: tuple(part.shape)[not rule.is_stacked :] for name, part in parts.items()}
+    if len({*sizes.values()}) > 1:
+        told = ", ".join(f"{name} is {tuple(part.shape)}" for name, part in parts.items())
+        raise CheckpointError.of("T0741", f"tensors of one part have sizes that do not fit: {told}")
+    tensors = [*parts.values()]
     if rule.is_stacked:
-        return torch.stack(parts)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.stack(tensors)
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def _split(joined: Tensor, rule: Rule, number: str) -> dict[str, Tensor]:

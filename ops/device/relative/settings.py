@@ -50,10 +50,14 @@ class Settings:
                 if (value := told.get(name, needed)) not in (needed, None):
                     message = f"{where} has {name} {value!r}: models here have {needed!r}"
                     raise CheckpointError.of("T0741", message)
+        factor = plain.get("attn_scale_factor")
+        if not isinstance(factor, int | float | None):
+            message = f"the model has attn_scale_factor {factor!r}, and it is a number"
+            raise CheckpointError.of("T0741", message)
         heads = _find_map(plain, "encoder").get("attention_heads")
         has_biases = plain.get("use_self_attn_bias")
         return cls(
-            attn_scale_factor=float(plain.get("attn_scale_factor", 2.0)),
+            attn_scale_factor=2.0 if factor is None else float(factor),
             num_heads=plain.get("encoder_attention_heads") if heads is None else heads,
             has_biases=None if has_biases is None else bool(has_biases),
             is_entangled=is_entangled,
