@@ -170,10 +170,10 @@ class Writer:
         if read is None:
             raise RowError(self.too_long(row))
         start = int(np.diff(read.pack.target_ranges, axis=1)[0, 0])
-        told = ""
-        for state in step_alone(write_chains(self._task(read, search))):
+        task, told = self._task(read, search), ""
+        for state in step_alone(write_chains(task)):
             _, text = self._target.read(state.tokens_RT[0, 1 + start : 1 + state.at].tolist())
-            is_done = bool(state.is_done())
+            is_done = bool(state.is_done()) or state.at == task.max_length
             # Half a character is told when it is whole.
             if text != told and text.startswith(told) and (is_done or not text.endswith(_HALF)):
                 yield text[len(told) :]
@@ -211,8 +211,15 @@ class Writer:
         )
 
     def length(self, search: Search) -> int:
-        """Return the most ids that are written; no more than a closed set needs."""
+        """Return the most ids that are written; no more than a closed set needs.
+
+        Raises:
+            PlanError: A text is to be no shorter than it may be long (T0244).
+        """
         longest = self.automaton.longest
+        if search.max_length is None and not longest and search.min_length >= self.max_length:
+            message = f"min_length is {search.min_length}, and {self.max_length} ids are written"
+            raise PlanError.of("T0244", message, "set max_length, which counts the end")
         if search.max_length is None:
             return longest or self.max_length
         return min(search.max_length, longest or search.max_length)

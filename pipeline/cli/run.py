@@ -170,6 +170,9 @@ def infer(
     as_json: Json = False,
 ) -> None:
     """Answer rows, one line each; 1 is returned if some row cannot be answered."""
+    if weigh and decode:
+        message = "--weigh weighs every answer, and searches for none as --decode says"
+        raise ProjectError.of("T0806", message, "leave out one of them")
     project = load(model) if model.is_file() else None
     path = model if project is None else project.out
     search = set_keys(Search() if project is None else project.decode, decode or ())

@@ -97,7 +97,9 @@ def check_prefix(diagram: Diagram, prefix: Sequence[int], text: str) -> None:
     state = diagram.roots[0]
     for id_ in prefix:
         if (way := diagram.states[state].follow(id_)) is None:
-            help_ = "a closed set begins only as one of its answers does"
+            help_ = (
+                "a closed set begins only as one of its answers does, id for id: give whole words"
+            )
             raise PlanError.of("T0247", f'the task cannot begin with "{text}"', help_)
         state = way.state
 

@@ -94,6 +94,9 @@ def _check_together(search: Search) -> Iterator[tuple[str, str]]:
     if search.groups > 0 and search.beams % search.groups:
         message = f"{search.beams} beams do not divide into {search.groups} groups"
         yield message, "beams is a multiple of groups"
+    if search.groups == 1 and search.diversity:
+        message = f"diversity is {search.diversity}, and there is one group"
+        yield message, "diversity is between groups: set groups, or leave out diversity"
     if search.sample and search.groups > 1:
         yield "what is drawn has no groups", "leave out groups, or sample"
     if not search.sample and (search.top_k or search.top_p < 1 or search.temperature == 0):

@@ -209,9 +209,21 @@ def test_infer_searches_as_the_command_line_says_and_weighs_all_answers(built: B
     assert sum(math.exp(each["log_prob"]) for each in answers) == pytest.approx(1, abs=1e-4)
 
 
+def test_what_weighs_every_answer_takes_no_settings_of_a_search(project: Project) -> None:
+    done = project.taskloom("infer", "run", "digits", "--weigh", "--decode", "beams=3")
+    assert done.code == 1
+    assert "error[T0806]: --weigh weighs every answer" in done.err
+
+
 @pytest.mark.parametrize(
     ("word", "code"),
-    [("beam=3", "T0806"), ("beams", "T0806"), ("beams=many", "T0244"), ("top_k=3", "T0244")],
+    [
+        ("beam=3", "T0806"),
+        ("beams", "T0806"),
+        ("beams=many", "T0244"),
+        ("top_k=3", "T0244"),
+        ("diversity=1", "T0244"),
+    ],
 )
 def test_a_setting_of_a_search_that_there_is_not_is_refused(
     project: Project, word: str, code: str

@@ -105,6 +105,27 @@ def test_pieces_that_are_streamed_are_the_answer(model: Model, search: Search) -
         assert torch.is_grad_enabled()
 
 
+def test_a_character_that_the_last_id_leaves_open_is_streamed(model: Model) -> None:
+    # Plain text must follow the slot, so no end can be written where the room is over.
+    task = "write [TEXT:number] -> [TEXT:word] and so on"
+    num_open = 0
+    for seed in range(12):
+        search = Search(sample=True, seed=seed, temperature=50.0, max_length=6)
+        (answer,) = model.infer(task, NUMBERS[:1], search=search)
+        assert "".join(model.stream(task, NUMBERS[0], search=search)) == answer.text
+        num_open += (answer.text or "").endswith("\ufffd")
+    assert num_open
+
+
+def test_a_text_that_is_to_be_longer_than_it_may_be_is_refused(model: Model) -> None:
+    with pytest.raises(PlanError, match=r"T0244.*min_length is 64, and 64 ids are written"):
+        model.infer("spell", NUMBERS[:1], search=Search(min_length=model.max_length))
+    with pytest.raises(PlanError, match="T0244"):
+        next(model.stream("spell", NUMBERS[0], search=Search(min_length=99)))
+    # Where an answer ends in a closed set, nothing else may be written.
+    assert model.infer("digits", DIGITS[:1], search=Search(min_length=99))[0].text
+
+
 def test_what_has_no_beginning_before_its_end_is_not_streamed(model: Model) -> None:
     with pytest.raises(PlanError, match="4 beams is known at its end"):
         next(model.stream("spell", NUMBERS[0], search=BEAMS))
