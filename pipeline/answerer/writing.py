@@ -214,15 +214,18 @@ class Writer:
         """Return the most ids that are written; no more than a closed set needs.
 
         Raises:
-            PlanError: A text is to be no shorter than it may be long (T0244).
+            PlanError: A text is to be no shorter than it may be long (T0244), or an answer longer (T0226).
         """
         longest = self.automaton.longest
+        if search.max_length is not None and search.max_length < longest:
+            message = f"max_length is {search.max_length}, and a target needs {longest} ids"
+            raise PlanError.of("T0226", message, f"max_length must be at least {longest}")
         if search.max_length is None and not longest and search.min_length >= self.max_length:
             message = f"min_length is {search.min_length}, and {self.max_length} ids are written"
             raise PlanError.of("T0244", message, "set max_length, which counts the end")
         if search.max_length is None:
             return longest or self.max_length
-        return min(search.max_length, longest or search.max_length)
+        return longest or search.max_length
 
     def _tell(self, written: Written, pack: Pack) -> Iterator[list[Said]]:
         """Yield what the ids of each document say, without what the instruction says before them."""

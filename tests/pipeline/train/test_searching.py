@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from taskloom.graph.errors import PlanError, RowError
-from taskloom.pipeline import Model, Run, Search
+from taskloom.pipeline import Model, Run, Search, Task
 
 from .stores import read_digits, spell_numbers
 
@@ -86,6 +86,15 @@ def test_a_limit_of_length_holds_for_this_search_alone(model: Model) -> None:
     assert all(len(answer.text or "") >= 6 for answer in long)
     short = model.infer("spell", NUMBERS[:3], search=Search(max_length=1))
     assert [answer.text for answer in short] == [""] * 3
+
+
+def test_room_that_no_answer_fits_is_refused_by_what_was_asked_for(model: Model) -> None:
+    # What the instruction says before the slot takes no room.
+    text = "[IMAGE:image] what does the image describe? -> it is [TEXT:label,closed_set]"
+    task = Task("digits", text)
+    with pytest.raises(PlanError, match=r"T0226.*max_length is 2, and a target needs 3 ids"):
+        model.infer(task, DIGITS[:1], search=Search(max_length=2))
+    assert model.infer(task, DIGITS[:1], search=Search(max_length=3))[0].text
 
 
 @pytest.mark.parametrize(
