@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from ...graph.errors import TrainingError
 from ...graph.vocabulary import EOS, PAD
+from ...ops.device.decode.int8 import Int8Linear
 from ...ops.device.decode.search import Search
 from ...ops.device.language import FINISHED
 from ...ops.pack_layout import PackLayout
@@ -91,7 +92,7 @@ def export_model(
     Before that, both programs are run and compared with the model.
 
     Args:
-        model: The model, on a CPU.
+        model: The model, on a CPU and not in eight bits.
         task: A task, the name of one the model knows, or an instruction.
         out: The folder; a package that stands there is replaced.
         documents: Documents that are read and written at a time, at least 1.
@@ -108,6 +109,9 @@ def export_model(
     if model.device.type != "cpu":
         message = f"programs are packaged for a CPU, and the model is on {model.device}"
         raise TrainingError.of("T0752", message, 'load it with device="cpu"')
+    if isinstance(model.head, Int8Linear):
+        message = "a model whose weights are in eight bits cannot be compiled"
+        raise TrainingError.of("T0752", message, "load it without int8")
     path = local_path(out)
     # What is there will be gone, so it must be a package and nothing beside it; an empty folder is no loss.
     if not path.is_dir() or any(each.name not in FILES for each in path.iterdir()):

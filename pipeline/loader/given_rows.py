@@ -49,8 +49,10 @@ class RowReader:
             SourceError: No row has some column, or a row is no mapping.
         """
         read = self.execution.columns
-        known = dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row)
-        if rows and (missing := [column for column in read if column not in known]):
+        mappings = [row for row in rows if isinstance(row, Mapping)]
+        known = dict.fromkeys(name for row in mappings for name in row)
+        # Where nothing is a mapping no column is, and that is not what is wrong.
+        if mappings and (missing := [column for column in read if column not in known]):
             raise SourceError(*(missing_column(column, known) for column in missing))
         # Other columns are left alone, whatever they hold; what is no mapping is refused with the rest.
         chosen = [

@@ -221,6 +221,12 @@ def test_a_row_longer_than_the_model_reads_is_refused_and_not_cut(model: Model) 
     assert problems_of(caught.value) == {"1": "T0312"}
 
 
+@pytest.mark.parametrize("rows", [{"image": b""}, ["image"], [None]])
+def test_what_are_no_rows_is_told_as_such(model: Model, rows: Any) -> None:
+    with pytest.raises(SourceError, match=r"T0408.*row 0 of .* is a \w+, not a mapping"):
+        model.infer("digits", rows)
+
+
 def test_a_missing_column_suggests_the_nearest(model: Model) -> None:
     with pytest.raises(SourceError, match=r"no column \"image\"\n.*\n   = did you mean Images"):
         model.infer("digits", [{"Images": 1, "label": "3"}])

@@ -205,6 +205,11 @@ def answer(programs: Any, told: Any, pixels: torch.Tensor, bpe: Any) -> list[tup
     return list(zip(said, log_probs.tolist(), strict=True))
 
 
+def test_a_model_in_eight_bits_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"T0752.*eight bits cannot be compiled"):
+        export_model(Model.load(run.path, int8=True), "spell", tmp_path / "package")
+
+
 def test_what_has_no_form_of_its_own_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         export_model(model, "([TEXT:number] ;)* -> [TEXT:words]", tmp_path / "package")
