@@ -228,6 +228,8 @@ def test_a_part_of_a_layer_that_is_not_known_is_refused_by_name(part: str, tmp_p
             {"adaptor": {"text": {"entangle_position_embedding": True}}},
             "biases of attention, and to be entangled",
         ),
+        ({"encoder": {"normalize_before": False}}, r"encoder\.layer_norm is there"),
+        ({"encoder_normalize_before": False}, r"encoder\.layer_norm is there"),
     ],
 )
 def test_settings_that_contradict_the_tensors_are_refused(
@@ -235,6 +237,17 @@ def test_settings_that_contradict_the_tensors_are_refused(
 ) -> None:
     content = {"model": make_state("text2text_tiny"), "cfg": {"model": settings}}
     with pytest.raises(CheckpointError, match=f"T0741.*{told}"):
+        import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
+
+
+def test_a_model_that_lacks_its_last_norm_is_not_taken_for_one_that_has_none(
+    tmp_path: Path,
+) -> None:
+    state = make_state("text2text_tiny")
+    for end in ("weight", "bias"):
+        del state[f"encoder.layer_norm.{end}"]
+    content = {"model": state, "cfg": {"encoder": {"normalize_before": True}}}
+    with pytest.raises(CheckpointError, match=r"T0741.*encoder\.layer_norm is missing"):
         import_checkpoint(save(content, tmp_path / "state.pt"), tmp_path / "out")
 
 

@@ -44,6 +44,11 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Settings) -> ModelConf
             message = "positions are to be biases of attention, and to be entangled"
         help_ = "a model without use_self_attn_bias has entangle_position_embedding, and no pos_q_linear"
         raise CheckpointError.of("T0741", message, help_)
+    is_pre_norm = "encoder.norm.weight" in tensors
+    if settings.is_pre_norm not in (is_pre_norm, None):
+        message = f"normalize_before is {settings.is_pre_norm}, and encoder.layer_norm "
+        message += "is there" if is_pre_norm else "is missing"
+        raise CheckpointError.of("T0741", message, "give the whole file, as training wrote it")
     return ModelConfig(
         position="relative",
         width=width,
@@ -51,7 +56,7 @@ def infer_config(tensors: Mapping[str, Tensor], settings: Settings) -> ModelConf
         num_heads=_find_heads(tensors, width, settings.num_heads),
         num_encoder_layers=_count(tensors, r"encoder\.layers\.(\d+)\..+"),
         num_decoder_layers=_count(tensors, r"decoder\.layers\.(\d+)\..+"),
-        pre_norm="encoder.norm.weight" in tensors,
+        pre_norm=is_pre_norm,
         attn_scale_factor=settings.attn_scale_factor,
         scale_attn="encoder.layers.0.attention_sum.scale.weight" in tensors,
         scale_fc="encoder.layers.0.ffn.norm.weight" in tensors,

@@ -29,6 +29,7 @@ class Settings:
         has_biases: Whether attention has biases, ``use_self_attn_bias``; None where it is not said.
         is_entangled: Whether positions are to be no biases.
         no_bias: How they enter then, ``added`` or ``none``; None where it is not said.
+        is_pre_norm: Whether parts of layers normalise what they read; None where it is not said.
     """
 
     attn_scale_factor: float = 2.0
@@ -36,6 +37,7 @@ class Settings:
     has_biases: bool | None = None
     is_entangled: bool = False
     no_bias: str | None = None
+    is_pre_norm: bool | None = None
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Settings:
@@ -54,7 +56,9 @@ class Settings:
         if not isinstance(factor, int | float | None):
             message = f"the model has attn_scale_factor {factor!r}, and it is a number"
             raise CheckpointError.of("T0741", message)
-        heads = _find_map(plain, "encoder").get("attention_heads")
+        encoder = _find_map(plain, "encoder")
+        heads = encoder.get("attention_heads")
+        is_pre_norm = encoder.get("normalize_before", plain.get("encoder_normalize_before"))
         has_biases = plain.get("use_self_attn_bias")
         return cls(
             attn_scale_factor=2.0 if factor is None else float(factor),
@@ -62,6 +66,7 @@ class Settings:
             has_biases=None if has_biases is None else bool(has_biases),
             is_entangled=is_entangled,
             no_bias=_find_no_bias(adaptors, is_entangled=is_entangled),
+            is_pre_norm=None if is_pre_norm is None else bool(is_pre_norm),
         )
 
 
