@@ -182,7 +182,16 @@ def tile_documents(source: Ints, target: Ints, tensors: Ints, capacity: Capacity
     too_big = -(-groups.run_lengths // tile) > shape.run_tiles
     too_big |= (sums > np.array(shape.tensors, np.int64)[:, None]).any(axis=0)
     if too_big.any():
-        groups = split_groups(groups, too_big, first, second, tile)
+        groups = split_groups(
+            groups,
+            too_big,
+            first,
+            second,
+            tensors,
+            tile=tile,
+            run_tiles=run_tiles,
+            limits=shape.tensors,
+        )
         sums = _sum_by_group(groups, tensors)
     return Tiling(groups, sums, shape, is_source_first)
 

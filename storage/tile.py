@@ -16,7 +16,7 @@ Production Planning and Control 10 (1999), for filling one bin as well as can be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,15 +58,61 @@ def group_documents(first: Ints, second: Ints, tile: int) -> Groups:
 
 
 def split_groups(
-    groups: Groups, which: npt.NDArray[np.bool_], first: Ints, second: Ints, tile: int
+    groups: Groups,
+    which: npt.NDArray[np.bool_],
+    first: Ints,
+    second: Ints,
+    tensors: Ints,
+    *,
+    tile: int,
+    run_tiles: int,
+    limits: Sequence[int],
 ) -> Groups:
-    """Return the groups with the documents of those in ``which``, shape ``(B,)``, each alone."""
-    alone = which[groups.group]
-    labels = np.where(alone, len(groups) + np.arange(len(first)), groups.group)
+    """Return the groups with those in ``which``, shape ``(B,)``, cut into pieces that each fit a pack.
+
+    A piece is as many documents as do, in the order of the group. Alone, the many short documents of a group
+    that only has too many tensors would take a tile each.
+
+    Args:
+        groups: All groups.
+        which: Those that fit no pack.
+        first: Length of each document in the first stream, shape ``(D,)``.
+        second: Its length in the second one.
+        tensors: Its tensors, one row per lane, shape ``(lanes, D)``; it fits a pack alone.
+        tile: Length of a tile.
+        run_tiles: Tiles of the second stream of a pack.
+        limits: Tensors of a pack, by lane.
+    """
+    order = np.lexsort((groups.first_offsets, groups.group))
+    order = order[which[groups.group[order]]]
+    heads = _cut(groups.group[order], second[order], tensors[:, order], tile, run_tiles, limits)
+    piece = np.cumsum(heads) - 1
+    labels, offsets = groups.group.copy(), groups.first_offsets.copy()
+    labels[order] = len(groups) + piece
+    offsets[order] -= offsets[order[heads]][piece]
+    ends = np.zeros(int(heads.sum()), np.int64)
+    np.maximum.at(ends, piece, offsets[order] + first[order])
     kept, group = np.unique(labels, return_inverse=True)
-    num_tiles = np.concatenate([groups.num_tiles, -(-first // tile)])[kept]
-    offsets = np.where(alone, 0, groups.first_offsets)
+    num_tiles = np.concatenate([groups.num_tiles, -(-ends // tile)])[kept]
     return _lay_runs(group, offsets, num_tiles, second, tile)
+
+
+def _cut(
+    owners: Ints, lengths: Ints, tensors: Ints, tile: int, run_tiles: int, limits: Sequence[int]
+) -> npt.NDArray[np.bool_]:
+    """Return which documents, sorted by their groups, begin a piece that fits a pack, shape ``(D,)``."""
+    heads = np.zeros(len(owners), np.bool_)
+    last, end, held = -1, 0, [0] * len(limits)
+    documents = zip(owners.tolist(), lengths.tolist(), tensors.T.tolist(), strict=True)
+    for number, (owner, length, own) in enumerate(documents):
+        used = end % tile
+        # As runs are laid out: a document that crosses a boundary is moved to it.
+        end += length + (tile - used if used and used + length > tile else 0)
+        held = [sum(pair) for pair in zip(held, own, strict=True)]
+        is_over = any(has > limit for has, limit in zip(held, limits, strict=True))
+        if owner != last or is_over or end > run_tiles * tile:
+            heads[number], last, end, held = True, owner, length, own
+    return heads
 
 
 def restart_sums(values: Ints, owners: Ints) -> Ints:

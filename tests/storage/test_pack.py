@@ -73,6 +73,14 @@ def test_a_placement_keeps_every_promise(
             ).all()
 
 
+def test_short_documents_with_too_many_tensors_for_a_pack_still_share_tiles() -> None:
+    # As labels of pictures: 21 targets are one tile, and 6 pictures a pack.
+    capacity = Capacity(source=512, target=128, tensors={"images": 6}, tile=64)
+    source, target = np.full(240, 10), np.full(240, 3)
+    tiling = tile_documents(source, target, np.ones((1, 240), np.int64), capacity)
+    assert tiling.place(240 // 6).num_packs <= 240 // 6 + 1
+
+
 def short(rng: np.random.Generator, size: int) -> tuple[Ints, Ints]:
     """Reviews and questions: 20 to 45 ids, answered in a few."""
     return rng.integers(20, 46, size), rng.integers(2, 8, size)
