@@ -77,8 +77,9 @@ class Schedule:
     is_linear: bool = False
 
     def __post_init__(self) -> None:
-        if not self.rules or any(step < 0 for step in self.rules):
-            raise _refuse("a schedule needs rules for steps of at least 0")
+        if not self.rules or not all(_is_step(step) for step in self.rules):
+            given = ", ".join(map(repr, self.rules)) or "none"
+            raise _refuse(f"a schedule needs rules for whole steps of at least 0, got {given}")
 
 
 Weights: TypeAlias = "Rule | Schedule | None"
@@ -176,6 +177,10 @@ def check_weights(weights: Weights, parts: Sequence[Part]) -> None:
         if isinstance(given, Mapping):
             for problem, help_ in _wrong(given, names, may_be_zero=is_schedule):
                 raise _refuse(problem, help_)
+        elif not _is_rule(given):
+            rules = "weights by name, Temperature, UniMax or Tokens"
+            help_ = f"a rule is {rules}; only a whole mixture has a Schedule of these"
+            raise _refuse(f"{given!r} is no rule", help_)
 
 
 def _wrong(
@@ -238,6 +243,16 @@ def _sum_sizes(blend: Blend, sizes: Mapping[str, Size]) -> Size:
         rows=sum(sizes[task].rows for task in shares),
         tokens_per_row=sum(share * sizes[task].tokens_per_row for task, share in shares.items()),
     )
+
+
+def _is_rule(given: object) -> bool:
+    """Return whether what somebody gave as a rule of no names is one."""
+    return isinstance(given, Temperature | UniMax)
+
+
+def _is_step(step: object) -> bool:
+    """Return whether what somebody gave as a step is one."""
+    return isinstance(step, int) and not isinstance(step, bool) and step >= 0
 
 
 def _check_positive(what: str, value: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.strategies as st
 import pytest
@@ -91,6 +91,9 @@ def test_rules_follow_one_another() -> None:
         pytest.param({"a": 1, "b": 0}, 'weight of "b" must be positive, got 0', id="zero"),
         pytest.param(Tokens({"a": 1, "b": -1}), "positive, got -1", id="negative"),
         pytest.param(Schedule({0: {"a": 0, "b": 0}}), "every weight is 0", id="nothing"),
+        pytest.param(
+            Schedule({0: cast("Any", Schedule({0: Temperature(1)}))}), "is no rule", id="schedules"
+        ),
     ],
 )
 def test_weights_of_other_parts_are_refused(weights: Weights, message: str) -> None:
@@ -106,6 +109,8 @@ def test_weights_of_other_parts_are_refused(weights: Weights, message: str) -> N
         lambda: UniMax(1, 0),
         lambda: Schedule({}),
         lambda: Schedule({-1: Temperature(1)}),
+        lambda: Schedule({cast("int", 0.5): Temperature(1)}),
+        lambda: Schedule({cast("int", "0"): Temperature(1)}),
         lambda: Mixture([task("a", weight=1.0)], weights=Temperature(1)),
         lambda: Mixture([Mixture([task("a")])]),
         lambda: Mixture([Mixture([task("a")], name="a")]),
@@ -113,7 +118,7 @@ def test_weights_of_other_parts_are_refused(weights: Weights, message: str) -> N
         lambda: Mixture([Mixture([task("a")], name="g", weight=0.0)]),
         lambda: Mixture([Mixture([task("a")], name="g", bpe_size=300)]),
     ],
-    ids=map(str, range(11)),
+    ids=map(str, range(13)),
 )
 def test_mixtures_that_make_no_sense_are_refused(make: Any) -> None:
     with pytest.raises(PlanError, match="T0219"):
