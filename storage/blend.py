@@ -69,8 +69,10 @@ class Blend:
         return found
 
     def mean(self, steps: range) -> dict[str, float]:
-        """Return the share of every task over ``steps``, about."""
-        looks = np.linspace(steps.start, steps.stop, _LOOKS, endpoint=False).tolist()
+        """Return the share of every task over ``steps``; about, where there are many."""
+        looks: list[float] = list(steps)
+        if len(steps) > _LOOKS:
+            looks = np.linspace(steps.start, steps.stop, _LOOKS, endpoint=False).tolist()
         found = [self.at(look) for look in (looks if self.all_knots() != [0] else looks[:1])]
         return {name: math.fsum(each[name] for each in found) / len(found) for name in self.tasks}
 

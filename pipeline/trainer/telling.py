@@ -98,7 +98,7 @@ class Teller:
         times = self._of_all(self.clock.read())
         line = learner.measure(self.stream.losses, waited_s=self._waited_s)
         self._waited_s = 0.0
-        self._add_progress(line["mixture"])
+        self._add_progress(line["mixture"], len(line["packs"]))
         line |= {
             "speed": self._describe_speed(times),
             "memory": _describe_memory(learner.device),
@@ -134,9 +134,10 @@ class Teller:
         tokens, samples, flops = ranks.add_up([float(number) for number in times.amount])
         return replace(times, amount=Amount(int(tokens), int(samples), flops))
 
-    def _add_progress(self, mixture: dict[str, dict[str, Any]]) -> None:
-        """Add, for each task, the share of samples that was asked for, and how often its rows were seen."""
-        asked, seen = self.stream.blend.at(self.learner.step - 1), self.loader.num_seen
+    def _add_progress(self, mixture: dict[str, dict[str, Any]], num_steps: int) -> None:
+        """Add, for each task, the share asked for in the last steps, and how often its rows were seen."""
+        step, seen = self.learner.step, self.loader.num_seen
+        asked = self.stream.blend.mean(range(step - num_steps, step))
         for task in self.loader.report.tasks:
             numbers = mixture.setdefault(task.name, {})
             numbers["asked"] = asked[task.name]

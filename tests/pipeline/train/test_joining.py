@@ -71,6 +71,14 @@ def test_shares_change_at_the_very_step(whole: dict[int, Checkpoint], out: Path)
     assert epochs[0] == 0 < epochs[1] == epochs[2] < epochs[3], "it goes on where it was"
 
 
+def test_a_line_of_steps_before_and_after_a_jump_was_asked_for_the_mean_of_both(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    go(store_dir, tmp_path, log_every=3, steps=9)
+    asked = [line["mixture"]["digits"]["asked"] for line in read_log(tmp_path)]
+    assert asked == pytest.approx([0, 0, 0.25 / 3])
+
+
 def test_what_is_a_tasks_own_rests_while_it_is_away(
     whole: dict[int, Checkpoint], store_dir: Path, tmp_path: Path
 ) -> None:
