@@ -210,6 +210,7 @@ _LEAST: Final = {
     "rank_timeout_s": 3,
     "loader_timeout_s": 1,
 }
+_MOST_SEED: Final = 2**63 - 1
 _SHARES: Final = ("final_rate", "evaluate_share")
 _KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
 _ACCEPTED: Final = {int: int, float: int | float, str: str}
@@ -221,6 +222,8 @@ def _refuse_range(name: str, value: float) -> Iterator[Problem]:
         yield Problem("T0730", f"{name} must be at least {low}, got {value}")
     elif name in _SHARES and value > 1:
         yield Problem("T0730", f"{name} is a share and must be at most 1, got {value}")
+    elif name == "seed" and value > _MOST_SEED:
+        yield Problem("T0730", f"seed must be below 2**63, got {value}")
     elif name == "ema" and value >= 1:
         yield Problem("T0730", f"ema must be below 1, got {value}")
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from taskloom.graph.errors import TrainingError
 from taskloom.pipeline.settings import TrainConfig
 from taskloom.pipeline.trainer.schedule import count_warmup, rate_at, share_at
 
@@ -26,6 +27,12 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         final_rate=draw(st.floats(0, 1)),
         learning_rate=draw(st.floats(1e-6, 1)),
     )
+
+
+def test_a_seed_is_one_that_torch_takes() -> None:
+    assert TrainConfig(seed=2**63 - 1).seed
+    with pytest.raises(TrainingError, match=r"T0730.*seed must be below 2\*\*63"):
+        TrainConfig(seed=2**63)
 
 
 @given(configs())
