@@ -243,6 +243,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        message = f'device "{name}" cannot be used: {str(error).splitlines()[0]}'
+        # Of one that this torch was built without, it goes on for a page.
+        why = str(error).splitlines()[0].partition(". ")[0]
+        message = f'device "{name}" cannot be used: {why}'
         raise TrainingError.of("T0733", message, 'use "cpu", or "auto"') from None
     return device

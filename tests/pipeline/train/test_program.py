@@ -262,6 +262,12 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
         choose_device(name)
 
 
+def test_why_a_device_is_not_there_is_told_in_a_sentence() -> None:
+    with pytest.raises(TrainingError, match="T0733") as caught:
+        choose_device("xla")
+    assert len(caught.value.problems[0].message) < 200
+
+
 def test_the_device_is_a_gpu_only_where_there_is_one() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
