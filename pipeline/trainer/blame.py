@@ -23,9 +23,9 @@ from ..loader.stream import Stream
 from ..settings import TrainConfig
 from .documents import Document, Row, find_rows, name_documents, tell_documents, write_documents
 from .learner import Learner
+from .run_log import NOT_FINITE
 from .sharding import local
 
-NAME: Final = "not-finite.json"
 """File of a run that names the documents."""
 
 _MAX_TRIES: Final = 2000
@@ -62,7 +62,7 @@ class Blamed:
 
     def write(self, run: Path, what: str) -> Path:
         """Write all documents to the directory ``run``, and return the file."""
-        path = run / NAME
+        path = run / NOT_FINITE
         write_documents(
             path,
             self.documents,

@@ -12,8 +12,8 @@ from ...storage.checkpoint import latest_checkpoint
 from ...storage.pack import Pack
 from ..loader.stream import Stream
 from .documents import find_rows, name_documents, tell_documents, write_documents
+from .run_log import OUT_OF_MEMORY
 
-NAME: Final = "out-of-memory.json"
 """File of a run that names the documents."""
 
 _SIGNS: Final = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
@@ -100,13 +100,13 @@ def _refuse(
 ) -> TrainingError:
     named = name_documents(stream, find_rows(pack.rows for pack in packs))
     said = _first_line(error)
-    write_documents(run / NAME, named, step=step, said=said)
+    write_documents(run / OUT_OF_MEMORY, named, step=step, said=said)
     good = f"step {step - 1:,} was the last good one" if step > 1 else "it is the first"
     help_ = [
         said,
         f"{good}; {_tell_saved(run)}",
         f"its {len(named):,} documents:",
-        *tell_documents(named, run / NAME),
+        *tell_documents(named, run / OUT_OF_MEMORY),
         _advise(stream),
     ]
     return TrainingError.of("T0781", f"step {step:,} does not fit into memory", "\n".join(help_))

@@ -22,6 +22,12 @@ NAME = "log.jsonl"
 HEADER = "header.json"
 """File of what a run learns from and with, as it was said when it last began or went on."""
 
+NOT_FINITE = "not-finite.json"
+"""File of a run that a loss or gradient ended which is no finite number: its documents, by name."""
+
+OUT_OF_MEMORY = "out-of-memory.json"
+"""File of a run that ended for want of memory: the documents of the step."""
+
 
 class RunLog(Listener):
     """Writes the log of a run, and its header; the run cannot be gone on with without them."""

@@ -27,7 +27,6 @@ from ..model.record import refuse_other_run, tell_other_model, used_artifacts
 from ..progress import Shown
 from ..settings import TrainConfig, profiled_steps
 from ..task import Mixture, Task
-from .blame import NAME as NOT_FINITE
 from .blame import advise, find_documents
 from .evaluating import Evaluator
 from .interrupt import deferred_interrupts
@@ -35,14 +34,13 @@ from .keeping import begin_with, restore, whole_result
 from .learner import Learner
 from .listener.listening import Audience
 from .loss_watch import LossWatch
-from .memory import NAME as OUT_OF_MEMORY
 from .memory import told_evaluation_memory
 from .profiling import NAME as TRACE
 from .profiling import Tracer
 from .ranks import Ranks
 from .recipe import tell_recipe
 from .referee import Referee
-from .run_log import read_log
+from .run_log import NOT_FINITE, OUT_OF_MEMORY, read_log
 from .saving import Saver
 from .schedule import count_warmup, is_endless
 from .step_part import EVALUATING, SAVING, TELLING
@@ -113,16 +111,21 @@ class Running:
         checkpoint = latest_checkpoint(self.path)
         if checkpoint is None:
             self._begin_anew()
+            self._forget_failures()
             return loader
         saved = read_checkpoint(checkpoint, with_training=True)
         was = _as_long_as(self.stream.config, saved.record)
         refuse_other_run(self.path, was, {**self.record, "loader": loader.state()})
         restore(self.learner, saved)
+        self._forget_failures()
+        return self._open_loader(saved.record["loader"])
+
+    def _forget_failures(self) -> None:
+        """Remove what was written where the run ended before, so that nobody takes it for news."""
         if self.ranks.is_first:
             for name in (NOT_FINITE, OUT_OF_MEMORY):
                 with reporting(self.path / name):
                     (self.path / name).unlink(missing_ok=True)
-        return self._open_loader(saved.record["loader"])
 
     def _open_loader(self, state: Mapping[str, Any] | None = None) -> Loader:
         """Return a loader of this rank's share, which begins, or goes on at ``state``."""

@@ -163,7 +163,7 @@ class _Frame:
             yield f'<path class="grid" d="M{_LEFT} {y}H{self.width - _RIGHT}"/>'
             told = escape(chart.write(tick))
             yield f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{told}</text>'
-        every = _nice(self.last)
+        every = max(_nice(self.last), 1)
         steps = [n * every for n in range(int(self.last / every) + 1)]
         for step in steps:
             anchor = "start" if step == 0 else "end" if self.x(step) > self.width - 40 else "middle"

@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from ..trainer.run_log import find_log, read_header
+from ..trainer.run_log import NOT_FINITE, OUT_OF_MEMORY, find_log, read_header
+
+FAILURES: Final = ("diverges.json", NOT_FINITE, OUT_OF_MEMORY)
+"""Files of a run that name the documents at fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class RunFacts:
         lines: Lines of its log on steps.
         evaluations: Lines of its log on evaluations.
         samples: What the model answered, by the step of the evaluation.
+        failure: Why it ended before its time, and at which step; empty if that is not known.
     """
 
     path: Path
@@ -30,6 +34,7 @@ class RunFacts:
     lines: tuple[dict[str, Any], ...]
     evaluations: tuple[dict[str, Any], ...]
     samples: Mapping[int, list[dict[str, Any]]]
+    failure: str
 
     @classmethod
     def read(cls, run: Path) -> RunFacts:
@@ -48,6 +53,7 @@ class RunFacts:
             lines=tuple(line for line in log if "evaluation" not in line),
             evaluations=evaluations,
             samples={step: found for step in sorted(steps) if (found := _read_samples(run, step))},
+            failure=_read_failure(run),
         )
 
     @property
@@ -117,6 +123,18 @@ class RunFacts:
             sums["sample_share"] = sums["samples"] / max(samples, 1)
             sums["token_share"] = sums["tokens"] / max(tokens, 1)
         return found
+
+
+def _read_failure(run: Path) -> str:
+    if found := _read_object(run / NOT_FINITE):
+        return f"ended at step {found['step']:,}: {found['what']} is no finite number"
+    if found := _read_object(run / OUT_OF_MEMORY):
+        return f"ended at step {found['step']:,}, which does not fit into memory"
+    return ""
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def _read_samples(run: Path, step: int) -> list[dict[str, Any]]:

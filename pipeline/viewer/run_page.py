@@ -25,7 +25,7 @@ from ..trainer.metric import sign_of
 from ..trainer.step_part import WAITING
 from .run_answers import draw_answers
 from .run_curves import draw_losses, draw_tasks
-from .run_facts import RunFacts
+from .run_facts import FAILURES, RunFacts
 from .run_section import legend, section, text_of
 from .run_time import draw_time
 
@@ -73,14 +73,15 @@ def _summarize(facts: RunFacts) -> str:
     if any(line["evaluation"].get("stops") for line in facts.evaluations[-1:]):
         told += ", stopped: nothing got better"
     since = next((line["diverges_since"] for line in facts.lines if "diverges_since" in line), None)
-    return told if since is None else f"{told}, diverging since step {since:,}"
+    told += "" if since is None else f", diverging since step {since:,}"
+    return f"{told}, {facts.failure}" if facts.failure else told
 
 
 def _links(run: Path, folder: Path) -> str:
     if folder not in (run, run.parent):
         return ""
     checkpoints = sorted(path.name for path in run.glob("step-*") if path.is_dir())
-    names = ["log.jsonl", "measures.json", "trace.json", "samples", *checkpoints[-2:]]
+    names = ["log.jsonl", "measures.json", "trace.json", "samples", *FAILURES, *checkpoints[-2:]]
     links = {name: (run / name).relative_to(folder) for name in names if (run / name).exists()}
     return "".join(
         f'<a href="{escape(path.as_posix())}">{text_of(name)}</a>' for name, path in links.items()

@@ -18,9 +18,9 @@ import torch
 from taskloom.graph.errors import TrainingError
 from taskloom.pipeline import train
 from taskloom.pipeline.loader.stream import Stream
-from taskloom.pipeline.trainer.blame import NAME
 from taskloom.pipeline.trainer.documents import MAX_TOLD
 from taskloom.pipeline.trainer.learner import Learner
+from taskloom.pipeline.trainer.run_log import NOT_FINITE
 from taskloom.storage.checkpoint import latest_checkpoint, read_checkpoint
 from taskloom.storage.saving import begin_checkpoint
 
@@ -82,7 +82,7 @@ def test_the_rows_that_are_named_are_exactly_those_that_read_the_spoilt_id(
     (problem,) = caught.value.problems
     assert re.fullmatch(r"the loss of .* is no longer a finite number at step 5", problem.message)
     assert "step 4 was the last good one\n" in problem.help
-    told = json.loads((tmp_path / NAME).read_text("utf-8"))
+    told = json.loads((tmp_path / NOT_FINITE).read_text("utf-8"))
     assert (told["step"], told["is_narrowed"]) == (5, True)
     assert told["num_documents"] == len(read)
     expected: set[tuple[str, str]] = set()
@@ -105,11 +105,11 @@ def test_the_rows_that_are_named_are_exactly_those_that_read_the_spoilt_id(
 def test_a_run_that_diverges_by_itself_blames_no_row(store_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         go(store_dir, tmp_path, learning_rate=1e38, clip=0.0)
-    told = json.loads((tmp_path / NAME).read_text("utf-8"))
+    told = json.loads((tmp_path / NOT_FINITE).read_text("utf-8"))
     assert len(told["documents"]) == told["num_documents"] > MAX_TOLD
     (problem,) = caught.value.problems
     every = f"each of its {told['num_documents']} documents is wrong alone, so the parameters are"
-    assert f"{every}: all are in {tmp_path / NAME}\n" in problem.help
+    assert f"{every}: all are in {tmp_path / NOT_FINITE}\n" in problem.help
     assert re.match(r"step \d+ was the last good one\n", problem.help)
     assert problem.help.endswith("\nset clip to 1, and train into another directory")
 

@@ -110,6 +110,29 @@ def test_the_page_tells_what_the_log_tells(tmp_path: Path) -> None:
     assert re.search(r"caption\s+100\.0%\s+100\.0%\s+100\.0%\s+120\s+4\.00", text)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("not-finite.json", "ended at step 41: the loss of caption is no finite number"),
+        ("out-of-memory.json", "ended at step 41, which does not fit into memory"),
+    ],
+)
+def test_the_page_of_a_run_that_failed_says_why_and_leads_to_the_rows(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    facts = {"step": 41, "what": "the loss of caption", "documents": []}
+    (write_run(tmp_path) / name).write_text(json.dumps(facts))
+    page = render_run(tmp_path)
+    assert f"step 40 of 40, {told}" in unescape(page)
+    assert f'href="{name}"' in page
+
+
+def test_steps_below_a_chart_are_whole() -> None:
+    series = Series(name="loss", kind="loss", points=[(1, 2.0)])
+    drawn = Chart(title="loss", series=[series], last=1).draw()
+    assert re.findall(r'y="214" text-anchor="\w+">(\d)</text>', drawn) == ["0", "1"]
+
+
 def test_a_real_run_becomes_a_page_of_moderate_size(run: Run) -> None:
     page = render_run(run.path)
     assert len(page) < 100_000
