@@ -151,6 +151,8 @@ class Running:
         for name in taken.missing:
             stays = ", and stays as it was drawn: let `scopes` learn it in full"
             self.shown.say(f"  begins anew: {name}{stays if name in resting else ''}")
+        for name in taken.unused:
+            self.shown.say(f"  is left out: {name}")
         if taken.new_ids and SCOPES + VOCABULARY in resting:
             self.shown.say(
                 "  new ids stay as they were drawn: let `scopes` learn vocabulary in full"

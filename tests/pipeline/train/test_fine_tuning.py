@@ -129,6 +129,17 @@ def test_a_model_that_computes_otherwise_with_the_same_weights_is_told_of(
         assert (told in capsys.readouterr().err) == (out == "heads")
 
 
+def test_layers_that_only_the_checkpoint_has_are_told_of(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn([SPELL], base, "deep", model=replace(MODEL, num_encoder_layers=2), steps=1)
+    learn([SPELL], base, "flat", weights=str(base / "deep"), progress=True, **STILL)
+    dropped = last_of(base / "deep").tensors.keys() - last_of(base / "flat").tensors.keys()
+    told = capsys.readouterr().err
+    assert dropped
+    assert all(f"is left out: {name}" in told for name in dropped)
+
+
 @pytest.mark.parametrize("learned", ["nothing new", "all that is new"])
 def test_what_begins_anew_and_is_not_learned_is_told_of(
     base: Path, capsys: pytest.CaptureFixture[str], learned: str
