@@ -6,7 +6,7 @@ Codes T0220 (sizes) to T0230, T0232 and T0244 to T0248 belong to the device ops.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from ...graph.errors import PlanError, Problem, suggest
@@ -82,6 +82,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if problems := tuple(_problems(self)):
             raise PlanError(*problems)
+
+    @property
+    def idle(self) -> list[str]:
+        """Names of what is set and changes nothing, since it is for ``relative`` alone."""
+        names = [] if self.position == "relative" else [each.name for each in fields(self)]
+        after = names[names.index("label_smoothing") + 1 :] if names else []
+        default = ModelConfig()
+        return [name for name in after if getattr(self, name) != getattr(default, name)]
 
 
 def _problems(config: ModelConfig) -> Iterator[Problem]:

@@ -84,6 +84,8 @@ class Running:
         if done:
             left = f"goes on after step {done:,}" if done < last else "no step is left to take"
             yield f"{self.path} has a checkpoint of step {done:,}: {left}"
+        if idle := self.stream.model.idle:
+            yield f"nothing comes of {', '.join(idle)}: that is for `position: relative` alone"
         if (warmup := count_warmup(config)) > config.steps:
             yield f"the learning rate never gets to its highest: warmup is {warmup:,} of {config.steps:,} steps"
         traced = profiled_steps(config.profile)
