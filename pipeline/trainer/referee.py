@@ -76,6 +76,9 @@ class Referee:
             return "not evaluated while training: evaluate_every is 0"
         if not self.tasks:
             return "not evaluated while training: no task has rows in the split valid"
+        if config.evaluate_every > config.steps:
+            every = f"evaluate_every is {config.evaluate_every:,}"
+            return f"not evaluated while training: {every}, and the run has {config.steps:,} steps"
         told = (
             f"evaluated every {config.evaluate_every:,} steps on up to {config.evaluate_rows:,} rows of "
             f"{', '.join(self.tasks)}"

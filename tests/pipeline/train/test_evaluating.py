@@ -229,7 +229,11 @@ def test_the_header_says_which_tasks_are_evaluated_and_how_often(
     done: Run, run: Run, store: Path, tmp_path: Path
 ) -> None:
     assert done.header[-1] == "evaluated every 10 steps on up to 8 rows of digits, spell"
-    assert run.header[-1].startswith("evaluated every 250 steps on up to 64 rows of digits, in at")
+    too_short = "not evaluated while training: evaluate_every is 250, and the run has 60 steps"
+    assert run.header[-1] == too_short
+    default = Referee.over(replace(CONFIG, steps=250), {"digits": ["digits"]}, ())
+    told = "evaluated every 250 steps on up to 64 rows of digits, in at most 5% of the time"
+    assert default.remark == told
     never = go(store, tmp_path, steps=1, evaluate_every=0)
     assert never.header[-1] == "not evaluated while training: evaluate_every is 0"
 
