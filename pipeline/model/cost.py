@@ -51,7 +51,8 @@ class Cost:
         for task, rows in self.rows.items():
             if self.samples[task]:
                 steps, flops = rows / self.samples[task], rows * self.flops[task]
-                yield f"{task}: an epoch is {steps:,.0f} steps, {write_amount(flops, 'FLOP')} of its own"
+                told = f"{steps:,.0f}" if steps >= 10 else f"{steps:.2g}"
+                yield f"{task}: an epoch is {told} steps, {write_amount(flops, 'FLOP')} of its own"
 
 
 def _mean_flops(stream: Stream, demand: Demand) -> dict[str, float]:

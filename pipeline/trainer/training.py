@@ -95,6 +95,8 @@ def train(
         KeyboardInterrupt: The run was interrupted; it was saved first.
     """
     config = _configure(config or TrainConfig(), settings)
+    if stop_at is not None and stop_at < 1:
+        raise TrainingError.of("T0730", f"stop_at must be at least 1, got {stop_at}")
     services = open_services(split_words(config.log_to))
     mixture = as_mixture(mixture)
     store = store if isinstance(store, Store) else Store.open(store)

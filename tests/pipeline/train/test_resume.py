@@ -233,6 +233,32 @@ def test_a_warm_up_that_is_longer_than_the_run_is_told_of(
     assert "never gets to its highest: warmup is 7 of 1 steps" in capfd.readouterr().err
 
 
+def test_a_run_that_is_to_stop_before_its_first_step_is_refused(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"T0730.*stop_at must be at least 1, got 0"):
+        train(make_mixture(has_rows=False), store_dir, out=tmp_path, stop_at=0)
+
+
+def test_a_run_that_is_begun_anew_forgets_how_it_ended_before(
+    store_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out-of-memory.json").write_text("{}")
+    short: dict[str, Any] = {"out": tmp_path, "model": MODEL, "config": CONFIG, "steps": 1}
+    train(make_mixture(has_rows=False), store_dir, **short)
+    assert not (tmp_path / "out-of-memory.json").exists()
+
+
+def test_sizes_that_a_rotary_model_does_not_read_are_told_of(
+    store_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for_relative = replace(MODEL, pre_norm=False, max_positions=7, label_smoothing=0.1)
+    short: dict[str, Any] = {"out": tmp_path, "model": for_relative, "config": CONFIG, "steps": 1}
+    train(make_mixture(has_rows=False), store_dir, **short)
+    told = "nothing comes of pre_norm, max_positions: that is for `position: relative` alone"
+    assert told in capfd.readouterr().err
+
+
 def test_another_run_in_the_same_directory_is_refused_difference_by_difference(
     whole: Path, store_dir: Path
 ) -> None:

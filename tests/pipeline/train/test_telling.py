@@ -144,7 +144,7 @@ def test_the_header_tells_of_flops_and_of_epochs_in_steps(run: Run) -> None:
     assert re.search(r"^a step: \d+ samples, about [\d.]+ [MG]FLOP$", text, re.M)
     for task in ("digits", "spell"):
         assert re.search(
-            rf"^{task}: an epoch is [\d,]+ steps, [\d.]+ [MG]FLOP of its own$", text, re.M
+            rf"^{task}: an epoch is [\d,.]+ steps, [\d.]+ [MG]FLOP of its own$", text, re.M
         )
     assert read_header(run.path)["header"] == list(run.header)
 
