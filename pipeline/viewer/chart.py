@@ -197,6 +197,6 @@ def _draw(series: Series, frame: _Frame) -> str:
 
 def _nice(span: float) -> float:
     """Return a round number that divides ``span`` into about four."""
-    rough = span / 4
+    rough = max(span / 4, 1e-300)  # the smallest numbers have no fourth part
     power = 10.0 ** math.floor(math.log10(rough))
     return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)

@@ -14,7 +14,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from PIL import Image
 
 from taskloom.graph.errors import TrainingError
@@ -175,6 +175,7 @@ points = st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=900).map(
 
 
 @given(points, st.sampled_from(["linear", "log"]))
+@example([(1, 5e-324)], "linear")
 def test_every_point_of_a_chart_lies_within_its_frame(given_points: Any, scale: Any) -> None:
     series = Series(name="s", points=thin(given_points), kind="train")
     chart = Chart(title="t", series=(series,), last=len(given_points), scale=scale)
