@@ -26,8 +26,6 @@ from .learner import Learner
 from .run_log import NOT_FINITE
 from .sharding import local
 
-"""File of a run that names the documents."""
-
 _MAX_TRIES: Final = 2000
 """Groups that are computed at most; with more documents at fault some are named though they are not."""
 

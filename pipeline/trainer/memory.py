@@ -14,8 +14,6 @@ from ..loader.stream import Stream
 from .documents import find_rows, name_documents, tell_documents, write_documents
 from .run_log import OUT_OF_MEMORY
 
-"""File of a run that names the documents."""
-
 _SIGNS: Final = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 """What torch and its libraries say, on a GPU and elsewhere."""
 
