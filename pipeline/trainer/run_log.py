@@ -59,6 +59,10 @@ class RunLog(Listener):
             kept = takewhile(lambda line: _is_until(line, facts["step"]), before)
             # It stays the same file, which is locked.
             self._file.truncate(sum(map(len, kept)))
+        # What was written where the run ended before is no news.
+        for name in (NOT_FINITE, OUT_OF_MEMORY):
+            with reporting(run / name):
+                (run / name).unlink(missing_ok=True)
         write_json(run / HEADER, {"header": [*header], **facts})
 
     def logged(self, line: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...graph.errors import TrainingError
 from ...storage.checkpoint import latest_checkpoint, read_checkpoint, read_record
-from ...storage.files import local_path, reporting
+from ...storage.files import local_path
 from ...storage.loader import Loader
 from ..answerer.inference import Model
 from ..loader.stream import Stream
@@ -40,7 +40,7 @@ from .profiling import Tracer
 from .ranks import Ranks
 from .recipe import tell_recipe
 from .referee import Referee
-from .run_log import NOT_FINITE, OUT_OF_MEMORY, read_log
+from .run_log import read_log
 from .saving import Saver
 from .schedule import count_warmup, is_endless
 from .step_part import EVALUATING, SAVING, TELLING
@@ -113,21 +113,12 @@ class Running:
         checkpoint = latest_checkpoint(self.path)
         if checkpoint is None:
             self._begin_anew()
-            self._forget_failures()
             return loader
         saved = read_checkpoint(checkpoint, with_training=True)
         was = _as_long_as(self.stream.config, saved.record)
         refuse_other_run(self.path, was, {**self.record, "loader": loader.state()})
         restore(self.learner, saved)
-        self._forget_failures()
         return self._open_loader(saved.record["loader"])
-
-    def _forget_failures(self) -> None:
-        """Remove what was written where the run ended before, so that nobody takes it for news."""
-        if self.ranks.is_first:
-            for name in (NOT_FINITE, OUT_OF_MEMORY):
-                with reporting(self.path / name):
-                    (self.path / name).unlink(missing_ok=True)
 
     def _open_loader(self, state: Mapping[str, Any] | None = None) -> Loader:
         """Return a loader of this rank's share, which begins, or goes on at ``state``."""
