@@ -2,11 +2,13 @@
 
 A run *diverges* where three lines of its log in a row have a loss above one and a half times the median of the
 twenty lines before them, plus 0.5. A loss that is hard to learn wanders by less, and one that comes back within
-a line or two was a bad batch.
+a line or two was a bad batch. Where fewer than five lines are before them, it is three times their least loss:
+a run begins at about what guessing costs, and no worse.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +22,8 @@ PLUS: Final = 0.5
 IN_A_ROW: Final = 3
 REMEMBERED: Final = 20
 FEWEST: Final = 5
-"""Lines without which nothing is known of a run."""
+"""Lines whose median says what is usual."""
+EARLY_TIMES: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ class LossWatch:
         """
         if loss is None or self._is_told:
             return None
-        if len(self._usual) < FEWEST or loss <= TIMES * median(self._usual) + PLUS:
+        if loss <= self._limit:
             self._usual += [*(high for _, high in self._high), loss]
             self._high = []
             self.good_step = step
@@ -66,3 +69,12 @@ class LossWatch:
         self._high.append((step, loss))
         self._is_told = len(self._high) == IN_A_ROW
         return self._high[0][0] if self._is_told else None
+
+    @property
+    def _limit(self) -> float:
+        """The loss above which one is high."""
+        if not self._usual:
+            return math.inf
+        if len(self._usual) < FEWEST:
+            return EARLY_TIMES * min(self._usual) + PLUS
+        return TIMES * median(self._usual) + PLUS
