@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from ...graph.errors import TrainingError, suggest
+from ...graph.errors import TrainingError
 
 _GIB: Final = 2**30
 _PRECISIONS: Final = ("bfloat16", "tensorfloat32", "float32")
@@ -199,6 +199,6 @@ def hardware_of(kind: str) -> Hardware:
         TrainingError: There is no such kind (T0830).
     """
     if kind not in HARDWARE:
-        help_ = f"{suggest(kind, HARDWARE)}\nknown are {', '.join(HARDWARE)}"
-        raise TrainingError.of("T0830", f'no hardware is known as "{kind}"', help_)
+        message = f'no hardware is known as "{kind}"'
+        raise TrainingError.of("T0830", message, f"known: {', '.join(HARDWARE)}")
     return HARDWARE[kind]
