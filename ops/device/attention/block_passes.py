@@ -9,14 +9,13 @@ Shape letters: as in `taskloom.ops.device.attention.stages`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .blocks import Blocks, Codes
+from .blocks import Blocks, Codes, find_blocks
 from .call import Call, Passes, precise
 from .rows import Rows, ScoreRows
 from .stages import Stage
@@ -222,26 +221,6 @@ def _scoring_of(call: Call) -> _Scoring:
         ranges, codes, call.k_MHD.shape[0], call.tile, str(call.q_NHD.device)
     )
     return _Scoring.of(blocks, call.q_NHD, call.table_HR, own_codes, call.scale)
-
-
-@lru_cache(maxsize=8)
-def find_blocks(
-    ranges: bytes, codes: bytes, num_keys: int, tile: int, device: str
-) -> tuple[Blocks, Codes | None]:
-    """Return the blocks of some ranges, and the codes of their tokens, if there are any; int32 all of them.
-
-    Layers of a compiled stack call one by one, and none tells that it is given what the one before was.
-    """
-    lo_N, hi_N = _restore_rows(ranges, 2).to(device)
-    blocks = Blocks(lo_N, hi_N, num_keys, tile)
-    if not codes:
-        return blocks, None
-    shift_N, code_N, slot_N = _restore_rows(codes, 3).to(device)
-    return blocks, (code_N, shift_N + code_N, slot_N)
-
-
-def _restore_rows(told: bytes, number: int) -> Tensor:
-    return torch.frombuffer(bytearray(told), dtype=torch.int32).view(number, -1)
 
 
 def _forward(call: Call) -> tuple[Tensor, Tensor]:

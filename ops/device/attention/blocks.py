@@ -6,6 +6,7 @@ Shape letters: as in `taskloom.ops.device.attention.stages`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -142,6 +143,26 @@ class Blocks:
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+@lru_cache(maxsize=8)
+def find_blocks(
+    ranges: bytes, codes: bytes, num_keys: int, tile: int, device: str
+) -> tuple[Blocks, Codes | None]:
+    """Return the blocks of some ranges, and the codes of their tokens, if there are any; int32 all of them.
+
+    Layers of a compiled stack call one by one, and none tells that it is given what the one before was.
+    """
+    lo_N, hi_N = _restore_rows(ranges, 2).to(device)
+    blocks = Blocks(lo_N, hi_N, num_keys, tile)
+    if not codes:
+        return blocks, None
+    shift_N, code_N, slot_N = _restore_rows(codes, 3).to(device)
+    return blocks, (code_N, shift_N + code_N, slot_N)
+
+
+def _restore_rows(told: bytes, number: int) -> Tensor:
+    return torch.frombuffer(bytearray(told), dtype=torch.int32).view(number, -1)
 
 
 def _spread(of_BQ: Ints, num_heads: int) -> Ints:

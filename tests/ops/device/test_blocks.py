@@ -15,10 +15,9 @@ from taskloom.ops.device.attention import (
     Relative,
     attend,
     attention,
-    block_passes,
     plan_attention,
 )
-from taskloom.ops.device.attention.blocks import Blocks
+from taskloom.ops.device.attention.blocks import Blocks, find_blocks
 from taskloom.ops.device.attention.chunks import (
     SCORES_AT_ONCE,
     SCORES_OF_A_CHUNK,
@@ -145,7 +144,7 @@ def test_calls_one_by_one_find_the_blocks_of_the_first_and_never_those_of_other_
     for stream in streams:
         stream.requires_grad_()
     spec = AttentionSpec(backend="blockwise")
-    before = block_passes.find_blocks.cache_info().misses
+    before = find_blocks.cache_info().misses
     for lengths in ([30, 60], [45, 45], [30, 60]):
         lo_N, hi_N = (x.int() for x in lay_out(lengths))
         plan = plan_attention(lo_N, hi_N, 90, spec)._replace(blocks=None)
@@ -156,4 +155,4 @@ def test_calls_one_by_one_find_the_blocks_of_the_first_and_never_those_of_other_
             torch.testing.assert_close(out_NHD, expected)
             grads, wanted = (torch.autograd.grad(x.sum(), streams) for x in (out_NHD, expected))
             torch.testing.assert_close(grads, wanted)
-    assert block_passes.find_blocks.cache_info().misses - before == 2
+    assert find_blocks.cache_info().misses - before == 2
