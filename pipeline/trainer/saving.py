@@ -103,7 +103,8 @@ class Saver:
         if self._writing is None:
             return
         doing, watch = "waiting for a checkpoint", self.learner.ranks.watch
-        watch.enter(doing, limit_s=PATIENCE_S, is_waiting=True, may_rest=True)
+        is_far = bool(self.config.mirror)
+        watch.enter(doing, limit_s=PATIENCE_S, is_waiting=True, may_rest=is_far)
         writing, self._writing = self._writing, None
         writing.wait()
 

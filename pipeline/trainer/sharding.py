@@ -28,6 +28,7 @@ from .watch import Watch
 
 def shard(program: Program, ranks: Ranks, device: torch.device, precision: str) -> None:
     """Leave this rank its share of ``program``, which is called as before; on all ranks."""
+    ranks.watch.talk()
     mesh = init_device_mesh(device.type, (ranks.number,))
     policy = MixedPrecisionPolicy()
     if precision != "float32":

@@ -43,6 +43,7 @@ def replicate(working: Program, program: Program, watch: Watch) -> nn.Module:
     # They are constants, which would be sent again in every step.
     buffers = [name for name, _ in working.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(working, buffers)  # noqa: SLF001
+    watch.talk()
     parallel = DistributedDataParallel(
         working,
         bucket_cap_mb=_ALL_MB,

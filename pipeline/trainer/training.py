@@ -16,6 +16,7 @@ from typing import Any
 
 from ...graph.errors import LoaderError, Problem, TrainingError, suggest
 from ...ops.device.config import ModelConfig
+from ...storage.access import is_url
 from ...storage.capacity import Capacity
 from ...storage.files import local_path
 from ...storage.store import Store
@@ -36,6 +37,7 @@ from .run_log import RunLog
 from .running import Running
 from .saving import Saver, fetch_run, try_mirror
 from .scopes import apply_rules
+from .watch import PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,9 @@ def train(
         open_progress(shown=progress and ranks.is_first) as shown,
     ):
         ranks.refuse_uneven(config.packs_per_step)
+        # What is on another machine is waited for, and nothing is done meanwhile.
+        is_far = bool(config.mirror) or is_url(str(store))
+        ranks.watch.enter("beginning", limit_s=PATIENCE_S, is_waiting=True, may_rest=is_far)
         path = local_path(out)
         if (fetched := fetch_run(path, config, ranks)) is not None:
             shown.say(f"fetched {fetched.name} of {config.mirror} to {path}")

@@ -70,24 +70,24 @@ Learner._learn = die
 """In the fifteenth step the second rank is killed."""
 
 
-def hang_in(method: str, step: int = 7, rank: int = 1) -> str:
+def hang_in(method: str, step: int | None = 7, rank: int = 1) -> str:
     """Return code that trains, and one of whose ranks hangs in a method, but for its threads.
 
     It does so before anything of the method is done.
 
     Args:
         method: That of a class of the trainer, after its module and class.
-        step: The step at which it hangs, counted from 1.
+        step: The step at which it hangs, counted from 1; None for whenever it comes there.
         rank: The rank that does.
     """
     module, cls, name = method.split(".")
+    is_there = "True" if step is None else f"getattr(self, 'learner', self).step == {step - 1}"
     return f"""
 import os, time
 from taskloom.pipeline.trainer.{module} import {cls}
 called = {cls}.{name}
 def hang(self, *given, **named):
-    learner = getattr(self, "learner", self)
-    if learner.step == {step - 1} and os.environ["RANK"] == "{rank}":
+    if {is_there} and os.environ["RANK"] == "{rank}":
         time.sleep(1e6)
     return called(self, *given, **named)
 {cls}.{name} = hang
@@ -376,6 +376,37 @@ def test_a_rank_that_does_not_get_on_ends_the_run_and_those_that_wait_are_not_bl
     assert re.search(rf"rank {rank} \(process {pid} on .*\) was {doing} at step {step}", errors)
     blamed = errors[errors.index("T0763") : errors.index("the same command")]
     assert f"rank {1 - rank}" not in blamed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
+@pytest.mark.parametrize(
+    ("method", "rank"), [("saving.Saver.__init__", 1), ("running.Running.begin", 0)]
+)
+def test_a_rank_that_hangs_before_the_first_step_ends_the_run_and_is_named(
+    store_dir: Path, tmp_path: Path, sharding: str, method: str, rank: int
+) -> None:
+    errors = hang_throughout(store_dir, tmp_path / "run", method, rank, sharding=sharding)
+    assert re.search(rf"T0763.*rank {rank} does not get on for \d+ s", errors), errors
+    assert re.search(rf"rank {rank} \(process \d+ on \S+\) was beginning", errors)
+    assert f"rank {1 - rank} (process" not in errors
+
+
+@pytest.mark.slow
+def test_a_checkpoint_whose_writing_hangs_ends_the_run(store_dir: Path, tmp_path: Path) -> None:
+    """All ranks wait for it, and none knows which of them does not get on."""
+    errors = hang_throughout(store_dir, tmp_path / "run", "saving.Saver._finish_written", 0)
+    assert "T0763" in errors
+    assert errors.count("was waiting for a checkpoint at step 9") == 2
+
+
+def hang_throughout(store: Path, out: Path, method: str, rank: int, **settings: Any) -> str:
+    """Return what is said of a run one of whose ranks hangs wherever it comes to ``method``."""
+    settings = STEPS | {"checkpoint_every": 4, "rank_timeout_s": 5.0} | settings
+    process = start_ranks(hang_in(method, None, rank), 2, *arguments(store, out, **settings))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode
+    return errors
 
 
 @pytest.mark.slow
