@@ -40,7 +40,7 @@ class Attended(NamedTuple):
     Attributes:
         saved: From the way there to the way back, beside what the op of a GPU saves.
         within: While the gradient is computed.
-        planned: Throughout, for all layers: told with the first call alone.
+        planned: For all layers, until the first has its gradients: told with the first call alone.
     """
 
     saved: int = 0

@@ -96,6 +96,7 @@ class LiveBytes(TorchDispatchMode):
         self.peak, self.lean, self.moved, self.calls = Held(), Held(), 0, 0
         self._where, self._hidden = where, hidden
         self._attended: list[tuple[Holder, Attended]] = []
+        self._plans: dict[Holder, _Plans] = {}
         self._notes = StorageNotes[_Block](self._free)
         self._now: dict[Holder, int] = {}
         self._total = self._beside = self._most = self._most_beside = 0
@@ -140,17 +141,19 @@ class LiveBytes(TorchDispatchMode):
         """Add what a call holds that is not seen."""
         ours, node = torch.ops.taskloom_ops, self._where.node
         if packet is ours.attention:
-            attended = self._hidden.attended(node, args)
-            self._change(Holder(Use.SAVED, node), attended.planned)
+            attended, holder = self._hidden.attended(node, args), Holder(Use.SAVED, node)
+            if not self._where.repeats:
+                made = self._plans.setdefault(holder, _Plans()).add(attended.planned)
+                self._change(holder, made)
             if self._where.forgets:
                 return
-            self._attended.append((Holder(Use.SAVED, node), attended))
-            self._change(Holder(Use.SAVED, node), attended.saved)
+            self._attended.append((holder, attended))
+            self._change(holder, attended.saved)
         elif packet is ours.attention_backward:
             # Gradients are computed from the last call to the first.
             holder, attended = self._attended.pop()
             self._change_for_now(attended.within)
-            self._change(holder, -attended.saved)
+            self._change(holder, -attended.saved - self._plans[holder].drop())
         elif packet is ours.charge_labels:
             self._change_for_now(self._hidden.scores(args[0], args[1]))
 
@@ -195,6 +198,27 @@ class _Block:
 
     size: int
     holder: Holder
+
+
+@dataclass(slots=True)
+class _Plans:
+    """What all layers of a node attend by, held until the first of them has its gradients."""
+
+    size: int = 0
+    calls: int = 0
+
+    def add(self, planned: int) -> int:
+        """Hear of a call that reads them and what is planned for it, and return what is made now."""
+        self.size += planned
+        # Those of the next pack are as large as the last one's.
+        made = planned if self.calls else self.size
+        self.calls += 1
+        return made
+
+    def drop(self) -> int:
+        """Hear that a call has its gradients, and return what nobody holds any longer."""
+        self.calls -= 1
+        return 0 if self.calls else self.size
 
 
 _OURS: Final = ("attention", "attention_backward", "charge_labels")
