@@ -177,6 +177,11 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     return max(_list_steps(run_dir), key=step_of, default=None)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Return whether there is a checkpoint itself at ``path``, rather than a run that has some."""
+    return (path / NAME).exists()
+
+
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Return the checkpoints in ``run_dir``, in the order of their steps."""
     return sorted(_list_steps(run_dir), key=step_of)

@@ -51,8 +51,7 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
         CheckpointError: It holds other parameters, or nothing to go on with.
     """
     if checkpoint.training is None:
-        message = f"{checkpoint.path} holds a model, but no optimizer to train it with"
-        raise CheckpointError.of("T0724", message, "train into another directory")
+        raise refuse_model(checkpoint.path)
     training: Any = checkpoint.training
     try:
         _load(learner.result, checkpoint.tensors, checkpoint.path)
@@ -73,6 +72,13 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     learner.tally = Tally.from_plain(training["tally"], learner.device, *names).share(learner.ranks)
     if learner.balance is not None:
         learner.balance.restore(training["balance"], names[0])
+
+
+def refuse_model(path: Path) -> CheckpointError:
+    """Return what to raise where a run is to go on with what is a model alone."""
+    message = f"{path} holds a model, but no optimizer to train it with"
+    help_ = "train into another directory, with `weights` to begin with this one"
+    return CheckpointError.of("T0724", message, help_)
 
 
 def begin_with(learner: Learner, weights: Path, artifacts: Mapping[str, bytes]) -> Taken:

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ...graph.errors import TrainingError
-from ...storage.checkpoint import latest_checkpoint, read_checkpoint, read_record
+from ...storage.checkpoint import (
+    is_checkpoint,
+    latest_checkpoint,
+    read_checkpoint,
+    read_record,
+)
 from ...storage.files import local_path
 from ...storage.loader import Loader
 from ..answerer.inference import Model
@@ -30,7 +35,7 @@ from ..task import Mixture, Task
 from .blame import advise, find_documents
 from .evaluating import Evaluator
 from .interrupt import deferred_interrupts
-from .keeping import begin_with, restore, whole_result
+from .keeping import begin_with, refuse_model, restore, whole_result
 from .learner import Learner
 from .listener.listening import Audience
 from .loss_watch import LossWatch
@@ -111,6 +116,8 @@ class Running:
         """
         loader = self._open_loader()
         checkpoint = latest_checkpoint(self.path)
+        if checkpoint is None and is_checkpoint(self.path):
+            raise refuse_model(self.path)
         if checkpoint is None:
             self._begin_anew()
             return loader

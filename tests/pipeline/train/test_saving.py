@@ -27,6 +27,7 @@ from taskloom.storage.mirror import list_copies
 from taskloom.storage.remote import RemoteFolder
 
 from ...s3 import SECRET, make_bucket, objects, reading_only, use
+from ..rows import tree
 from .stores import CONFIG, MODEL, are_equal, continue_run, make_mixture
 
 MakeSaver = Callable[..., Saver]
@@ -299,6 +300,16 @@ def test_a_consolidated_run_is_the_model_and_nothing_else(run: Run, tmp_path: Pa
     assert read_checkpoint(out, with_training=True).training is None
     with pytest.raises(CheckpointError, match=r"T0705.*model exists already"):
         consolidate(run.path, out)
+
+
+def test_nothing_is_trained_into_a_consolidated_model(
+    run: Run, store_dir: Path, tmp_path: Path
+) -> None:
+    consolidate(run.path, tmp_path / "model")
+    before = tree(tmp_path)
+    with pytest.raises(CheckpointError, match=r"T0724.*model holds a model, but no optimizer"):
+        continue_run(store_dir, tmp_path / "model")
+    assert tree(tmp_path) == before
 
 
 def test_the_command_line_consolidates(
