@@ -138,11 +138,9 @@ def _spec_of(name: str, params: Any, *, is_relative: bool) -> AttentionSpec:
 
 
 def _in_windows(spec: AttentionSpec, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor) -> Attended:
-    """Return what attention in windows holds, or in one that is as wide as the keys."""
-    num_queries, num_keys = len(q_NHD), len(k_MHD)
-    window = min(spec.window, num_keys) or num_keys
-    is_copied = bool(spec.window) and not spec.is_diagonal
-    num_rows = -(-num_queries // spec.tile) * window if is_copied else num_keys
+    """Return what attention in windows holds."""
+    num_queries, is_copied = len(q_NHD), not spec.is_diagonal
+    num_rows = -(-num_queries // spec.tile) * spec.window if is_copied else len(k_MHD)
     num_read = q_NHD.numel() + num_rows * (k_MHD[0].numel() + v_MHD[0].numel())
     # What comes out is held before and after queries that see nothing are put to 0.
     saved = SINGLE * num_queries * v_MHD[0].numel()
@@ -153,7 +151,7 @@ def _in_windows(spec: AttentionSpec, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor
         # So are windows of keys and values.
         saved += SINGLE * (num_read - q_NHD.numel()) - _count_held(v_MHD)
     within = _count_gradients(q_NHD, k_MHD, v_MHD, num_read)
-    return Attended(saved, within, planned=num_queries * window * SINGLE)
+    return Attended(saved, within, planned=num_queries * spec.window * SINGLE)
 
 
 def _beside_tiles(tiles: KeyTiles, q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor) -> Attended:

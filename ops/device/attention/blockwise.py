@@ -37,11 +37,10 @@ def attend_blockwise(
     if plan.windows is not None and relative is None:
         return attend_in_windows(q_NHD, k_MHD, v_MHD, plan, plan.windows)
     # Tiles and blocks differ from pack to pack, and a layer that saw them would be compiled anew for each.
-    if torch.compiler.is_compiling():
-        return attend_by_op(q_NHD, k_MHD, v_MHD, plan, relative)
-    if plan.key_tiles is not None and relative is None:
+    is_compiling = torch.compiler.is_compiling()
+    if not is_compiling and plan.key_tiles is not None and relative is None:
         return attend_beside_tiles(q_NHD, k_MHD, v_MHD, plan.key_tiles, plan.spec.scale)
-    if plan.blocks is None:
+    if is_compiling or plan.blocks is None:
         return attend_by_op(q_NHD, k_MHD, v_MHD, plan, relative)
     table_HR = None if relative is None else relative.table_HR
     codes = None if relative is None else relative[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plan import AttentionPlan, Windows, mask_windows
+from .plan import AttentionPlan, mask_all
 from .relative import Relative, relative_scores
 from .spec import AttentionSpec
 from .windows import attend_windows
@@ -13,8 +13,7 @@ from .windows import attend_windows
 
 def plan_dense(lo_N: Tensor, hi_N: Tensor, num_keys: int, spec: AttentionSpec) -> AttentionPlan:
     """Mask one window that holds every key."""
-    bias, keep = mask_windows(lo_N[None], hi_N[None], lo_N.new_zeros(1), num_keys, num_keys)
-    return AttentionPlan(spec, lo_N, hi_N, Windows(bias, keep.flatten()[:, None, None]))
+    return AttentionPlan(spec, lo_N, hi_N, mask_all(lo_N, hi_N, num_keys))
 
 
 def attend_fused(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .plan import KeyTiles, mask_windows
+from .plan import KeyTiles, mask_all, mask_windows
 from .windows import attend_windows
 
 PRICE_OF_BLOCKS: Final = 2**14
@@ -43,8 +43,8 @@ def plan_key_tiles(lo_N: Tensor, hi_N: Tensor, num_keys: int) -> KeyTiles | None
         return None
     if size < num_keys:
         return _place(lo_N, hi_N, num_keys, size, seeing_S)
-    bias, keep_1N = mask_windows(lo_N[None], hi_N[None], lo_N.new_zeros(1), num_keys, num_keys)
-    return KeyTiles(slice(0, num_keys), num_keys, bias, keep_1N.flatten()[:, None, None])
+    bias, keep_N11, _ = mask_all(lo_N, hi_N, num_keys)
+    return KeyTiles(slice(0, num_keys), num_keys, bias, keep_N11)
 
 
 def attend_beside_tiles(

@@ -140,3 +140,9 @@ def mask_windows(
     bias_T1QK = bias_T1QK.masked_fill(~is_seen_TQK, -torch.inf)[:, None]
     keep_TQ = torch.where(is_reached_TQ, 1.0, torch.nan).masked_fill(is_empty_TQ, 0.0)
     return bias_T1QK, keep_TQ
+
+
+def mask_all(lo_N: Tensor, hi_N: Tensor, num_keys: int) -> Windows:
+    """Return one window that holds every key."""
+    bias, keep_1N = mask_windows(lo_N[None], hi_N[None], lo_N.new_zeros(1), num_keys, num_keys)
+    return Windows(bias, keep_1N.flatten()[:, None, None])
