@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from .stores import start_python
+
 MakeOnce: TypeAlias = Callable[[str, Callable[[Path], object]], Path]
 """Makes a folder by its name and what fills it, as the fixture ``make_once``."""
 
@@ -60,16 +62,10 @@ def start_apart(code: str, number: int, *arguments: str) -> list[subprocess.Pope
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     told = {"WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    told |= {"TORCHELASTIC_RESTART_COUNT": 0, "OMP_NUM_THREADS": 1, "PYTHONPATH": _PATH}
+    told |= {"TORCHELASTIC_RESTART_COUNT": 0, "PYTHONPATH": _PATH}
     ranks = ({**told, "RANK": rank, "LOCAL_RANK": rank} for rank in range(number))
     return [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {name: str(value) for name, value in rank.items()},
-        )
+        start_python(code, *arguments, env={name: str(value) for name, value in rank.items()})
         for rank in ranks
     ]
 
