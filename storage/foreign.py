@@ -106,9 +106,10 @@ def read_foreign(path: Path) -> Any:
         message = f"cannot read {path}: {error.strerror}"
         raise CheckpointError.of("T0740", message, "give a file such as checkpoint.pt") from error
     # Before 2016 torch wrote tars, which it unpacks to read them; nobody has models in them.
-    if not zipfile.is_zipfile(path) and (head != b"\x80\x02" or tarfile.is_tarfile(path)):
+    is_zip = zipfile.is_zipfile(path)
+    if not is_zip and (head != b"\x80\x02" or tarfile.is_tarfile(path)):
         raise _unreadable(path, "it is no file of torch")
-    if zipfile.is_zipfile(path):
+    if is_zip:
         _refuse_damaged(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ...graph.errors import Problem, TaskloomWarning
 from ...storage.checkpoint import list_checkpoints, step_of
@@ -13,9 +13,7 @@ from ..loader.stream import Stream
 from .blame import advise
 from .documents import Rows, find_rows, name_documents, tell_documents, write_documents
 from .loss_watch import IN_A_ROW
-
-NAME: Final = "diverges.json"
-"""File of a run that names the documents."""
+from .run_log import DIVERGES
 
 
 def warn_of_divergence(
@@ -37,7 +35,7 @@ def warn_of_divergence(
     Raises:
         StoreError: The documents cannot be written.
     """
-    since, last, path = line["diverges_since"], line["step"], run / NAME
+    since, last, path = line["diverges_since"], line["step"], run / DIVERGES
     documents = name_documents(stream, find_rows(rows for _, rows in learned))
     write_documents(path, documents, since=since, good_step=good_step, step=last)
     good = [path for path in list_checkpoints(run) if step_of(path) <= good_step]

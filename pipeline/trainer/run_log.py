@@ -25,6 +25,9 @@ HEADER = "header.json"
 NOT_FINITE = "not-finite.json"
 """File of a run that a loss or gradient ended which is no finite number: its documents, by name."""
 
+DIVERGES = "diverges.json"
+"""File of a run whose loss has left where it was: the documents since then."""
+
 OUT_OF_MEMORY = "out-of-memory.json"
 """File of a run that ended for want of memory: the documents of the step."""
 
@@ -96,9 +99,14 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
+def read_told(run: Path, name: str) -> dict[str, Any]:
+    """Return what file ``name`` of the run in directory ``run`` says; nothing where it is not there."""
+    return read_json(run / name) if (run / name).exists() else {}
+
+
 def read_header(run: Path) -> dict[str, Any]:
     """Return what was kept of the run in directory ``run`` when it began; nothing of one that kept nothing."""
-    return read_json(run / HEADER) if (run / HEADER).exists() else {}
+    return read_told(run, HEADER)
 
 
 def find_log(run: Path) -> list[dict[str, Any]]:

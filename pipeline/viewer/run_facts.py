@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..trainer.run_log import NOT_FINITE, OUT_OF_MEMORY, find_log, read_header
+from ..trainer.run_log import (
+    DIVERGES,
+    NOT_FINITE,
+    OUT_OF_MEMORY,
+    find_log,
+    read_header,
+    read_told,
+)
 
-FAILURES: Final = ("diverges.json", NOT_FINITE, OUT_OF_MEMORY)
+FAILURES: Final = (DIVERGES, NOT_FINITE, OUT_OF_MEMORY)
 """Files of a run that name the documents at fault."""
 
 
@@ -126,15 +133,11 @@ class RunFacts:
 
 
 def _read_failure(run: Path) -> str:
-    if found := _read_object(run / NOT_FINITE):
+    if found := read_told(run, NOT_FINITE):
         return f"ended at step {found['step']:,}: {found['what']} is no finite number"
-    if found := _read_object(run / OUT_OF_MEMORY):
+    if found := read_told(run, OUT_OF_MEMORY):
         return f"ended at step {found['step']:,}, which does not fit into memory"
     return ""
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def _read_samples(run: Path, step: int) -> list[dict[str, Any]]:

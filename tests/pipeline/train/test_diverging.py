@@ -13,10 +13,9 @@ from hypothesis import given
 
 from taskloom.graph.errors import TaskloomWarning
 from taskloom.pipeline.loader.stream import Stream
-from taskloom.pipeline.trainer.diverging import NAME
 from taskloom.pipeline.trainer.documents import MAX_TOLD, find_rows, name_documents
 from taskloom.pipeline.trainer.loss_watch import IN_A_ROW, LossWatch
-from taskloom.pipeline.trainer.run_log import read_log
+from taskloom.pipeline.trainer.run_log import DIVERGES, read_log
 
 from .launching import run_ranks
 from .stores import continue_run
@@ -97,12 +96,12 @@ def test_the_rows_that_are_named_are_those_of_the_steps_since_the_last_good_one(
         packs = islice(loader, (since - 1) * packs_per_step, last * packs_per_step)
         rows = find_rows(pack.rows for (pack,) in packs)
     expected = name_documents(stream, rows)
-    kept = json.loads((tmp_path / NAME).read_text("utf-8"))
+    kept = json.loads((tmp_path / DIVERGES).read_text("utf-8"))
     assert (kept["since"], kept["good_step"], kept["step"]) == (since, since - 1, last)
     assert [(each["task"], each["source"], each["row"]) for each in kept["documents"]] == expected
     head = f"the {len(expected):,} documents of steps {since} to {last}:"
     named = [f"  {task} {row}" for task, _, row in expected[:MAX_TOLD]]
-    more = f"  and {len(expected) - MAX_TOLD} more, in {tmp_path / NAME}"
+    more = f"  and {len(expected) - MAX_TOLD} more, in {tmp_path / DIVERGES}"
     advice = "lower learning_rate, which is 6, and train into another directory\n"
     assert "\n   = ".join([head, *named, more, advice]) in f"{told}\n"
 
